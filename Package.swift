@@ -1,0 +1,81 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+/// Settings of every Swift target. C types stay inside the target that imports them.
+let settings: [SwiftSetting] = [
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+/// A target that only computes: no Foundation, clock, random source, environment or logging.
+func pure(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+/// A target that carries out what the pure targets decide.
+func shell(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .testTarget(
+        name: "\(name)Tests",
+        dependencies: [.target(name: name)] + dependencies,
+        swiftSettings: settings)
+}
+
+let protobuf: Target.Dependency = .product(name: "SwiftProtobuf", package: "swift-protobuf")
+let collections: Target.Dependency = .product(
+    name: "OrderedCollections", package: "swift-collections")
+let grdb: Target.Dependency = .product(name: "GRDB", package: "GRDB.swift")
+let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let arguments: Target.Dependency = .product(
+    name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+    name: "fermata",
+    products: [.executable(name: "fermata", targets: ["fermata"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-protobuf", exact: "1.39.0"),
+        .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+        .package(url: "https://github.com/groue/GRDB.swift", exact: "7.10.0"),
+        .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
+    ],
+    targets: [
+        .systemLibrary(
+            name: "CUv", pkgConfig: "libuv", providers: [.apt(["libuv1-dev"])]),
+        .systemLibrary(
+            name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+
+        pure("Fleet"),
+        pure("Wire", ["Fleet", protobuf]),
+        pure("Coordination", ["Fleet", collections]),
+        pure("QMP"),
+        pure("AgentCore", ["Fleet"]),
+        pure("HostConfiguration", ["Fleet", yams]),
+
+        shell("UvLoop", ["CUv", "COpenSSL"]),
+        shell("LogStore", ["Fleet", "UvLoop", grdb]),
+        shell("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
+        shell(
+            "LeaderShell",
+            ["Fleet", "Wire", "Coordination", "LogStore", "UvLoop", "SessionShell", logging]),
+        shell(
+            "AgentShell",
+            [
+                "Fleet", "Wire", "AgentCore", "QMP", "HostConfiguration", "UvLoop",
+                "SessionShell", logging,
+            ]),
+        shell("NotifierShell", ["Fleet", "Wire", "UvLoop", "SessionShell", grdb, logging]),
+        .executableTarget(
+            name: "fermata",
+            dependencies: [
+                "Fleet", "Wire", "HostConfiguration", "UvLoop", "SessionShell", "LeaderShell",
+                "AgentShell", "NotifierShell", arguments, logging,
+            ],
+            swiftSettings: settings),
+    ]
+)

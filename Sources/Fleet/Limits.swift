@@ -1,0 +1,46 @@
+/// Every limit of Fermata in one place, each with its reason.
+public enum Limits {
+    /// Fits a DNS label, and three of them fit a Unix socket path (107 bytes).
+    public static let nameByteCountMax = 63
+    /// A set has this many update domains unless it says otherwise: what operators know from clouds.
+    public static let updateDomainsDefault = 5
+    /// As in the clouds; more would make a rollout longer without making a set safer.
+    public static let updateDomainsMax = 20
+    /// The promise: no guest is held longer, whatever fails.
+    public static let deadlineMillisecondsMax: UInt32 = 30_000
+    /// Below this there is no room for undo and resume.
+    public static let deadlineMillisecondsMin: UInt32 = 500
+    /// Steps in flight over the whole fleet, unless the policy says otherwise.
+    public static let parallelismDefault: UInt32 = 8
+    /// More steps than this in flight and a bad release would hurt too many before it is noticed.
+    public static let parallelismMax: UInt32 = 1_000
+    /// Guests of one pause group; the agent's guard keeps two monitors open for each.
+    public static let stepGuestsMax = 64
+    /// A waiting step lets this many later ones pass before it closes the door to them.
+    public static let bypassMax: UInt32 = 8
+    /// A frame's body before the peer is authenticated: a hello fits many times over.
+    public static let frameByteCountBeforeHelloMax = 4 * 1024
+    /// A frame after the hello: large enough for throughput, small enough not to block others.
+    public static let frameByteCountMax = 1024 * 1024
+    /// A message put together from chunks: the largest host report or page fits.
+    public static let messageByteCountMax = 64 * 1024 * 1024
+    /// Bytes that wait for a peer that does not read before its session is closed.
+    public static let sessionQueueByteCountMax = 16 * 1024 * 1024
+    /// Silence after which a ping is sent, in milliseconds.
+    public static let keepaliveMilliseconds: UInt32 = 1_000
+    /// Silence after which a peer is taken for dead, in milliseconds.
+    public static let peerSilenceMillisecondsMax: UInt32 = 3_000
+    /// TCP connect, TLS handshake and hello together, in milliseconds.
+    public static let handshakeMillisecondsMax: UInt32 = 5_000
+    /// First pause before a reconnect; doubles up to the maximum, each with jitter.
+    public static let reconnectMillisecondsMin: UInt32 = 100
+    public static let reconnectMillisecondsMax: UInt32 = 5_000
+    /// Guests of one host: a report of them fits a message, and pids and descriptors suffice.
+    public static let hostGuestsMax = 4_096
+    /// Events kept while no notifier has ever followed: about a month of a busy small fleet.
+    public static let eventsWithoutNotifierMax = 100_000
+    /// Facts after which a snapshot is written, so that a start reads little.
+    public static let snapshotFactsInterval: UInt64 = 10_000
+    /// A reason given by a person or a program; longer ones are cut.
+    public static let reasonByteCountMax = 4_096
+}
