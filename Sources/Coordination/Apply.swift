@@ -1,0 +1,367 @@
+import Fleet
+
+extension Coordinator {
+    /// Folds one committed fact into the state.
+    ///
+    /// Total: a fact that ``propose(_:at:)`` made of this very state always applies.
+    public mutating func apply(_ fact: Fact) {
+        state.index += 1
+        switch fact.body {
+        case .termStarted(let term, let server):
+            state.term = term
+            state.leader = server
+        case .hostReported(let report, let placements):
+            applyHostReport(report, placements, at: fact.at)
+        case .releaseAdded(let release, let by):
+            state.releases[release.id] = ReleaseRecord(
+                release: release, addedAt: fact.at, addedBy: by)
+        case .rolloutStarted(let started):
+            applyRollout(started, at: fact.at)
+        case .rolloutAborted(let id, let reason, let by):
+            state.rollouts[id]?.state = .aborting
+            state.rollouts[id]?.reason = "aborted by \(by): \(reason)"
+            cancelWaiting(of: id, reason: "the rollout was aborted", at: fact.at)
+            emitRolloutChange(id, at: fact.at)
+            concludeIfDone(id, at: fact.at)
+        case .stepGranted(let id, let token):
+            applyGrant(id, token, at: fact.at)
+        case .stepRegranted(let id, let token):
+            applyRegrant(id, token)
+        case .stepCancelled(let id, let reason):
+            cancel(id, reason: reason, at: fact.at)
+            concludeIfDone(id.rollout, at: fact.at)
+        case .stepFinished(let report):
+            applyFinish(report, at: fact.at)
+        case .strayReported(let report, let host):
+            applyStray(report, host, at: fact.at)
+        case .lockReleased(let set, let reason, let by):
+            applyLockRelease(set, reason, by, at: fact.at)
+        case .eventsAcknowledged(let notifier, let sequence):
+            state.notifiers[notifier] = sequence
+            trimEvents()
+        }
+    }
+
+    // MARK: Inventory
+
+    private mutating func applyHostReport(
+        _ report: HostReport, _ placements: [Placement], at: Timestamp
+    ) {
+        if report.acceptedToken.number >= state.nextToken {
+            state.nextToken = report.acceptedToken.number + 1
+        }
+        defineSets(report)
+        state.hosts[report.host] = HostRecord(report: report, reportedAt: at)
+        var placements = placements[...]
+        for guest in report.guests {
+            let placement = placements.first?.guest == guest.id ? placements.removeFirst() : nil
+            adopt(guest, on: report.host, placement)
+        }
+        removeMissing(report)
+    }
+
+    private mutating func defineSets(_ report: HostReport) {
+        for definition in report.sets {
+            let known = state.sets[definition.id]
+            let isOurs = known?.definedBy == nil || known?.definedBy == report.host
+            guard isOurs else { continue }
+            state.sets[
+                definition.id,
+                default: SetRecord(updateDomainCount: 0, definedBy: nil, members: [])
+            ].updateDomainCount = definition.updateDomainCount
+            state.sets[definition.id]?.definedBy = report.host
+        }
+    }
+
+    private mutating func adopt(_ guest: GuestReport, on host: HostID, _ placement: Placement?) {
+        if let known = state.guests[guest.id], known.host != host {
+            return  // Another host has it; the views name the conflict.
+        }
+        var pair: SetPair?
+        if let set = guest.set, let placement {
+            pair = SetPair(set: set, updateDomain: placement.updateDomain)
+        }
+        let known = state.guests[guest.id]
+        if let known, state.isInActiveStep(guest.id, on: host) { pair = known.pair }
+        if known?.pair?.set != pair?.set {
+            if let old = known?.pair?.set { leave(old, guest.id) }
+            if let new = pair?.set { join(new, guest.id) }
+        }
+        state.guests[guest.id] = GuestRecord(
+            report: guest, host: host, pair: pair, placedByLeader: placement?.byLeader ?? false)
+    }
+
+    private mutating func removeMissing(_ report: HostReport) {
+        let missing = state.guests.values.filter { guest in
+            guest.host == report.host
+                && !report.guests.contains { $0.id == guest.report.id }
+                && !state.isInActiveStep(guest.report.id, on: report.host)
+        }
+        for guest in missing {
+            if let set = guest.pair?.set { leave(set, guest.report.id) }
+            state.guests.removeValue(forKey: guest.report.id)
+        }
+    }
+
+    private mutating func join(_ set: SetID, _ guest: GuestID) {
+        state.sets[
+            set,
+            default: SetRecord(
+                updateDomainCount: Limits.updateDomainsDefault, definedBy: nil, members: [])
+        ].members.append(guest)
+    }
+
+    private mutating func leave(_ set: SetID, _ guest: GuestID) {
+        state.sets[set]?.members.removeAll { $0 == guest }
+        if let record = state.sets[set], record.members.isEmpty, state.locks[set] == nil,
+            record.definedBy == nil
+        {
+            state.sets.removeValue(forKey: set)
+        }
+    }
+
+    // MARK: Rollouts and steps
+
+    private mutating func applyRollout(_ started: StartedRollout, at: Timestamp) {
+        state.nextRollout = max(state.nextRollout, started.id.number + 1)
+        let steps = started.steps.enumerated().map { offset, plan in
+            StepRecord(id: StepID(rollout: started.id, number: UInt32(offset + 1)), plan: plan)
+        }
+        state.rollouts[started.id] = RolloutRecord(
+            id: started.id, release: started.release, selection: started.selection,
+            policy: started.policy, state: .running, reason: "", startedAt: at,
+            startedBy: started.by, finishedAt: nil, steps: steps, skipped: started.skipped)
+        emit(
+            .rolloutStarted(
+                rollout: started.id, release: started.release, stepCount: UInt32(steps.count)),
+            at: at)
+    }
+
+    private mutating func applyGrant(_ id: StepID, _ token: Token, at: Timestamp) {
+        guard let plan = state.step(id)?.plan else { preconditionFailure("grant of no \(id)") }
+        precondition(state.active[plan.host] == nil, "\(plan.host) has an active step already")
+        state.nextToken = max(state.nextToken, token.number + 1)
+        for pair in plan.pairs {
+            let holder = SetLock.Holder(step: id, token: token, grantedAt: at, stuck: false)
+            if state.locks[pair.set] == nil {
+                state.locks[pair.set] = SetLock(updateDomain: pair.updateDomain, holders: [holder])
+            } else {
+                precondition(
+                    state.locks[pair.set]!.updateDomain == pair.updateDomain,
+                    "\(id) wants \(pair), locked for another update domain")
+                state.locks[pair.set]!.holders.append(holder)
+            }
+        }
+        state.active[plan.host] = id
+        state.changeStep(id) {
+            $0.status = .granted
+            $0.token = token
+            $0.grantedAt = at
+            $0.reason = ""
+        }
+        countBypasses(by: plan)
+        emit(
+            .stepGranted(step: id, host: plan.host, guests: plan.guests, pairs: plan.pairs),
+            at: at)
+    }
+
+    /// Every waiting step that wants another update domain of a set that was just locked has been
+    /// passed once more.
+    private mutating func countBypasses(by plan: PlannedStep) {
+        guard !plan.pairs.isEmpty else { return }
+        for rollout in state.rollouts.keys where state.rollouts[rollout]!.state == .running {
+            let steps = state.rollouts[rollout]!.steps
+            for (offset, step) in steps.enumerated()
+            where step.status == .waiting
+                && step.plan.pairs.contains(where: { wanted in
+                    plan.pairs.contains {
+                        $0.set == wanted.set && $0.updateDomain != wanted.updateDomain
+                    }
+                })
+            {
+                state.rollouts[rollout]!.steps[offset].bypassed += 1
+            }
+        }
+    }
+
+    private mutating func applyRegrant(_ id: StepID, _ token: Token) {
+        state.nextToken = max(state.nextToken, token.number + 1)
+        guard let plan = state.step(id)?.plan else { preconditionFailure("regrant of no \(id)") }
+        state.changeStep(id) { $0.token = token }
+        for pair in plan.pairs {
+            guard let offset = state.locks[pair.set]?.holders.firstIndex(where: { $0.step == id })
+            else { continue }
+            state.locks[pair.set]!.holders[offset].token = token
+        }
+    }
+
+    private mutating func applyFinish(_ report: StepReport, at: Timestamp) {
+        guard let step = state.step(report.step) else {
+            preconditionFailure("report of no \(report.step)")
+        }
+        state.active.removeValue(forKey: step.plan.host)
+        state.changeStep(report.step) {
+            $0.status = .finished
+            $0.outcome = report.outcome
+            $0.reason = report.reason
+            $0.finishedAt = at
+            $0.phases = report.phases
+            $0.holds = report.holds
+        }
+        if report.outcome.releasesLocks {
+            unlock(step.plan, report.step)
+        } else {
+            markStuck(step.plan, report.step)
+        }
+        if report.holds.isEmpty {
+            emit(
+                .stepEndedWithoutHold(
+                    step: report.step, host: step.plan.host, reason: report.reason), at: at)
+        }
+        emitHolds(report, host: step.plan.host, at: at)
+        stopIfFailing(report.step.rollout, at: at)
+        concludeIfDone(report.step.rollout, at: at)
+    }
+
+    private mutating func applyStray(_ report: StepReport, _ host: HostID, at: Timestamp) {
+        emitHolds(report, host: host, at: at)
+        guard let step = state.step(report.step), step.status == .finished,
+            step.token == report.token, step.holds.isEmpty
+        else { return }
+        state.changeStep(report.step) {
+            $0.holds = report.holds
+            $0.phases = report.phases
+        }
+    }
+
+    private mutating func unlock(_ plan: PlannedStep, _ id: StepID) {
+        for pair in plan.pairs {
+            state.locks[pair.set]?.holders.removeAll { $0.step == id }
+            if state.locks[pair.set]?.holders.isEmpty == true {
+                state.locks.removeValue(forKey: pair.set)
+            }
+        }
+    }
+
+    private mutating func markStuck(_ plan: PlannedStep, _ id: StepID) {
+        for pair in plan.pairs {
+            guard let offset = state.locks[pair.set]?.holders.firstIndex(where: { $0.step == id })
+            else { continue }
+            state.locks[pair.set]!.holders[offset].stuck = true
+        }
+    }
+
+    private mutating func applyLockRelease(
+        _ set: SetID, _ reason: String, _ by: String, at: Timestamp
+    ) {
+        guard let lock = state.locks.removeValue(forKey: set) else { return }
+        emit(.lockReleased(set: set, by: by, reason: reason), at: at)
+        for holder in lock.holders {
+            guard let step = state.step(holder.step), step.status == .granted else { continue }
+            // Given up for lost: what its agent still reports is recorded when it comes.
+            applyFinish(
+                StepReport(
+                    step: holder.step, token: holder.token, outcome: .lost,
+                    reason: "given up by \(by), who released the lock of set \(set): \(reason)",
+                    phases: [], holds: []), at: at)
+        }
+    }
+
+    // MARK: The end of a rollout
+
+    private mutating func stopIfFailing(_ id: RolloutID, at: Timestamp) {
+        guard let rollout = state.rollouts[id], rollout.state == .running,
+            rollout.failureCount >= Int(rollout.policy.failuresMax)
+        else { return }
+        let failed = rollout.steps.filter { ($0.outcome ?? .succeeded) != .succeeded }
+        let reason =
+            "stopped after \(failed.count) failed step\(failed.count == 1 ? "" : "s"); the last: "
+            + "\(failed.last!.id) on host \(failed.last!.plan.host): \(failed.last!.reason)"
+        state.rollouts[id]!.state = .stopping
+        state.rollouts[id]!.reason = reason
+        cancelWaiting(of: id, reason: "the rollout stopped on a failure", at: at)
+        emitRolloutChange(id, at: at)
+    }
+
+    private mutating func cancelWaiting(of id: RolloutID, reason: String, at: Timestamp) {
+        for step in state.rollouts[id]?.steps ?? [] where step.status == .waiting {
+            cancel(step.id, reason: reason, at: at)
+        }
+    }
+
+    private mutating func cancel(_ id: StepID, reason: String, at: Timestamp) {
+        state.changeStep(id) {
+            $0.status = .cancelled
+            $0.reason = reason
+            $0.finishedAt = at
+        }
+        emit(
+            .stepEndedWithoutHold(step: id, host: state.step(id)!.plan.host, reason: reason),
+            at: at)
+    }
+
+    private mutating func concludeIfDone(_ id: RolloutID, at: Timestamp) {
+        guard let rollout = state.rollouts[id], !rollout.state.isOver,
+            !rollout.steps.contains(where: { $0.status == .waiting || $0.status == .granted })
+        else { return }
+        switch rollout.state {
+        case .running:
+            state.rollouts[id]!.state = rollout.failureCount == 0 ? .succeeded : .failed
+            if rollout.failureCount > 0 {
+                state.rollouts[id]!.reason = "\(rollout.failureCount) steps failed"
+            }
+        case .stopping: state.rollouts[id]!.state = .failed
+        case .aborting: state.rollouts[id]!.state = .aborted
+        case .succeeded, .failed, .aborted: break
+        }
+        state.rollouts[id]!.finishedAt = at
+        emitRolloutChange(id, at: at)
+    }
+
+    // MARK: Events
+
+    private mutating func emit(_ body: FleetEvent.Body, at: Timestamp) {
+        state.lastSequence += 1
+        state.events.append(FleetEvent(sequence: state.lastSequence, at: at, body: body))
+        trimEvents()
+    }
+
+    private mutating func emitRolloutChange(_ id: RolloutID, at: Timestamp) {
+        guard let rollout = state.rollouts[id] else { return }
+        emit(
+            .rolloutChanged(rollout: id, state: rollout.state, reason: rollout.reason), at: at)
+    }
+
+    private mutating func emitHolds(_ report: StepReport, host: HostID, at: Timestamp) {
+        let step = state.step(report.step)
+        let release = state.rollouts[report.step.rollout].flatMap { state.releases[$0.release] }
+        for record in report.holds {
+            let pair = step?.plan.pairs.first { pair in
+                state.sets[pair.set]?.members.contains(record.guest) == true
+            }
+            emit(
+                .holdFinished(
+                    FinishedHold(
+                        record: record, host: host,
+                        pair: pair ?? state.guests[record.guest]?.pair, step: report.step,
+                        token: report.token,
+                        release: release?.release.id ?? ReleaseID(checked: "unknown"),
+                        component: release?.release.component ?? .hypervisor,
+                        version: release?.release.version ?? record.hypervisorAfter)), at: at)
+        }
+    }
+
+    /// Drops events that every notifier has kept safe; without a notifier, the oldest beyond a limit.
+    private mutating func trimEvents() {
+        guard let first = state.events.first else { return }
+        let safe: UInt64
+        if state.notifiers.isEmpty {
+            let kept = UInt64(Limits.eventsWithoutNotifierMax)
+            safe = state.lastSequence > kept ? state.lastSequence - kept : 0
+        } else {
+            safe = state.notifiers.values.min() ?? 0
+        }
+        guard safe >= first.sequence else { return }
+        state.events.removeFirst(min(state.events.count, Int(safe - first.sequence + 1)))
+    }
+}

@@ -1,0 +1,98 @@
+public import Fleet
+
+/// What somebody wants to become true. Checked by ``Coordinator/propose(_:at:)``.
+public enum Command: Hashable, Sendable {
+    /// A server has become the leader, with the log store's epoch as its term.
+    case startTerm(term: UInt64, server: String)
+    case reportHost(HostReport)
+    case addRelease(Release, by: String)
+    case startRollout(release: ReleaseID, selection: Selection, policy: Policy, by: String)
+    case abortRollout(RolloutID, reason: String, by: String)
+    /// Opens a set whose lock nobody works on any more.
+    case releaseLock(SetID, reason: String, by: String)
+    /// Grants whatever may start now. `connected` holds the hosts whose agents can be told.
+    case schedule(connected: Set<HostID>)
+    case reportStep(StepReport, host: HostID)
+    /// An agent's answer to a directive, other than `accepted` and `busy`, which change nothing.
+    case answerDirective(step: StepID, token: Token, host: HostID, answer: DirectiveAnswer)
+    case acknowledgeEvents(notifier: String, sequence: UInt64)
+}
+
+/// What has become true. Folded into the state in the order of the log, on every server alike.
+public struct Fact: Hashable, Sendable {
+    /// The leader's wall clock when it was proposed; the only time there is in the state.
+    public var at: Timestamp
+    public var body: Body
+
+    public enum Body: Hashable, Sendable {
+        case termStarted(term: UInt64, server: String)
+        case hostReported(HostReport, placements: [Placement])
+        case releaseAdded(Release, by: String)
+        case rolloutStarted(StartedRollout)
+        case rolloutAborted(RolloutID, reason: String, by: String)
+        case stepGranted(StepID, token: Token)
+        /// The same locks, a higher token: the agent had accepted one that we did not know of.
+        case stepRegranted(StepID, token: Token)
+        case stepCancelled(StepID, reason: String)
+        case stepFinished(StepReport)
+        /// A report of a grant that this log does not know, as after an old backup was restored.
+        case strayReported(StepReport, host: HostID)
+        case lockReleased(SetID, reason: String, by: String)
+        case eventsAcknowledged(notifier: String, sequence: UInt64)
+    }
+
+    public init(at: Timestamp, body: Body) {
+        self.at = at
+        self.body = body
+    }
+}
+
+/// The update domain that a reported guest gets; only guests of a set have one.
+public struct Placement: Hashable, Sendable {
+    public var guest: GuestID
+    public var updateDomain: UpdateDomain
+    /// Chosen by the leader, because the host's file names none.
+    public var byLeader: Bool
+    public init(guest: GuestID, updateDomain: UpdateDomain, byLeader: Bool) {
+        self.guest = guest
+        self.updateDomain = updateDomain
+        self.byLeader = byLeader
+    }
+}
+
+/// A rollout as it was accepted, with every step it will take.
+public struct StartedRollout: Hashable, Sendable {
+    public var id: RolloutID
+    public var release: ReleaseID
+    public var selection: Selection
+    public var policy: Policy
+    public var by: String
+    public var steps: [PlannedStep]
+    public var skipped: [PlanView.Skipped]
+    public init(
+        id: RolloutID, release: ReleaseID, selection: Selection, policy: Policy, by: String,
+        steps: [PlannedStep], skipped: [PlanView.Skipped]
+    ) {
+        self.id = id
+        self.release = release
+        self.selection = selection
+        self.policy = policy
+        self.by = by
+        self.steps = steps
+        self.skipped = skipped
+    }
+}
+
+/// The work on one pause group, before it has a number.
+public struct PlannedStep: Hashable, Sendable {
+    public var host: HostID
+    /// In ascending order.
+    public var guests: [GuestID]
+    /// What it locks, in ascending order; one pair for each set at most.
+    public var pairs: [SetPair]
+    public init(host: HostID, guests: [GuestID], pairs: [SetPair]) {
+        self.host = host
+        self.guests = guests
+        self.pairs = pairs
+    }
+}

@@ -1,0 +1,85 @@
+import Fleet
+
+extension Coordinator {
+    /// Checks what must hold in every state.
+    ///
+    /// - Returns: what is broken, by the names of design.md; empty if all is well.
+    public func brokenInvariants() -> [String] {
+        exclusionProblems() + lockProblems() + tokenProblems() + eventProblems()
+    }
+
+    /// Invariant 1: everything out of a set at once belongs to one update domain.
+    private func exclusionProblems() -> [String] {
+        var problems: [String] = []
+        var out: [SetID: UpdateDomain] = [:]
+        let steps = state.rollouts.values.flatMap(\.steps).filter { step in
+            step.status == .granted || isStuck(step)
+        }
+        for pair in steps.flatMap(\.plan.pairs) {
+            if let other = out[pair.set], other != pair.updateDomain {
+                problems.append("one update domain at a time: \(pair.set) has \(other) and \(pair)")
+            }
+            out[pair.set] = pair.updateDomain
+        }
+        return problems
+    }
+
+    private func isStuck(_ step: StepRecord) -> Bool {
+        step.plan.pairs.contains { pair in
+            state.locks[pair.set]?.holders.contains { $0.step == step.id && $0.stuck } == true
+        }
+    }
+
+    /// Locks and steps agree.
+    private func lockProblems() -> [String] {
+        var problems: [String] = []
+        for (set, lock) in state.locks {
+            if lock.holders.isEmpty { problems.append("lock of \(set) without a holder") }
+            for holder in lock.holders {
+                guard let step = state.step(holder.step) else {
+                    problems.append("lock of \(set) is held by no step \(holder.step)")
+                    continue
+                }
+                if step.status != .granted, !holder.stuck {
+                    problems.append("lock of \(set): \(step.id) is \(step.status), not stuck")
+                }
+                let pair = SetPair(set: set, updateDomain: lock.updateDomain)
+                if !step.plan.pairs.contains(pair) {
+                    problems.append("lock of \(pair): \(step.id) did not ask for it")
+                }
+            }
+        }
+        for (host, id) in state.active {
+            guard let step = state.step(id), step.status == .granted, step.plan.host == host else {
+                problems.append("active \(id) on \(host) is not granted there")
+                continue
+            }
+            for pair in step.plan.pairs
+            where state.locks[pair.set]?.holders.contains(where: { $0.step == id }) != true {
+                problems.append("\(id) works without its lock of \(pair)")
+            }
+        }
+        return problems
+    }
+
+    /// Invariant 5, the leader's side: no token is given twice.
+    private func tokenProblems() -> [String] {
+        var problems: [String] = []
+        var seen: Set<Token> = []
+        for step in state.rollouts.values.flatMap(\.steps) {
+            guard let token = step.token else { continue }
+            if token.number >= state.nextToken {
+                problems.append("fencing: \(step.id) has token \(token), not yet given out")
+            }
+            if !seen.insert(token).inserted { problems.append("fencing: token \(token) twice") }
+        }
+        return problems
+    }
+
+    private func eventProblems() -> [String] {
+        guard let first = state.events.first else { return [] }
+        let last = first.sequence + UInt64(state.events.count) - 1
+        return last == state.lastSequence
+            ? [] : ["nothing lost: events end at \(last), not \(state.lastSequence)"]
+    }
+}

@@ -1,0 +1,191 @@
+import Fleet
+
+// Which steps a rollout takes, and where guests without an update domain go.
+
+extension Coordinator {
+    func proposeRollout(
+        _ releaseID: ReleaseID, _ selection: Selection, _ policy: Policy, _ by: String
+    ) -> Result<[Fact.Body], Refusal> {
+        if let refusal = check(releaseID, selection, policy) { return .failure(refusal) }
+        let release = state.releases[releaseID]!.release
+        let (steps, skipped) = planSteps(release, selection)
+        guard !steps.isEmpty else {
+            let why = skipped.prefix(3).map { "\($0.guest): \($0.reason)" }
+            return .failure(
+                Refusal(
+                    .nothingToDo,
+                    "release \(releaseID) would change no guest"
+                        + (why.isEmpty ? "" : " (\(why.joined(separator: "; ")))"),
+                    advice: "See `fermata plan --release \(releaseID)` and `fermata guests`."))
+        }
+        if let refusal = overlap(steps) { return .failure(refusal) }
+        return .success([
+            .rolloutStarted(
+                StartedRollout(
+                    id: RolloutID(state.nextRollout), release: releaseID, selection: selection,
+                    policy: policy, by: by, steps: steps, skipped: skipped))
+        ])
+    }
+
+    /// - Returns: why a rollout of this kind cannot be, or nil.
+    func check(_ release: ReleaseID, _ selection: Selection, _ policy: Policy) -> Refusal? {
+        guard state.releases[release] != nil else {
+            return Refusal(
+                .notFound, "there is no release \(release)",
+                advice: "Add it with `fermata release add`; `fermata release list` shows all.")
+        }
+        guard policy.parallelism >= 1, policy.parallelism <= Limits.parallelismMax else {
+            return Refusal(
+                .invalid, "parallelism \(policy.parallelism) is out of range",
+                advice: "Choose 1 to \(Limits.parallelismMax).")
+        }
+        let deadlines = Limits.deadlineMillisecondsMin...Limits.deadlineMillisecondsMax
+        guard deadlines.contains(policy.deadlineMilliseconds) else {
+            return Refusal(
+                .invalid, "a deadline of \(policy.deadlineMilliseconds) ms is out of range",
+                advice: "Choose \(deadlines.lowerBound) to \(deadlines.upperBound) ms.")
+        }
+        guard policy.failuresMax >= 1 else {
+            return Refusal(
+                .invalid, "failures-max is 0",
+                advice: "1 stops the rollout on the first failure.")
+        }
+        guard case .hosts(let hosts) = selection else { return nil }
+        let unknown = hosts.filter { state.hosts[$0] == nil }
+        guard unknown.isEmpty else {
+            return Refusal(
+                .notFound, "unknown host \(unknown.map(\.rawValue).joined(separator: ", "))",
+                advice: "See `fermata hosts`; a host is known once its agent has connected.")
+        }
+        guard !hosts.isEmpty else { return Refusal(.invalid, "no host was selected") }
+        return nil
+    }
+
+    private func overlap(_ steps: [PlannedStep]) -> Refusal? {
+        for rollout in state.rollouts.values where !rollout.state.isOver {
+            for open in rollout.steps where open.status == .waiting || open.status == .granted {
+                for step in steps where step.host == open.plan.host {
+                    guard let guest = step.guests.first(where: open.plan.guests.contains) else {
+                        continue
+                    }
+                    return Refusal(
+                        .conflict,
+                        "\(rollout.id) has still to do guest \(guest) on host \(step.host)",
+                        advice: "Wait for it, or `fermata rollout abort \(rollout.id)`.")
+                }
+            }
+        }
+        return nil
+    }
+
+    /// One step for each guest that the release would change: a hypervisor is replaced under one
+    /// guest at a time.
+    func planSteps(
+        _ release: Release, _ selection: Selection
+    ) -> (steps: [PlannedStep], skipped: [PlanView.Skipped]) {
+        var steps: [PlannedStep] = []
+        var skipped: [PlanView.Skipped] = []
+        let guests = state.guests.values.sorted { $0.report.id < $1.report.id }
+        for guest in guests {
+            if case .hosts(let hosts) = selection, !hosts.contains(guest.host) { continue }
+            if let reason = reasonToSkip(guest, release) {
+                skipped.append(
+                    PlanView.Skipped(guest: guest.report.id, host: guest.host, reason: reason))
+            } else {
+                steps.append(
+                    PlannedStep(
+                        host: guest.host, guests: [guest.report.id],
+                        pairs: guest.pair.map { [$0] } ?? []))
+            }
+        }
+        return (steps, skipped)
+    }
+
+    private func reasonToSkip(_ guest: GuestRecord, _ release: Release) -> String? {
+        if guest.report.hypervisorVersion == release.version {
+            return "runs on \(release.version) already"
+        }
+        if guest.report.state != .running { return "is \(guest.report.state.rawValue)" }
+        if !guest.report.handOverProblem.isEmpty { return guest.report.handOverProblem }
+        return nil
+    }
+
+    func proposeAbort(
+        _ id: RolloutID, _ reason: String, _ by: String
+    ) -> Result<[Fact.Body], Refusal> {
+        guard let rollout = state.rollouts[id] else {
+            return .failure(
+                Refusal(
+                    .notFound, "there is no \(id)", advice: "See `fermata rollout list`."))
+        }
+        if rollout.state == .aborting { return .success([]) }
+        guard rollout.state == .running else {
+            return .failure(
+                Refusal(.conflict, "\(id) is \(rollout.state.rawValue) and cannot be aborted"))
+        }
+        return .success([.rolloutAborted(id, reason: reason, by: by)])
+    }
+
+    // MARK: Placement
+
+    /// An update domain for each guest of a set, in the report's order.
+    ///
+    /// What the host's file names is taken. Otherwise a guest keeps the one it has; guests of one
+    /// set on one host share one, so that the host can be held whole; the rest goes to the emptiest.
+    func placements(for report: HostReport) -> [Placement] {
+        var placements: [Placement] = []
+        for guest in report.guests {
+            guard let set = guest.set else { continue }
+            if let known = state.guests[guest.id], known.host != report.host { continue }
+            if let named = guest.updateDomain {
+                placements.append(
+                    Placement(guest: guest.id, updateDomain: named, byLeader: false))
+                continue
+            }
+            let chosen =
+                keptDomain(guest.id, set)
+                ?? neighbourDomain(guest.id, set, report, placements)
+                ?? emptiestDomain(set, report, placements)
+            placements.append(Placement(guest: guest.id, updateDomain: chosen, byLeader: true))
+        }
+        return placements
+    }
+
+    private func keptDomain(_ guest: GuestID, _ set: SetID) -> UpdateDomain? {
+        guard let known = state.guests[guest], known.pair?.set == set else { return nil }
+        return known.pair?.updateDomain
+    }
+
+    private func neighbourDomain(
+        _ guest: GuestID, _ set: SetID, _ report: HostReport, _ placements: [Placement]
+    ) -> UpdateDomain? {
+        for other in report.guests where other.set == set && other.id != guest {
+            if let domain = other.updateDomain ?? keptDomain(other.id, set) { return domain }
+            if let placed = placements.first(where: { $0.guest == other.id }) {
+                return placed.updateDomain
+            }
+        }
+        return nil
+    }
+
+    private func emptiestDomain(
+        _ set: SetID, _ report: HostReport, _ placements: [Placement]
+    ) -> UpdateDomain {
+        let count =
+            report.sets.first { $0.id == set && state.sets[set]?.definedBy == nil }?
+            .updateDomainCount
+            ?? state.sets[set]?.updateDomainCount ?? Limits.updateDomainsDefault
+        var used = [Int](repeating: 0, count: Limits.updateDomainsMax)
+        for member in state.sets[set]?.members ?? [] {
+            if let domain = state.guests[member]?.pair?.updateDomain { used[domain.number] += 1 }
+        }
+        for placement in placements
+        where report.guests.contains(where: { $0.id == placement.guest && $0.set == set }) {
+            if keptDomain(placement.guest, set) == nil {
+                used[placement.updateDomain.number] += 1
+            }
+        }
+        let domains = 0..<max(1, min(count, Limits.updateDomainsMax))
+        return UpdateDomain(domains.min { (used[$0], $0) < (used[$1], $1) }!)!
+    }
+}

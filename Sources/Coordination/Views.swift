@@ -1,0 +1,280 @@
+public import Fleet
+
+// What people and scripts are told. Nothing here changes the state.
+
+extension Coordinator {
+    public func statusView(
+        cluster: String, server: String, softwareVersion: String, connected: Set<HostID>
+    ) -> StatusView {
+        let stuck = state.locks.values.count { $0.holders.contains(where: \.stuck) }
+        return StatusView(
+            cluster: cluster, server: server, term: state.term, index: state.index,
+            softwareVersion: softwareVersion, hostCount: UInt32(state.hosts.count),
+            connectedHostCount: UInt32(state.hosts.keys.count(where: connected.contains)),
+            guestCount: UInt32(state.guests.count),
+            runningGuestCount: UInt32(state.guests.values.count { $0.report.state == .running }),
+            setCount: UInt32(state.sets.count), lockedSetCount: UInt32(state.locks.count),
+            stuckSetCount: UInt32(stuck),
+            activeRollouts: state.rollouts.values.filter { !$0.state.isOver }.map(\.id),
+            notifiers: state.notifiers.map {
+                NotifierView(
+                    name: $0.key, acknowledgedSequence: $0.value, lastSequence: state.lastSequence)
+            }, warnings: warnings(connected: connected))
+    }
+
+    private func warnings(connected: Set<HostID>) -> [String] {
+        var all: [String] = []
+        for host in state.hosts.keys.sorted() where !connected.contains(host) {
+            all.append("host \(host): its agent is not connected; start it there")
+        }
+        for host in state.hosts.values {
+            all += hostWarnings(host).map { "host \(host.report.host): \($0)" }
+        }
+        for lock in lockViews() where lock.stuck { all.append("set \(lock.set): \(lock.reason)") }
+        if state.notifiers.isEmpty, state.lastSequence > 0 {
+            all.append("no notifier has ever followed: no annotation is published; start one")
+        }
+        return all
+    }
+
+    public func hostViews(connected: Set<HostID>) -> [HostView] {
+        state.hosts.values.sorted { $0.report.host < $1.report.host }.map { record in
+            let host = record.report.host
+            let guests = record.report.guests
+            return HostView(
+                id: host, connected: connected.contains(host),
+                agentVersion: record.report.agentVersion,
+                acceptedToken: record.report.acceptedToken, guestCount: UInt32(guests.count),
+                runningGuestCount: UInt32(guests.count { $0.state == .running }),
+                lastReportAt: record.reportedAt, step: state.active[host],
+                warnings: hostWarnings(record))
+        }
+    }
+
+    private func hostWarnings(_ record: HostRecord) -> [String] {
+        var all: [String] = []
+        for guest in record.report.guests {
+            if let owner = state.guests[guest.id]?.host, owner != record.report.host {
+                all.append(
+                    "guest \(guest.id) is reported by host \(owner) too and counts there; "
+                        + "give one of them another id")
+            }
+        }
+        for definition in record.report.sets {
+            if let known = state.sets[definition.id],
+                known.updateDomainCount != definition.updateDomainCount
+            {
+                all.append(
+                    "set \(definition.id) has \(known.updateDomainCount) update domains, this "
+                        + "host's file says \(definition.updateDomainCount); make them equal")
+            }
+        }
+        return all
+    }
+
+    public func guestViews(connected: Set<HostID>) -> [GuestView] {
+        state.guests.values.sorted { $0.report.id < $1.report.id }.map {
+            GuestView(
+                report: $0.report, host: $0.host, updateDomain: $0.pair?.updateDomain,
+                placedByLeader: $0.placedByLeader, hostConnected: connected.contains($0.host))
+        }
+    }
+
+    public func setViews() -> [SetView] {
+        state.sets.sorted { $0.key < $1.key }.map { id, record in
+            var domains: [[GuestID]] = Array(repeating: [], count: Limits.updateDomainsMax)
+            for member in record.members {
+                if let domain = state.guests[member]?.pair?.updateDomain {
+                    domains[domain.number].append(member)
+                }
+            }
+            var warnings: [String] = []
+            if domains.count(where: { !$0.isEmpty }) == 1, record.members.count > 1 {
+                warnings.append("all its guests are in one update domain: they are held together")
+            }
+            for number in domains.indices
+            where number >= record.updateDomainCount && !domains[number].isEmpty {
+                warnings.append("UD\(number) is used, but the set has \(record.updateDomainCount)")
+            }
+            return SetView(
+                id: id, updateDomainCount: record.updateDomainCount,
+                domains: domains.indices.filter { !domains[$0].isEmpty }.map {
+                    SetView.Domain(
+                        updateDomain: UpdateDomain($0)!, guests: domains[$0].sorted())
+                }, lockedUpdateDomain: state.locks[id]?.updateDomain, warnings: warnings)
+        }
+    }
+
+    public func lockViews() -> [LockView] {
+        state.locks.sorted { $0.key < $1.key }.flatMap { set, lock in
+            lock.holders.map { holder in
+                let step = state.step(holder.step)
+                return LockView(
+                    set: set, updateDomain: lock.updateDomain, step: holder.step,
+                    token: holder.token,
+                    host: step?.plan.host ?? HostID(checked: "unknown"),
+                    guests: step?.plan.guests ?? [], grantedAt: holder.grantedAt,
+                    stuck: holder.stuck, reason: lockReason(set, holder, step))
+            }
+        }
+    }
+
+    private func lockReason(
+        _ set: SetID, _ holder: SetLock.Holder, _ step: StepRecord?
+    ) -> String {
+        let guests = step?.plan.guests.map(\.rawValue).joined(separator: ", ") ?? ""
+        guard holder.stuck else { return "\(holder.step) works on \(guests)" }
+        return "\(holder.step) left \(guests) \(step?.outcome?.rawValue ?? "unknown"): "
+            + "\(step?.reason ?? ""); see to it, then "
+            + "`fermata locks release \(set) --reason …`"
+    }
+
+    public func releaseViews() -> [ReleaseView] {
+        state.releases.values.sorted { $0.release.id < $1.release.id }.map {
+            ReleaseView(release: $0.release, addedAt: $0.addedAt, addedBy: $0.addedBy)
+        }
+    }
+
+    /// Every rollout, without its steps.
+    public func rolloutViews() -> [RolloutView] {
+        state.rollouts.values.map { view(of: $0, steps: []) }
+    }
+
+    /// - Returns: nil if there is no such rollout.
+    public func rolloutView(_ id: RolloutID, connected: Set<HostID>) -> RolloutView? {
+        guard let rollout = state.rollouts[id] else { return nil }
+        let round = GrantRound(state: state, connected: connected)
+        let steps = rollout.steps.map { step in
+            let phase: StepPhase =
+                switch step.status {
+                case .waiting: .waiting
+                case .granted: .granted
+                case .finished: .finished
+                case .cancelled: .cancelled
+                }
+            return StepView(
+                id: step.id, host: step.plan.host, guests: step.plan.guests,
+                pairs: step.plan.pairs, phase: phase, token: step.token, outcome: step.outcome,
+                reason: step.status == .waiting
+                    ? waitReason(round.obstacle(step), step) : step.reason,
+                grantedAt: step.grantedAt, finishedAt: step.finishedAt, phases: step.phases,
+                holds: step.holds)
+        }
+        return view(of: rollout, steps: steps)
+    }
+
+    private func view(of rollout: RolloutRecord, steps: [StepView]) -> RolloutView {
+        let release = state.releases[rollout.release]?.release
+        return RolloutView(
+            id: rollout.id, release: rollout.release,
+            component: release?.component ?? .hypervisor, version: release?.version ?? "",
+            selection: rollout.selection, policy: rollout.policy, state: rollout.state,
+            reason: rollout.reason, startedAt: rollout.startedAt, startedBy: rollout.startedBy,
+            finishedAt: rollout.finishedAt, steps: steps, skipped: rollout.skipped)
+    }
+
+    private func waitReason(_ obstacle: Obstacle?, _ step: StepRecord) -> String {
+        switch obstacle {
+        case nil: "starts next"
+        case .hostNotConnected:
+            "waits for the agent of host \(step.plan.host), which is not connected; start it there"
+        case .hostBusy(let other): "waits for \(other) on the same host"
+        case .parallelism: "waits for a free place (parallelism)"
+        case .guest(let guest, let state): "waits: guest \(guest) is \(state.rawValue)"
+        case .locked(let pair, let by):
+            "waits for set \(pair.set): \(state.locks[pair.set]?.updateDomain.description ?? "another update domain") is out (\(by))"
+        case .door(let pair, let waiter): "waits for set \(pair.set): \(waiter) is first"
+        case .unhealthy(let pair, let guest, let state):
+            "waits for set \(pair.set): guest \(guest) of another update domain is "
+                + "\(state.rawValue); see to it"
+        case .pointless(let reason): reason
+        }
+    }
+
+    // MARK: Plan
+
+    /// What a rollout would do: its steps in the predicted order, as if all took equally long.
+    public func planView(
+        _ releaseID: ReleaseID, _ selection: Selection, _ policy: Policy, connected: Set<HostID>
+    ) -> Result<PlanView, Refusal> {
+        if let refusal = check(releaseID, selection, policy) { return .failure(refusal) }
+        let release = state.releases[releaseID]!.release
+        let (steps, skipped) = planSteps(release, selection)
+        let (ordered, waveCount) = predict(steps, policy, releaseID)
+        var problems: [String] = []
+        for host in Set(steps.map(\.host)).subtracting(connected).sorted() {
+            problems.append("host \(host): its agent is not connected, so its steps would wait")
+        }
+        for rollout in state.rollouts.values where !rollout.state.isOver {
+            problems.append("\(rollout.id) is not over yet")
+        }
+        for lock in lockViews() where lock.stuck {
+            problems.append("set \(lock.set): \(lock.reason)")
+        }
+        let shared = wholeHostConflicts(steps)
+        if release.component != .hypervisor { problems += shared }
+        return .success(
+            PlanView(
+                release: releaseID, policy: policy, steps: ordered, waveCount: waveCount,
+                skipped: skipped, problems: problems))
+    }
+
+    /// Hosts that could not be held whole, because their guests are in two update domains of a set.
+    private func wholeHostConflicts(_ steps: [PlannedStep]) -> [String] {
+        var seen: [HostID: [SetID: UpdateDomain]] = [:]
+        var problems: [String] = []
+        for step in steps {
+            for pair in step.pairs {
+                if let other = seen[step.host]?[pair.set], other != pair.updateDomain {
+                    problems.append(
+                        "host \(step.host) has \(other) and \(pair.updateDomain) of set "
+                            + "\(pair.set): it cannot be held whole")
+                }
+                seen[step.host, default: [:]][pair.set] = pair.updateDomain
+            }
+        }
+        return problems
+    }
+
+    private func predict(
+        _ steps: [PlannedStep], _ policy: Policy, _ release: ReleaseID
+    ) -> ([PlanView.Step], UInt32) {
+        // The real scheduler, on a copy in which this rollout is the only one.
+        var copy = self
+        let id = RolloutID(copy.state.nextRollout)
+        copy.state.rollouts.removeAll()
+        copy.state.active.removeAll()
+        copy.state.locks.removeAll()
+        copy.apply(
+            Fact(
+                at: Timestamp(microseconds: 0),
+                body: .rolloutStarted(
+                    StartedRollout(
+                        id: id, release: release, selection: .allHosts, policy: policy, by: "",
+                        steps: steps, skipped: []))))
+        let everyone = Set(steps.map(\.host))
+        var ordered: [PlanView.Step] = []
+        var wave: UInt32 = 0
+        while copy.state.rollouts[id]?.state == .running {
+            let grants = copy.proposeGrants(connected: everyone)
+            guard !grants.isEmpty else { break }
+            wave += 1
+            for body in grants {
+                copy.apply(Fact(at: Timestamp(microseconds: 0), body: body))
+                guard case .stepGranted(let step, _) = body, let plan = copy.state.step(step)?.plan
+                else { continue }
+                ordered.append(
+                    PlanView.Step(
+                        host: plan.host, guests: plan.guests, pairs: plan.pairs, wave: wave))
+            }
+            for step in copy.state.active.values {
+                let token = copy.state.step(step)!.token!
+                let report = StepReport(
+                    step: step, token: token, outcome: .succeeded, reason: "", phases: [],
+                    holds: [])
+                copy.apply(Fact(at: Timestamp(microseconds: 0), body: .stepFinished(report)))
+            }
+        }
+        return (ordered, wave)
+    }
+}
