@@ -198,8 +198,10 @@ extension Coordinator {
         if step.status == .granted, step.token == report.token {
             return .success([.stepFinished(report)])
         }
-        if step.status == .finished, step.token == report.token { return .success([]) }
-        // Not the grant we know. What was held is recorded all the same.
+        let isRepeated =
+            step.status == .finished && step.token == report.token && !step.holds.isEmpty
+        if isRepeated { return .success([]) }
+        // Not the grant we know, or one that was given up. What was held is recorded all the same.
         return .success(report.holds.isEmpty ? [] : [.strayReported(report, host: host)])
     }
 

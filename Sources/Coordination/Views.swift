@@ -202,6 +202,11 @@ extension Coordinator {
         let (steps, skipped) = planSteps(release, selection)
         let (ordered, waveCount) = predict(steps, policy, releaseID)
         var problems: [String] = []
+        for step in ordered where step.wave == 0 {
+            problems.append(
+                "guest \(step.guests.map(\.rawValue).joined(separator: ", ")) would wait: a guest "
+                    + "of another update domain of its set is not well")
+        }
         for host in Set(steps.map(\.host)).subtracting(connected).sorted() {
             problems.append("host \(host): its agent is not connected, so its steps would wait")
         }
@@ -274,6 +279,13 @@ extension Coordinator {
                     holds: [])
                 copy.apply(Fact(at: Timestamp(microseconds: 0), body: .stepFinished(report)))
             }
+        }
+        // What could not start even then, for example because a neighbour is not well.
+        for step in copy.state.rollouts[id]?.steps ?? [] where step.status == .waiting {
+            ordered.append(
+                PlanView.Step(
+                    host: step.plan.host, guests: step.plan.guests, pairs: step.plan.pairs,
+                    wave: 0))
         }
         return (ordered, wave)
     }

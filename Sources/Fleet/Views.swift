@@ -180,7 +180,8 @@ public struct PlanView: Hashable, Sendable {
         public var guests: [GuestID]
         /// (set, update domain) pairs that it locks, in ascending order of set.
         public var pairs: [SetPair]
-        /// The predicted order: steps of one wave can run at the same time.
+        /// The predicted order, from 1: steps of one wave can run at the same time. 0 if the step
+        /// would wait for somebody to mend something.
         public var wave: UInt32
         public init(host: HostID, guests: [GuestID], pairs: [SetPair], wave: UInt32) {
             self.host = host
