@@ -53,6 +53,7 @@ let package = Package(
         pure("Fleet"),
         pure("Wire", ["Fleet", protobuf]),
         pure("Coordination", ["Fleet", collections]),
+        pure("Presentation", ["Fleet"]),
         pure("QMP"),
         pure("AgentCore", ["Fleet"]),
         pure("HostConfiguration", ["Fleet", yams]),
@@ -69,12 +70,14 @@ let package = Package(
                 "Fleet", "Wire", "AgentCore", "QMP", "HostConfiguration", "UvLoop",
                 "SessionShell", logging,
             ]),
-        shell("NotifierShell", ["Fleet", "Wire", "UvLoop", "SessionShell", grdb, logging]),
+        shell(
+            "NotifierShell",
+            ["Fleet", "Wire", "Presentation", "UvLoop", "SessionShell", grdb, logging]),
         .executableTarget(
             name: "fermata",
             dependencies: [
-                "Fleet", "Wire", "HostConfiguration", "UvLoop", "SessionShell", "LeaderShell",
-                "AgentShell", "NotifierShell", arguments, logging,
+                "Fleet", "Wire", "Presentation", "HostConfiguration", "UvLoop", "SessionShell",
+                "LeaderShell", "AgentShell", "NotifierShell", arguments, logging,
             ],
             swiftSettings: settings),
     ]

@@ -1,0 +1,125 @@
+public import Fleet
+
+// Plans and rollouts as text for a terminal.
+
+extension Policy {
+    /// `8 steps at once, deadline 30.00 s, stops after 1 failure`
+    public var text: String {
+        "up to \(counted(parallelism, "step")) at once, deadline "
+            + "\(spanText(microseconds: Int64(deadlineMilliseconds) * 1000)), stops after "
+            + counted(failuresMax, "failure")
+    }
+}
+
+private func skippedText(_ skipped: [PlanView.Skipped]) -> String {
+    guard !skipped.isEmpty else { return "" }
+    let lines = skipped.map { "  \($0.guest) on host \($0.host): \(printable($0.reason))\n" }
+    return "left alone:\n" + lines.joined()
+}
+
+extension PlanView {
+    public var text: String {
+        var output =
+            "release \(release): \(counted(steps.count, "step")) in \(counted(waveCount, "wave")), "
+            + "\(policy.text)\n"
+        if !steps.isEmpty {
+            var table = TextTable([
+                ("WAVE", .right), ("HOST", .left), ("GUESTS", .left), ("LOCKS", .left),
+            ])
+            for step in steps {
+                table.add([
+                    "\(step.wave)", step.host.rawValue,
+                    step.guests.map(\.rawValue).joined(separator: " "),
+                    step.pairs.map(\.description).joined(separator: " "),
+                ])
+            }
+            output += table.text
+        }
+        output += skippedText(skipped)
+        output += problems.map { "problem: \(printable($0))\n" }.joined()
+        return output
+    }
+}
+
+extension RolloutView {
+    /// Steps that are over, whatever came of them.
+    public var finishedStepCount: Int {
+        steps.count { $0.phase == .finished || $0.phase == .cancelled }
+    }
+
+    /// `succeeded`, or `failed: reason`.
+    public var stateText: String {
+        reason.isEmpty ? state.rawValue : "\(state.rawValue): \(printable(reason))"
+    }
+
+    public var text: String {
+        let hosts =
+            switch selection {
+            case .allHosts: "all hosts"
+            case .hosts(let names): "hosts \(listed(names.map(\.rawValue)))"
+            }
+        var output = "\(id)  \(stateText)\n"
+        output += "release    \(release) (\(component) \(printable(version)))\n"
+        output += "on         \(hosts), \(policy.text)\n"
+        output += "started    \(startedAt.dateText) \(startedAt.timeText(fractionDigits: 0)) UTC"
+        output += " by \(printable(startedBy))"
+        if let finishedAt {
+            let length = finishedAt.microseconds.subtractingReportingOverflow(
+                startedAt.microseconds)
+            output += ", over after \(spanText(microseconds: length.partialValue))"
+        }
+        output += "\nsteps      \(finishedStepCount) of \(steps.count) over\n"
+        if !steps.isEmpty { output += "\n" + stepTable }
+        output += skippedText(skipped)
+        let reasons = steps.filter { !$0.reason.isEmpty }.map {
+            "step \($0.id.number): \(printable($0.reason))\n"
+        }
+        return output + reasons.joined()
+    }
+
+    private var stepTable: String {
+        var table = TextTable([
+            ("STEP", .right), ("HOST", .left), ("GUEST", .left), ("LOCKS", .left),
+            ("PHASE", .left), ("HOLD", .right), ("CLOCK", .right), ("OUTCOME", .left),
+        ])
+        for step in steps {
+            let locks = step.pairs.map(\.description).joined(separator: " ")
+            for (index, guest) in step.guests.enumerated() {
+                let hold = step.holds.first { $0.guest == guest }
+                let outcome = hold?.outcome ?? step.outcome
+                table.add([
+                    index == 0 ? "\(step.id.number)" : " ", index == 0 ? step.host.rawValue : " ",
+                    guest.rawValue, index == 0 ? locks : " ",
+                    index == 0 ? step.phase.rawValue : " ",
+                    hold?.holdMicroseconds.map { spanText(microseconds: $0) } ?? "",
+                    hold?.clockErrorAfterMicroseconds.map { spanText(microseconds: $0) } ?? "",
+                    outcome?.rawValue ?? "",
+                ])
+            }
+        }
+        return table.text
+    }
+}
+
+public func text(of rollouts: [RolloutView]) -> String {
+    guard !rollouts.isEmpty else { return "no rollouts: start one with `fermata rollout start`\n" }
+    var table = TextTable([
+        ("ROLLOUT", .left), ("RELEASE", .left), ("VERSION", .left), ("STATE", .left),
+        ("STARTED (UTC)", .left), ("BY", .left), ("TOOK", .right),
+    ])
+    for rollout in rollouts {
+        let started = rollout.startedAt
+        table.add([
+            rollout.id.description, rollout.release.rawValue, rollout.version,
+            rollout.state.rawValue,
+            "\(started.dateText) \(started.timeText(fractionDigits: 0))", rollout.startedBy,
+            rollout.finishedAt.map {
+                spanText(
+                    microseconds: $0.microseconds.subtractingReportingOverflow(
+                        started.microseconds
+                    ).partialValue)
+            } ?? "",
+        ])
+    }
+    return table.text
+}
