@@ -1,0 +1,68 @@
+# Fermata: `make demo` shows the main job on real guests, `make test` runs all the tests.
+# Both install what is missing (apt-get, as root or with sudo).
+
+.PHONY: help demo test test-swift test-integration test-specification bench-hold build \
+	build-debug format lint check-generated deps clean
+
+CACHE ?= .cache
+PYTHON ?= /usr/bin/python3
+FERMATA_DEBUG = .build/debug/fermata
+FERMATA_RELEASE = .build/release/fermata
+
+help:
+	@echo 'make demo              three hosts, six real guests, one rollout from QEMU to QEMU'
+	@echo 'make demo REPORT=F     the same, with a JSON report in the file F'
+	@echo 'make demo KEEP=1       the same, left running with the commands to look around'
+	@echo 'make test              all the tests, on real guests too'
+	@echo 'make bench-hold        our hold against a bare script that does the same'
+	@echo 'make build             the release executable: $(FERMATA_RELEASE)'
+	@echo 'make format, make lint swift format, warnings, import rule'
+	@echo 'make clean             removes what the build and the caches hold'
+
+deps:
+	@scripts/install-dependencies.sh test
+
+build: deps
+	swift build -c release --product fermata
+
+build-debug: deps
+	swift build --build-tests
+
+# The guest, the two QEMU installations: built once, then kept.
+lab: deps
+	cluster/guest/build.sh $(CACHE)/guest
+	cluster/qemu/install.sh $(CACHE)/qemu
+.PHONY: lab
+
+demo: build lab
+	$(PYTHON) cluster/demo.py --fermata $(FERMATA_RELEASE) --cache $(CACHE) \
+		$(if $(REPORT),--report $(REPORT)) $(if $(KEEP),--keep)
+
+test: build-debug lab
+	scripts/run-tests.sh
+
+test-swift: build-debug
+	swift test --skip-build
+
+test-specification: deps
+	$(PYTHON) -m unittest discover -s proto-spec/python -v
+
+test-integration: build-debug lab
+	FERMATA=$(FERMATA_DEBUG) FERMATA_CACHE=$(CACHE) \
+		$(PYTHON) -m unittest discover -s Tests/Integration -t Tests/Integration -v
+
+bench-hold: build lab
+	$(PYTHON) cluster/bench/hold.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)
+
+format:
+	swift format -i -r -p Package.swift $$(git ls-files '*.swift' | grep -v /Generated/)
+
+lint:
+	swift format lint --strict -p $$(git ls-files '*.swift' | grep -v /Generated/)
+	$(PYTHON) scripts/check-imports.py
+
+check-generated: deps
+	scripts/generate-proto.sh --check
+
+clean:
+	rm -rf .build $(CACHE)

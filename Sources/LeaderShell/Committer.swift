@@ -1,0 +1,206 @@
+import Coordination
+import Fleet
+import LogStore
+import Logging
+import UvLoop
+
+/// Turns commands into committed facts: the only place where the coordinator's state changes.
+///
+/// Group commit: one append is in flight at most; what arrives meanwhile goes into the next. A
+/// command is proposed against a state that has all earlier ones applied, and its answer, like
+/// every read, waits until all it has seen is durable. So nobody is ever told of something that a
+/// crash could take back.
+///
+/// ```
+/// submit/read ──▶ queue ──turn──▶ propose + apply ──append──▶ durable ──▶ answers, events, directives
+///                   ▲                                  │
+///                   └────────── gathers meanwhile ◀────┘
+/// ```
+/// Failure: an append that fails, or whose outcome is not known, ends this server (``onFatal``):
+/// its state is ahead of the log, and only a fresh load is right.
+final class Committer {
+    private enum Item {
+        case command(Command, (Result<UInt64, Refusal>) -> Void)
+        case read(() -> Void)
+    }
+
+    private let store: any LogStore
+    private let loop: Loop
+    private let log: Logger
+    private(set) var coordinator = Coordinator()
+    private var queue: [Item] = []
+    private var isInFlight = false
+    private var isPumpPlanned = false
+    private var mustSchedule = false
+    private var isOver = false
+    private var snapshotIndex: UInt64 = 0
+
+    /// The hosts whose agents can be told something now.
+    var connectedHosts: () -> Set<HostID> = { [] }
+    /// After every commit, when all that the state says is durable.
+    var onCommitted: () -> Void = {}
+    /// The log cannot be written any more.
+    var onFatal: (LogStoreError) -> Void = { _ in }
+
+    init(store: any LogStore, loop: Loop, log: Logger) {
+        self.store = store
+        self.loop = loop
+        self.log = log
+    }
+
+    /// Loads the log and starts a term of this server.
+    ///
+    /// - Parameter completion: the term, once it is durable.
+    func start(
+        server: String, completion: @escaping (Result<UInt64, LogStoreError>) -> Void
+    ) {
+        store.open { [self] result in
+            switch result {
+            case .failure(let error):
+                completion(.failure(error))
+            case .success(let opened):
+                do {
+                    try load(opened)
+                } catch {
+                    completion(.failure(.corrupt(path: "the log", reason: "\(error)")))
+                    return
+                }
+                let term = max(opened.epoch, coordinator.state.term + 1)
+                submit(.startTerm(term: term, server: server)) { _ in completion(.success(term)) }
+            }
+        }
+    }
+
+    private func load(_ opened: OpenedLog) throws {
+        if let snapshot = opened.snapshot {
+            coordinator = Coordinator(state: try SnapshotRecords.decode(snapshot.records))
+            snapshotIndex = snapshot.index
+            guard coordinator.state.index == snapshot.index else {
+                throw RecordError.wrongIndex(
+                    expected: snapshot.index, found: coordinator.state.index)
+            }
+        }
+        for bytes in opened.records { coordinator.apply(try FactRecord.decode(bytes)) }
+        log.info(
+            "log loaded",
+            metadata: [
+                "index": "\(coordinator.state.index)", "snapshot": "\(snapshotIndex)",
+                "records": "\(opened.records.count)",
+            ])
+    }
+
+    /// Proposes `command` in its turn; `completion` gets the index of the state that has it.
+    func submit(_ command: Command, completion: @escaping (Result<UInt64, Refusal>) -> Void) {
+        queue.append(.command(command, completion))
+        planPump()
+    }
+
+    /// Runs `body` when all that ``coordinator`` says is durable.
+    func read(_ body: @escaping () -> Void) {
+        queue.append(.read(body))
+        planPump()
+    }
+
+    /// Asks for a round of grants, for example because an agent has connected.
+    func schedule() {
+        mustSchedule = true
+        planPump()
+    }
+
+    /// After this nothing is proposed, written or answered.
+    func close() {
+        isOver = true
+        queue = []
+        store.close()
+    }
+
+    private func planPump() {
+        guard !isPumpPlanned, !isInFlight, !isOver else { return }
+        isPumpPlanned = true
+        loop.soon { [self] in
+            isPumpPlanned = false
+            pump()
+        }
+    }
+
+    private func pump() {
+        guard !isInFlight, !isOver else { return }
+        let items = queue
+        queue = []
+        let firstIndex = coordinator.state.index + 1
+        var records: [[UInt8]] = []
+        var answers: [() -> Void] = []
+        for item in items {
+            switch item {
+            case .read(let body):
+                answers.append(body)
+            case .command(let command, let completion):
+                let result = carryOut(command, &records)
+                answers.append { completion(result) }
+            }
+        }
+        if mustSchedule || !records.isEmpty {
+            mustSchedule = false
+            _ = carryOut(.schedule(connected: connectedHosts()), &records)
+        }
+        if records.isEmpty {
+            for answer in answers { answer() }
+            return
+        }
+        isInFlight = true
+        store.append(records, firstIndex: firstIndex) { [self] result in
+            isInFlight = false
+            guard !isOver else { return }
+            switch result {
+            case .failure(let error):
+                isOver = true
+                onFatal(error)
+            case .success:
+                for answer in answers { answer() }
+                onCommitted()
+                saveSnapshotIfDue()
+                if !queue.isEmpty || mustSchedule { planPump() }
+            }
+        }
+    }
+
+    private func carryOut(
+        _ command: Command, _ records: inout [[UInt8]]
+    ) -> Result<UInt64, Refusal> {
+        let now = Timestamp(microseconds: WallClock.nowMicroseconds)
+        switch coordinator.propose(command, at: now) {
+        case .failure(let refusal):
+            return .failure(refusal)
+        case .success(let facts):
+            for fact in facts {
+                coordinator.apply(fact)
+                records.append(FactRecord.encode(fact))
+            }
+            return .success(coordinator.state.index)
+        }
+    }
+
+    private func saveSnapshotIfDue() {
+        guard coordinator.state.index - snapshotIndex >= Limits.snapshotFactsInterval else {
+            return
+        }
+        // Nothing is in flight here, so the state is exactly what the log says.
+        let index = coordinator.state.index
+        let snapshot = LogSnapshot(
+            index: index, records: SnapshotRecords.encode(coordinator.state))
+        snapshotIndex = index
+        isInFlight = true
+        store.save(snapshot) { [self] result in
+            isInFlight = false
+            guard !isOver else { return }
+            switch result {
+            case .success:
+                log.info("snapshot saved", metadata: ["index": "\(index)"])
+                if !queue.isEmpty || mustSchedule { planPump() }
+            case .failure(let error):
+                isOver = true
+                onFatal(error)
+            }
+        }
+    }
+}
