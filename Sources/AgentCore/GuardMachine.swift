@@ -1,0 +1,238 @@
+// The guard's whole knowledge and what it does with it.
+//
+//   watching ─channel closed─────────────────────────► acting ─every guest settled─► finished
+//      │  └──deadline less the guard's reserve──► killing the agent ─its end seen──►┘
+//      └──disarm──────────────────────────────────────────────────────────────────► finished
+//
+//  guest         message               next
+//  armed         holding               held         its deadline counts
+//  held          committing            committed    the old QEMU may be dead already
+//  committed     undoing               held
+//  any           released              released
+//
+//  when acting:
+//  armed         discard new                     it was never stopped
+//  held          kill new, then continue old
+//  committed     kill old, then continue new; if the new one has ended, continue old
+//  released      nothing
+//
+// A hung agent is killed before the guard acts, and what it had still written is read to the end, so
+// that two are never at work on one guest. `cont` that is refused is sent again after a short pause.
+
+public import Fleet
+
+/// The guard process's decisions; pure.
+public struct GuardMachine: Hashable, Sendable {
+    public enum Event: Hashable, Sendable {
+        case message(GuardMessage)
+        /// The agent's end of the channel is gone, and every message before that has been handled.
+        case channelClosed
+        /// The agent that was killed has ended, or does not end in time but executes no more.
+        case agentEnded
+        case timerFired
+        case killed(GuestID, Side)
+        case exited(GuestID, Side)
+        /// `wasHeld` is false if the guest had been executing already.
+        case continued(GuestID, Side, at: Int64, wasHeld: Bool)
+        case continueFailed(GuestID, Side)
+    }
+
+    public enum Effect: Hashable, Sendable {
+        /// There is one timer: of the times that were set, the earliest counts until it has fired.
+        case setTimer(at: Int64)
+        case killAgent
+        case kill(GuestID, Side)
+        case switchQueues(GuestID, to: Side)
+        case continueGuest(GuestID, Side)
+        case note(HoldNote)
+        case finish
+    }
+
+    enum Knowledge: Hashable, Sendable {
+        case armed, held, committed, released
+        /// The loser has been told to die; the side is continued as soon as that is known.
+        case killing(winner: Side)
+        case continuing(Side)
+    }
+
+    struct Guest: Hashable, Sendable {
+        var id: GuestID
+        var knowledge: Knowledge = .armed
+        var heldSince: Int64?
+        var exited: [Side] = []
+    }
+
+    enum Phase: Hashable, Sendable { case watching, killingAgent, acting, finished }
+
+    let budget: HoldBudget
+    var phase: Phase = .watching
+    var guests: [Guest]
+    var effects: [Effect] = []
+
+    public init(guests: [GuestID], budget: HoldBudget) {
+        self.guests = guests.map { Guest(id: $0) }
+        self.budget = budget
+    }
+
+    public var isFinished: Bool { phase == .finished }
+
+    /// - Parameter now: the hold clock, in microseconds.
+    /// - Returns: what to do, in this order.
+    public mutating func handle(_ event: Event, at now: Int64) -> [Effect] {
+        effects = []
+        guard phase != .finished else { return [] }
+        switch event {
+        case .message(let message): if phase != .acting { take(message, at: now) }
+        case .channelClosed: if phase == .watching { act(at: now) }
+        case .agentEnded: if phase == .killingAgent { act(at: now) }
+        case .timerFired: onTimer(at: now)
+        case .killed(let id, let side): onGuest(id) { $0.onKilled($1, side, at: now) }
+        case .exited(let id, let side): onGuest(id) { $0.onExited($1, side, at: now) }
+        case .continued(let id, let side, let at, let wasHeld):
+            onGuest(id) { $0.onContinued($1, side, resumedAt: at, wasHeld: wasHeld) }
+        case .continueFailed(let id, let side):
+            onGuest(id) {
+                guard $0.guests[$1].knowledge == .continuing(side) else { return }
+                $0.effects.append(.setTimer(at: now + $0.budget.retryMicroseconds))
+            }
+        }
+        if phase == .acting, guests.allSatisfy({ $0.knowledge == .released }) {
+            phase = .finished
+            effects.append(.finish)
+        }
+        return effects
+    }
+
+    private mutating func onGuest(_ id: GuestID, _ body: (inout Self, Int) -> Void) {
+        guard let index = guests.firstIndex(where: { $0.id == id }) else { return }
+        body(&self, index)
+    }
+
+    private mutating func take(_ message: GuardMessage, at now: Int64) {
+        switch message {
+        case .holding(let id, let since):
+            onGuest(id) {
+                guard $0.guests[$1].knowledge == .armed else { return }
+                $0.guests[$1].knowledge = .held
+                $0.guests[$1].heldSince = since
+            }
+        case .committing(let id):
+            onGuest(id) {
+                if $0.guests[$1].knowledge == .held { $0.guests[$1].knowledge = .committed }
+            }
+        case .undoing(let id):
+            onGuest(id) {
+                if $0.guests[$1].knowledge == .committed { $0.guests[$1].knowledge = .held }
+            }
+        case .released(let id): onGuest(id) { $0.guests[$1].knowledge = .released }
+        case .disarm:
+            guard phase == .watching else { return }
+            phase = .finished
+            effects.append(.finish)
+            return
+        }
+        if phase == .watching, let at = nextDeadline() { effects.append(.setTimer(at: at)) }
+    }
+
+    /// When the first of the held guests runs into the guard's reserve.
+    private func nextDeadline() -> Int64? {
+        guests.filter { $0.knowledge == .held || $0.knowledge == .committed }
+            .compactMap(\.heldSince).min().map { $0 + budget.guardMicroseconds }
+    }
+
+    private mutating func onTimer(at now: Int64) {
+        switch phase {
+        case .watching:
+            guard let at = nextDeadline() else { return }
+            guard now >= at else { return effects.append(.setTimer(at: at)) }
+            phase = .killingAgent
+            effects.append(.killAgent)
+        case .acting:
+            for index in guests.indices {
+                switch guests[index].knowledge {
+                case .killing(let winner): startContinuing(index, winner, at: now)
+                case .continuing(let side):
+                    effects.append(.continueGuest(guests[index].id, side))
+                default: break
+                }
+            }
+        case .killingAgent, .finished: break
+        }
+    }
+
+    private mutating func act(at now: Int64) {
+        phase = .acting
+        for index in guests.indices {
+            let guest = guests[index]
+            switch guest.knowledge {
+            case .armed:
+                effects.append(.kill(guest.id, .new))
+                guests[index].knowledge = .released
+            case .held: settle(index, winner: .old, reason: "the agent ended during the hold")
+            case .committed:
+                // The old one was killed before the new one could execute, so if the new one has
+                // ended without that, the old one is whole.
+                if guest.exited.contains(.new), !guest.exited.contains(.old) {
+                    settle(index, winner: .old, reason: "the new QEMU ended at the commit")
+                } else {
+                    settle(index, winner: .new, reason: nil)
+                }
+            case .released, .killing, .continuing: break
+            }
+        }
+    }
+
+    private mutating func settle(_ index: Int, winner: Side, reason: String?) {
+        let id = guests[index].id
+        if let reason { effects.append(.note(.undoing(id, reason: reason))) }
+        guests[index].knowledge = .killing(winner: winner)
+        effects.append(.kill(id, winner.other))
+        effects.append(.switchQueues(id, to: winner))
+    }
+
+    private mutating func onKilled(_ index: Int, _ side: Side, at now: Int64) {
+        guard case .killing(let winner) = guests[index].knowledge, winner == side.other else {
+            return
+        }
+        // The old one waits for the new one's end because of the disk locks; the new one need not.
+        if winner == .new || guests[index].exited.contains(side) {
+            startContinuing(index, winner, at: now)
+        } else {
+            effects.append(.setTimer(at: now + budget.exitMicroseconds))
+        }
+    }
+
+    private mutating func startContinuing(_ index: Int, _ side: Side, at now: Int64) {
+        let id = guests[index].id
+        if guests[index].exited.contains(side) { return lose(index) }
+        guests[index].knowledge = .continuing(side)
+        effects.append(.note(.continuing(id, side, at: now)))
+        effects.append(.continueGuest(id, side))
+    }
+
+    private mutating func lose(_ index: Int) {
+        guests[index].knowledge = .released
+        effects.append(.note(.lost(guests[index].id, reason: "both QEMU processes have ended")))
+    }
+
+    private mutating func onExited(_ index: Int, _ side: Side, at now: Int64) {
+        if !guests[index].exited.contains(side) { guests[index].exited.append(side) }
+        switch guests[index].knowledge {
+        case .killing(let winner) where winner == side: lose(index)
+        case .killing(let winner) where winner == side.other:
+            startContinuing(index, winner, at: now)
+        case .continuing(side): lose(index)
+        default: break
+        }
+    }
+
+    private mutating func onContinued(
+        _ index: Int, _ side: Side, resumedAt: Int64, wasHeld: Bool
+    ) {
+        guard guests[index].knowledge == .continuing(side) else { return }
+        guests[index].knowledge = .released
+        effects.append(
+            .note(
+                .resumed(guests[index].id, side, at: resumedAt, by: .guard, wasHeld: wasHeld)))
+    }
+}

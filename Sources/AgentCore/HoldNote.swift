@@ -1,0 +1,144 @@
+public import Fleet
+
+/// One line that agent and guard leave in the run directory for an agent that is started again.
+///
+/// Ownership of a guest is never read from these lines, only times and names for the report: a line
+/// may be missing because its writer was killed just before.
+public enum HoldNote: Hashable, Sendable {
+    case phase(StepPhase, at: Timestamp)
+    /// `stop` is about to be sent.
+    case holding(GuestID, at: Int64, wall: Timestamp)
+    case stopped(GuestID, at: Int64, wall: Timestamp)
+    /// `cont` is about to be sent to that side.
+    case continuing(GuestID, Side, at: Int64)
+    /// `wasHeld` is false if the guest had been executing all the time.
+    case resumed(GuestID, Side, at: Int64, by: Resumer, wasHeld: Bool)
+    case undoing(GuestID, reason: String)
+    case lost(GuestID, reason: String)
+
+    /// Fields separated by tabs, without a line end.
+    public var line: String {
+        switch self {
+        case .phase(let phase, let at): "phase\t\(phase.rawValue)\t\(at.microseconds)"
+        case .holding(let guest, let at, let wall):
+            "holding\t\(guest)\t\(at)\t\(wall.microseconds)"
+        case .stopped(let guest, let at, let wall):
+            "stopped\t\(guest)\t\(at)\t\(wall.microseconds)"
+        case .continuing(let guest, let side, let at): "continuing\t\(guest)\t\(side)\t\(at)"
+        case .resumed(let guest, let side, let at, let by, let wasHeld):
+            "resumed\t\(guest)\t\(side)\t\(at)\t\(by.rawValue)\t\(wasHeld ? 1 : 0)"
+        case .undoing(let guest, let reason): "undoing\t\(guest)\t\(oneLine(reason))"
+        case .lost(let guest, let reason): "lost\t\(guest)\t\(oneLine(reason))"
+        }
+    }
+
+    /// - Returns: nil for a line that is cut off or otherwise not one of ours.
+    public init?(line: some StringProtocol) {
+        let fields: [String] = String(line).split(
+            separator: "\t" as Character, omittingEmptySubsequences: false
+        ).map { String($0) }
+        func field(_ index: Int) -> String? { index < fields.count ? fields[index] : nil }
+        func number(_ index: Int) -> Int64? { field(index).flatMap { Int64($0) } }
+        func guest() -> GuestID? { field(1).flatMap { GuestID($0) } }
+        func side() -> Side? { field(2).flatMap { Side(rawValue: $0) } }
+        func wall(_ index: Int) -> Timestamp? { number(index).map { Timestamp(microseconds: $0) } }
+        switch fields.first {
+        case "phase":
+            guard let phase = field(1).flatMap({ StepPhase(rawValue: $0) }), let at = wall(2)
+            else { return nil }
+            self = .phase(phase, at: at)
+        case "holding":
+            guard let guest = guest(), let at = number(2), let wall = wall(3) else { return nil }
+            self = .holding(guest, at: at, wall: wall)
+        case "stopped":
+            guard let guest = guest(), let at = number(2), let wall = wall(3) else { return nil }
+            self = .stopped(guest, at: at, wall: wall)
+        case "continuing":
+            guard let guest = guest(), let side = side(), let at = number(3) else { return nil }
+            self = .continuing(guest, side, at: at)
+        case "resumed":
+            guard let guest = guest(), let side = side(), let at = number(3),
+                let by = field(4).flatMap({ Resumer(rawValue: $0) }), let held = number(5)
+            else { return nil }
+            self = .resumed(guest, side, at: at, by: by, wasHeld: held == 1)
+        case "undoing":
+            guard let guest = guest(), let reason = field(2) else { return nil }
+            self = .undoing(guest, reason: reason)
+        case "lost":
+            guard let guest = guest(), let reason = field(2) else { return nil }
+            self = .lost(guest, reason: reason)
+        default: return nil
+        }
+    }
+
+    /// The guest that the line is about.
+    public var guest: GuestID? {
+        switch self {
+        case .phase: nil
+        case .holding(let guest, _, _), .stopped(let guest, _, _), .continuing(let guest, _, _),
+            .resumed(let guest, _, _, _, _), .undoing(let guest, _), .lost(let guest, _):
+            guest
+        }
+    }
+}
+
+private func oneLine(_ text: String) -> String {
+    String(text.map { $0 == "\t" || $0.isNewline ? " " : $0 })
+}
+
+/// What the notes of one guest tell, folded.
+public struct HoldHistory: Hashable, Sendable {
+    /// When `stop` was about to be sent.
+    public private(set) var holdingAt: Int64?
+    public private(set) var holdingWall: Timestamp?
+    /// When the guest was seen to stop.
+    public private(set) var stoppedAt: Int64?
+    public private(set) var stoppedWall: Timestamp?
+    /// The last `cont` that was about to be sent, if no resume was noted after it.
+    public private(set) var continuingAt: Int64?
+    public private(set) var resumedAt: Int64?
+    public private(set) var resumedBy: Resumer?
+    public private(set) var resumedSide: Side?
+    /// Known to have been stopped; nil if the notes do not tell.
+    public private(set) var wasHeld: Bool?
+    public private(set) var reason = ""
+
+    /// - Parameters:
+    ///   - notes: the agent's, then the guard's; those of other guests are skipped.
+    ///   - guest: the guest.
+    public init(_ notes: [HoldNote], of guest: GuestID) {
+        for note in notes where note.guest == guest { fold(note) }
+    }
+
+    private mutating func fold(_ note: HoldNote) {
+        switch note {
+        case .phase: break
+        case .holding(_, let at, let wall):
+            holdingAt = at
+            holdingWall = wall
+        case .stopped(_, let at, let wall):
+            stoppedAt = at
+            stoppedWall = wall
+            wasHeld = true
+        case .continuing(_, _, let at):
+            if resumedAt == nil, continuingAt == nil { continuingAt = at }
+        case .resumed(_, let side, let at, let by, let held):
+            guard resumedAt == nil else { break }
+            resumedSide = side
+            if held {
+                resumedAt = at
+                resumedBy = by
+                wasHeld = true
+            } else if stoppedAt != nil {
+                // It was found executing: whoever wrote `continuing` continued it and died before
+                // it could say so.
+                resumedAt = continuingAt ?? at
+                resumedBy = .agent
+            } else {
+                wasHeld = wasHeld ?? false
+            }
+        case .undoing(_, let text), .lost(_, let text):
+            if reason.isEmpty { reason = text }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+public import Fleet
+
+// What a step tells in the end, and how a restarted agent takes one up again.
+extension HoldMachine {
+    /// The worst of the guests' outcomes, with a record for each guest that was really stopped.
+    func report() -> StepReport {
+        let outcomes = guests.compactMap {
+            if case .done(let outcome) = $0.state { outcome } else { nil }
+        }
+        let worst = outcomes.max { severity($0) < severity($1) } ?? .failed
+        let reasons = guests.filter { !$0.reason.isEmpty }.map { "\($0.plan.id): \($0.reason)" }
+        let reason: String
+        if worst == .succeeded {
+            reason = ""
+        } else if guests.allSatisfy({ $0.heldAt == nil }), let abandonReason, worst == .failed {
+            reason = "nothing was held: \(abandonReason)"
+        } else {
+            reason = reasons.joined(separator: "; ")
+        }
+        return StepReport(
+            step: directive.step, token: directive.token, outcome: worst,
+            reason: String(reason.prefix(Limits.reasonByteCountMax / 4)), phases: phases,
+            holds: guests.compactMap(record))
+    }
+
+    private func record(_ guest: Guest) -> HoldRecord? {
+        guard let heldAt = guest.heldAt, case .done(let outcome) = guest.state else { return nil }
+        let isOnNew = guest.side == .new
+        return HoldRecord(
+            guest: guest.plan.id, outcome: outcome, reason: guest.reason, heldAt: guest.heldWall,
+            holdMicroseconds: guest.resumedAt.map { max(0, $0 - heldAt) },
+            resumedBy: guest.resumedBy,
+            clockErrorBeforeMicroseconds: guest.confirmation?.clockErrorBeforeMicroseconds,
+            clockErrorAfterMicroseconds: guest.confirmation?.clockErrorAfterMicroseconds,
+            clockNote: guest.confirmation?.clockNote ?? "",
+            hypervisorBefore: guest.plan.hypervisorBefore,
+            hypervisorAfter: isOnNew ? directive.release.version : guest.plan.hypervisorBefore)
+    }
+}
+
+private func severity(_ outcome: StepOutcome) -> Int {
+    switch outcome {
+    case .succeeded: 0
+    case .failed: 1
+    case .unhealthy: 2
+    case .lost: 3
+    }
+}
+
+/// One guest of a step that a restarted agent takes up again.
+public struct RecoveredGuest: Hashable, Sendable {
+    public var plan: GuestPlan
+    /// As decided by ``Recovery/decide(old:new:isPatient:)``; never `wait`.
+    public var action: RecoveryAction
+    public var history: HoldHistory
+
+    public init(plan: GuestPlan, action: RecoveryAction, history: HoldHistory) {
+        self.plan = plan
+        self.action = action
+        self.history = history
+    }
+}
+
+extension HoldMachine {
+    /// A step that an agent before this one began and did not report.
+    ///
+    /// - Parameters:
+    ///   - directive: from the durable record.
+    ///   - recovered: its guests, in the directive's order, with what their processes are doing.
+    ///   - phases: what the notes tell, with `accepted` from the durable record first.
+    public init(
+        recovering directive: Directive, guests recovered: [RecoveredGuest], phases: [PhaseTime]
+    ) {
+        precondition(
+            recovered.map(\.plan.id) == directive.guests, "guests do not fit \(directive.step)")
+        self.directive = directive
+        concurrency = Limits.stepGuestsMax
+        budget = HoldBudget(deadlineMilliseconds: directive.deadlineMilliseconds)
+        resumer = .restartedAgent
+        self.phases = phases
+        actions = recovered.map(\.action)
+        guests = recovered.map { recovered in
+            let history = recovered.history
+            var guest = Guest(plan: recovered.plan)
+            guest.holdingAt = history.holdingAt
+            guest.holdingWall = history.holdingWall ?? Timestamp(microseconds: 0)
+            // A guest that is found stopped was stopped even if nobody lived to note it.
+            let isFoundStopped: Bool
+            switch recovered.action {
+            case .continueGuest, .lost:
+                isFoundStopped = history.wasHeld ?? (history.holdingAt != nil)
+            case .keep(let side): isFoundStopped = history.wasHeld ?? (side == .new)
+            case .wait: preconditionFailure("an undecided guest: \(recovered.plan.id)")
+            }
+            if isFoundStopped {
+                guest.heldAt = history.stoppedAt ?? history.holdingAt
+                guest.heldWall = history.stoppedWall ?? history.holdingWall ?? guest.heldWall
+            }
+            guest.resumedAt = history.resumedAt ?? history.continuingAt
+            guest.resumedBy = history.resumedBy ?? .agent
+            guest.reason = history.reason
+            return guest
+        }
+    }
+
+    /// Brings a recovered guest into the state that its processes are in.
+    mutating func beginRecovered(_ index: Int, at now: Int64) {
+        let id = guests[index].plan.id
+        guests[index].holdingAt = guests[index].holdingAt ?? now
+        switch actions[index] {
+        case .keep(.old):
+            if guests[index].reason.isEmpty {
+                guests[index].reason = "the agent ended before the guest was handed over"
+            }
+            effects.append(.switchQueues(id, to: .old))
+            settle(index, on: .old, at: now)
+        case .keep(.new):
+            guests[index].reason = ""
+            if guests[index].heldAt == nil, let accepted = phases.first {
+                // It cannot be there without a hold; the notes of it are gone, its length with them.
+                guests[index].heldAt = now
+                guests[index].heldWall = accepted.at
+            }
+            effects.append(.switchQueues(id, to: .new))
+            settle(index, on: .new, at: now)
+        case .continueGuest(.old):
+            if guests[index].reason.isEmpty {
+                guests[index].reason = "the agent ended in the middle of the hand-over"
+            }
+            guests[index].resumedAt = nil
+            guests[index].state = .undoing
+            effects.append(.kill(id, .new))
+            effects.append(.switchQueues(id, to: .old))
+        case .continueGuest(.new):
+            guests[index].reason = ""
+            guests[index].resumedAt = nil
+            guests[index].state = .committing
+            effects.append(.switchQueues(id, to: .new))
+            effects.append(.kill(id, .old))
+        case .lost(let reason):
+            guests[index].resumedAt = nil
+            lose(index, reason)
+        case .wait: break
+        }
+    }
+}

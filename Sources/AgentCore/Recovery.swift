@@ -1,0 +1,81 @@
+// What a restarted agent does with a guest that a step was working on, decided from the processes
+// themselves. "Kill" always comes before "continue".
+//
+//  old \ new     absent        inmigrate           paused              running        other       unreachable
+//  absent        lost          lost, kill new      continue new        keep new       lost        wait, then lost
+//  running       keep old      keep old, kill new  keep old, kill new  keep old,      keep old,   keep old,
+//                                                                      kill new       kill new    kill new
+//  paused        continue old  continue old        continue old        keep new,      continue    continue old
+//                              (kill new)          (kill new)          kill old       old         (kill new)
+//  inmigrate     lost: a process that never received its guest cannot be the old one
+//  other         keep old as it is (kill new): shut down, crashed inside or stopped by an I/O error
+//  unreachable   wait          wait                wait, then          keep new,      wait        wait
+//                                                  continue new        kill old
+//
+// `paused` stands for every runstate of a guest that was stopped and can be continued: `paused`,
+// `postmigrate`, `finish-migrate`, `prelaunch` after a restore. A new process that is `running` was
+// continued after the old one had been killed, so an old one still to be seen is on its way out.
+
+/// What one QEMU process does, as seen from outside.
+public enum ProcessState: Hashable, Sendable {
+    case absent
+    /// It waits for a guest, or has a part of one.
+    case inmigrate
+    /// Stopped; can be continued.
+    case paused
+    case running
+    /// Any other runstate, by its QMP name: `shutdown`, `internal-error`, `io-error`, …
+    case other(String)
+    /// It lives, but its monitor does not answer.
+    case unreachable
+
+    /// - Parameter runstate: as `query-status` tells it.
+    public init(runstate: String) {
+        switch runstate {
+        case "running": self = .running
+        case "inmigrate": self = .inmigrate
+        case "paused", "postmigrate", "finish-migrate", "suspended", "save-vm", "restore-vm":
+            self = .paused
+        default: self = .other(runstate)
+        }
+    }
+}
+
+public enum RecoveryAction: Hashable, Sendable {
+    /// It is in order on that side; the other one is killed if it lives.
+    case keep(Side)
+    /// Kill the other one, then continue this one.
+    case continueGuest(Side)
+    case lost(reason: String)
+    /// Look again a little later.
+    case wait
+}
+
+public enum Recovery {
+    /// - Parameters:
+    ///   - old: the process that the guest ran on before the step.
+    ///   - new: the process that the step started.
+    ///   - isPatient: false once monitors have been unreachable for so long that waiting is worse.
+    /// - Returns: the cell of the table at the top of this file.
+    public static func decide(
+        old: ProcessState, new: ProcessState, isPatient: Bool
+    ) -> RecoveryAction {
+        switch (old, new) {
+        case (.running, _), (.other, _): .keep(.old)
+        case (_, .running): .keep(.new)
+        case (.paused, _): .continueGuest(.old)
+        case (.absent, .paused): .continueGuest(.new)
+        case (.absent, .unreachable):
+            isPatient ? .wait : .lost(reason: "its QEMU does not answer and the old one has ended")
+        case (.absent, .absent): .lost(reason: "both QEMU processes have ended")
+        case (.absent, .inmigrate):
+            .lost(reason: "the old QEMU ended before its state had arrived in the new one")
+        case (.absent, .other(let runstate)):
+            .lost(reason: "the old QEMU has ended and the new one is in runstate \(runstate)")
+        case (.inmigrate, _):
+            .lost(reason: "the QEMU it ran on waits for a guest and does not have one")
+        case (.unreachable, .paused): isPatient ? .wait : .continueGuest(.new)
+        case (.unreachable, _): .wait
+        }
+    }
+}
