@@ -1,0 +1,119 @@
+// Events and finished holds: between the vocabulary (`Fleet`) and the schema (`PB…`).
+public import Fleet
+
+extension FinishedHold {
+    public var wire: PBFinishedHold {
+        var wire = PBFinishedHold()
+        wire.record = record.wire
+        wire.host = host.rawValue
+        if let pair { wire.pair = pair.wire }
+        wire.step = step.wire
+        wire.token = token.number
+        wire.release = release.rawValue
+        wire.component = component.description
+        wire.version = version
+        return wire
+    }
+    public init(wire: PBFinishedHold) throws(ConversionError) {
+        self.init(
+            record: try required(wire.hasRecord, wire.record, "record", HoldRecord.init(wire:)),
+            host: try checkedName(wire.host, "host"),
+            pair: try optional(wire.hasPair, wire.pair, "pair", SetPair.init(wire:)),
+            step: try required(wire.hasStep, wire.step, "step", StepID.init(wire:)),
+            token: try checkedToken(wire.token, "token"),
+            release: try checkedName(wire.release, "release"),
+            component: try checkedComponent(wire.component, "component"),
+            version: try checkedText(wire.version, "version"))
+    }
+}
+
+extension FleetEvent {
+    public var wire: PBFleetEvent {
+        var wire = PBFleetEvent()
+        wire.sequence = sequence
+        wire.atMicroseconds = at.microseconds
+        wire.body = body.wire
+        return wire
+    }
+    public init(wire: PBFleetEvent) throws(ConversionError) {
+        guard wire.sequence > 0 else { throw outOfRange(0, 1, Int64.max, "sequence") }
+        self.init(
+            sequence: wire.sequence, at: Timestamp(microseconds: wire.atMicroseconds),
+            body: try Body(wire: wire.body))
+    }
+}
+
+extension FleetEvent.Body {
+    public var wire: PBFleetEvent.OneOf_Body {
+        switch self {
+        case .rolloutStarted(let rollout, let release, let stepCount):
+            var wire = PBFleetEvent.RolloutStarted()
+            wire.rollout = rollout.number
+            wire.release = release.rawValue
+            wire.stepCount = stepCount
+            return .rolloutStarted(wire)
+        case .rolloutChanged(let rollout, let state, let reason):
+            var wire = PBFleetEvent.RolloutChanged()
+            wire.rollout = rollout.number
+            wire.state = state.wire
+            wire.reason = reason
+            return .rolloutChanged(wire)
+        case .stepGranted(let step, let host, let guests, let pairs):
+            var wire = PBFleetEvent.StepGranted()
+            wire.step = step.wire
+            wire.host = host.rawValue
+            wire.guests = guests.map(\.rawValue)
+            wire.pairs = pairs.map(\.wire)
+            return .stepGranted(wire)
+        case .stepEndedWithoutHold(let step, let host, let reason):
+            var wire = PBFleetEvent.StepEndedWithoutHold()
+            wire.step = step.wire
+            wire.host = host.rawValue
+            wire.reason = reason
+            return .stepEndedWithoutHold(wire)
+        case .holdFinished(let hold): return .holdFinished(hold.wire)
+        case .lockReleased(let set, let by, let reason):
+            var wire = PBFleetEvent.LockReleased()
+            wire.set = set.rawValue
+            wire.by = by
+            wire.reason = reason
+            return .lockReleased(wire)
+        }
+    }
+
+    public init(wire: PBFleetEvent.OneOf_Body?) throws(ConversionError) {
+        switch wire {
+        case .rolloutStarted(let wire):
+            self = .rolloutStarted(
+                rollout: try checkedRollout(wire.rollout, "rollout_started.rollout"),
+                release: try checkedName(wire.release, "rollout_started.release"),
+                stepCount: wire.stepCount)
+        case .rolloutChanged(let wire):
+            self = .rolloutChanged(
+                rollout: try checkedRollout(wire.rollout, "rollout_changed.rollout"),
+                state: try RolloutState.checked(wire.state, "rollout_changed.state"),
+                reason: cutText(wire.reason))
+        case .stepGranted(let wire):
+            self = .stepGranted(
+                step: try required(
+                    wire.hasStep, wire.step, "step_granted.step", StepID.init(wire:)),
+                host: try checkedName(wire.host, "step_granted.host"),
+                guests: try checkedNames(wire.guests, "step_granted.guests"),
+                pairs: try list(wire.pairs, "step_granted.pairs", SetPair.init(wire:)))
+        case .stepEndedWithoutHold(let wire):
+            self = .stepEndedWithoutHold(
+                step: try required(
+                    wire.hasStep, wire.step, "step_ended_without_hold.step", StepID.init(wire:)),
+                host: try checkedName(wire.host, "step_ended_without_hold.host"),
+                reason: cutText(wire.reason))
+        case .holdFinished(let wire):
+            self = .holdFinished(
+                try required(true, wire, "hold_finished", FinishedHold.init(wire:)))
+        case .lockReleased(let wire):
+            self = .lockReleased(
+                set: try checkedName(wire.set, "lock_released.set"),
+                by: try checkedText(wire.by, "lock_released.by"), reason: cutText(wire.reason))
+        case nil: throw ConversionError(.missing, field: "body")
+        }
+    }
+}
