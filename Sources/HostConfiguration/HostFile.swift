@@ -208,7 +208,8 @@ public struct MACAddress: Hashable, Sendable, CustomStringConvertible {
 
 /// What is asked of a guest after a hold, besides its agent.
 public struct Probe: Hashable, Sendable {
-    /// Numeric address and port to which a TCP connection must succeed: `10.77.1.10:7000`, `[::1]:7000`.
+    /// Numeric address and port to which a TCP connection must succeed, such as `10.77.1.10:7000`
+    /// or `[::1]:7000`.
     public var tcp: String
     /// Within which it must succeed, over all tries.
     public var timeout: Duration

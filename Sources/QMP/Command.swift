@@ -1,0 +1,91 @@
+/// A command for the monitor, without its id.
+///
+/// The builders are what Fermata uses; each is named as QEMU names it.
+///
+/// - Source: QEMU 7.2, `qapi/*.json`.
+public struct Command: Hashable, Sendable {
+    public var name: String
+    /// An object; nil for none.
+    public var arguments: JSON?
+
+    public init(_ name: String, arguments: JSON? = nil) {
+        self.name = name
+        self.arguments = arguments
+    }
+
+    /// Reply: ``StatusReply``.
+    public static let queryStatus = Command("query-status")
+    /// Returns when no virtual CPU executes any more.
+    public static let stop = Command("stop")
+    /// Continues, or is refused where the state does not allow it.
+    public static let cont = Command("cont")
+    public static let quit = Command("quit")
+    /// Asks the guest to shut down, as its power button does.
+    public static let systemPowerdown = Command("system_powerdown")
+    /// Reply: ``VersionReply``.
+    public static let queryVersion = Command("query-version")
+    /// Reply: an array of ``BlockReply``.
+    public static let queryBlock = Command("query-block")
+    /// Reply: an array of ``CPUReply``.
+    public static let queryCPUsFast = Command("query-cpus-fast")
+    /// Reply: ``MigrationReply``.
+    public static let queryMigrate = Command("query-migrate")
+    public static let migrateCancel = Command("migrate_cancel")
+
+    /// Switches capabilities of migration, in both processes before anything moves.
+    public static func migrateSetCapabilities(
+        _ capabilities: [MigrationCapability], enabled: Bool = true
+    ) -> Command {
+        Command(
+            "migrate-set-capabilities",
+            arguments: [
+                "capabilities": .array(
+                    capabilities.map {
+                        ["capability": .string($0.rawValue), "state": .bool(enabled)]
+                    })
+            ])
+    }
+
+    /// What a hand-over needs: RAM stays where it is, and events tell of its progress.
+    public static let migrateSetHandOverCapabilities = migrateSetCapabilities([
+        .ignoreShared, .events,
+    ])
+
+    /// Sends the guest's state. Answered at once; the end is told by events.
+    ///
+    /// - Parameter uri: such as `unix:/run/…/in`.
+    public static func migrate(uri: String) -> Command {
+        Command("migrate", arguments: ["uri": .string(uri)])
+    }
+
+    /// Waits for a guest's state; for a process that was started with `-incoming defer`.
+    public static func migrateIncoming(uri: String) -> Command {
+        Command("migrate-incoming", arguments: ["uri": .string(uri)])
+    }
+
+    /// Runs a line as a person would type it. Reply: a string, empty or with what was printed; an
+    /// error too is only printed.
+    public static func humanMonitorCommand(_ line: String) -> Command {
+        Command("human-monitor-command", arguments: ["command-line": .string(line)])
+    }
+
+    /// Leaves the negotiation; sent by ``MonitorSession`` itself.
+    static let qmpCapabilities = Command("qmp_capabilities")
+
+    /// The command as one line.
+    func append(id: CommandID, to bytes: inout [UInt8]) {
+        var members: [JSON.Member] = [JSON.Member("execute", .string(name))]
+        if let arguments { members.append(JSON.Member("arguments", arguments)) }
+        members.append(JSON.Member("id", .integer(id.number)))
+        JSON.object(members).append(to: &bytes)
+        bytes.append(UInt8(ascii: "\n"))
+    }
+}
+
+/// What can be switched on in a migration; only those that Fermata uses.
+public enum MigrationCapability: String, Hashable, Sendable, CaseIterable {
+    /// Memory that both processes share is not sent.
+    case ignoreShared = "x-ignore-shared"
+    /// Each change of state is told by an event.
+    case events
+}
