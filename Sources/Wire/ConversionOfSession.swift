@@ -1,5 +1,6 @@
 // Hello, commands and queries: between the messages of this module and the schema (`PB…`).
 import Fleet
+import SwiftProtobuf
 
 extension Hello {
     var wire: PBHello {
@@ -14,10 +15,29 @@ extension Hello {
         wire.software = software
         return wire
     }
-    init(wire: PBHello) throws(ConversionError) {
+    /// Reads only what every version of a hello has: magic number and versions.
+    static func versions(in body: [UInt8]) throws(ConversionError) -> ClosedRange<UInt32> {
+        let wire: PBHello
+        do { wire = try PBHello(serializedBytes: body) } catch {
+            throw ConversionError(.unreadable, field: "hello")
+        }
+        return try checkedVersions(wire)
+    }
+
+    private static func checkedVersions(
+        _ wire: PBHello
+    ) throws(ConversionError) -> ClosedRange<UInt32> {
         guard wire.magic == Self.magic else {
             throw ConversionError(.unknownValue(Int(wire.magic)), field: "magic")
         }
+        guard wire.versionMin > 0, wire.versionMin <= wire.versionMax else {
+            throw outOfRange(Int64(wire.versionMin), 1, Int64(wire.versionMax), "version_min")
+        }
+        return wire.versionMin...wire.versionMax
+    }
+
+    init(wire: PBHello) throws(ConversionError) {
+        let versions = try Self.checkedVersions(wire)
         guard wire.instance.count == Self.instanceByteCount else {
             throw ConversionError(
                 .wrongByteCount(wire.instance.count, expected: Self.instanceByteCount),
@@ -32,11 +52,8 @@ extension Hello {
         guard
             let identity = PeerIdentity(cluster: wire.cluster, role: role, name: wire.name)
         else { throw ConversionError(.invalidName(wire.name), field: "name") }
-        guard wire.versionMin > 0, wire.versionMin <= wire.versionMax else {
-            throw outOfRange(Int64(wire.versionMin), 1, Int64(wire.versionMax), "version_min")
-        }
         self.init(
-            versionMin: wire.versionMin, versionMax: wire.versionMax, identity: identity,
+            versionMin: versions.lowerBound, versionMax: versions.upperBound, identity: identity,
             instance: [UInt8](wire.instance), software: cutText(wire.software))
     }
 }
