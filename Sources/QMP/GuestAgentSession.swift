@@ -14,15 +14,18 @@
 //          │                                 │          │           │
 //          └─────────── not JSON, line too long, flood ─┴───────────┘   (one .protocolError)
 //
-// | state          | our number | our reply  | stale reply | stray error | no JSON, long line | send |
-// |----------------|------------|------------|-------------|-------------|--------------------|------|
-// | unsynchronised | dropped    | dropped    | dropped     | dropped     | dropped            | nil  |
-// | synchronising  | → ready,   | dropped    | dropped     | dropped     | dropped, up to a   | nil  |
-// |                |   .ready   |            |             |             | limit              |      |
-// | ready          | dropped    | dropped    | dropped     | dropped     | → unsynchronised   | line |
-// | busy           | dropped    | → ready,   | dropped     | dropped     | → unsynchronised   | nil  |
-// |                |            |   .reply   |             |             |                    |      |
-// |                |            |   .failed  |             |             |                    |      |
+// | state          | our number | our reply | stale reply | stray error | no JSON | long line | send |
+// |----------------|------------|-----------|-------------|-------------|---------|-----------|------|
+// | unsynchronised | dropped    | dropped   | dropped     | dropped     | dropped | dropped   | nil  |
+// | synchronising  | → ready,   | dropped   | dropped     | dropped     | dropped | dropped,  | nil  |
+// |                |   .ready   |           |             |             |         | see below |      |
+// | ready          | dropped    | dropped   | dropped     | dropped     | → unsy. | → unsy.   | line |
+// | busy           | dropped    | → ready,  | dropped     | dropped     | → unsy. | → unsy.   | nil  |
+// |                |            | .reply or |             |             |         |           |      |
+// |                |            | .failed   |             |             |         |           |      |
+//
+// "Our number" comes behind 0xFF. While synchronising, a flood without it, or a long line right
+// behind a 0xFF, leads to unsynchronised too.
 //
 // `synchronise` is allowed in every state; it forgets the command that was under way, whose reply
 // is then a stale one. After a time-out the owner calls it, and after a `.protocolError` may.
@@ -156,7 +159,7 @@ public struct GuestAgentSession: Sendable {
                     guard try skipToSentinel() else { return outputs }
                     state = .synchronising(id, sentinelSeen: true)
                 }
-                guard let line = try nextLine() else { return outputs }
+                guard let line = try lines.next() else { return outputs }
                 if let output = try take(line) { outputs.append(output) }
             }
         } catch {
@@ -177,17 +180,13 @@ public struct GuestAgentSession: Sendable {
         return found
     }
 
-    private mutating func nextLine() throws(QMPError) -> [UInt8]? {
-        guard let line = try lines.next() else { return nil }
-        // 0xFF is in no UTF-8. Here it begins the answer to a synchronisation that was given up.
-        guard let last = line.lastIndex(of: Self.sentinel) else { return line }
-        return Array(line[(last + 1)...])
-    }
-
     /// - Returns: nil for what is to be dropped.
     private mutating func take(_ line: [UInt8]) throws(QMPError) -> Output? {
+        // 0xFF is in no UTF-8: here it begins the answer to a synchronisation.
+        let sentinelIndex = line.lastIndex(of: Self.sentinel)
         if case .synchronising(let id, _) = state {
-            guard let message = try? JSON.parse(line, byteCountMax: lines.byteCountMax),
+            let answer = sentinelIndex.map { Array(line[($0 + 1)...]) } ?? line
+            guard let message = try? JSON.parse(answer, byteCountMax: lines.byteCountMax),
                 message["return"]?.integer == id.number
             else {
                 // Answers an older synchronisation, or is no answer: look for the next sentinel.
@@ -199,6 +198,8 @@ public struct GuestAgentSession: Sendable {
             state = .ready
             return .ready
         }
+        // The answer to a synchronisation that was given up.
+        guard sentinelIndex == nil else { return nil }
         let message = try JSON.parse(line, byteCountMax: lines.byteCountMax)
         guard case .busy(let id) = state, repeatsIDs ? message["id"]?.integer == id.number : true
         else { return nil }
