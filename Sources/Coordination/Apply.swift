@@ -276,7 +276,7 @@ extension Coordinator {
         let failed = rollout.steps.filter { ($0.outcome ?? .succeeded) != .succeeded }
         let reason =
             "stopped after \(failed.count) failed step\(failed.count == 1 ? "" : "s"); the last: "
-            + "\(failed.last!.id) on host \(failed.last!.plan.host): \(failed.last!.reason)"
+            + "\(failed.last!.id) on host \(failed.last!.plan.host): \(failed.last!.reason.prefix(1_000))"
         state.rollouts[id]!.state = .stopping
         state.rollouts[id]!.reason = reason
         cancelWaiting(of: id, reason: "the rollout stopped on a failure", at: at)

@@ -4,6 +4,14 @@ import LogStore
 import Logging
 import UvLoop
 
+/// What a command has made true, durably.
+struct Committed {
+    /// Of the state that has it.
+    var index: UInt64
+    /// Empty if it was true already.
+    var facts: [Fact]
+}
+
 /// Turns commands into committed facts: the only place where the coordinator's state changes.
 ///
 /// Group commit: one append is in flight at most; what arrives meanwhile goes into the next. A
@@ -20,11 +28,12 @@ import UvLoop
 /// its state is ahead of the log, and only a fresh load is right.
 final class Committer {
     private enum Item {
-        case command(Command, (Result<UInt64, Refusal>) -> Void)
+        case command(Command, (Result<Committed, Refusal>) -> Void)
         case read(() -> Void)
     }
 
     private let store: any LogStore
+    private let snapshotFactsInterval: UInt64
     private let loop: Loop
     private let log: Logger
     private(set) var coordinator = Coordinator()
@@ -42,8 +51,10 @@ final class Committer {
     /// The log cannot be written any more.
     var onFatal: (LogStoreError) -> Void = { _ in }
 
-    init(store: any LogStore, loop: Loop, log: Logger) {
+    /// - Parameter snapshotFactsInterval: facts after which a snapshot is written.
+    init(store: any LogStore, snapshotFactsInterval: UInt64, loop: Loop, log: Logger) {
         self.store = store
+        self.snapshotFactsInterval = snapshotFactsInterval
         self.loop = loop
         self.log = log
     }
@@ -89,8 +100,8 @@ final class Committer {
             ])
     }
 
-    /// Proposes `command` in its turn; `completion` gets the index of the state that has it.
-    func submit(_ command: Command, completion: @escaping (Result<UInt64, Refusal>) -> Void) {
+    /// Proposes `command` in its turn; `completion` runs when it is durable or refused.
+    func submit(_ command: Command, completion: @escaping (Result<Committed, Refusal>) -> Void) {
         queue.append(.command(command, completion))
         planPump()
     }
@@ -166,7 +177,7 @@ final class Committer {
 
     private func carryOut(
         _ command: Command, _ records: inout [[UInt8]]
-    ) -> Result<UInt64, Refusal> {
+    ) -> Result<Committed, Refusal> {
         let now = Timestamp(microseconds: WallClock.nowMicroseconds)
         switch coordinator.propose(command, at: now) {
         case .failure(let refusal):
@@ -176,12 +187,12 @@ final class Committer {
                 coordinator.apply(fact)
                 records.append(FactRecord.encode(fact))
             }
-            return .success(coordinator.state.index)
+            return .success(Committed(index: coordinator.state.index, facts: facts))
         }
     }
 
     private func saveSnapshotIfDue() {
-        guard coordinator.state.index - snapshotIndex >= Limits.snapshotFactsInterval else {
+        guard coordinator.state.index - snapshotIndex >= snapshotFactsInterval else {
             return
         }
         // Nothing is in flight here, so the state is exactly what the log says.

@@ -52,7 +52,7 @@ enum FactRecord {
         case .hostReported(let report, let placements):
             return .hostReported(
                 .with {
-                    $0.report = PBHostReport(report)
+                    $0.report = report.wire
                     $0.placements = placements.map { placement in
                         .with {
                             $0.guest = placement.guest.rawValue
@@ -64,7 +64,7 @@ enum FactRecord {
         case .releaseAdded(let release, let by):
             return .releaseAdded(
                 .with {
-                    $0.release = PBRelease(release)
+                    $0.release = release.wire
                     $0.by = by
                 })
         case .rolloutStarted(let started): return .rolloutStarted(rollout(started))
@@ -80,14 +80,14 @@ enum FactRecord {
         case .stepCancelled(let step, let reason):
             return .stepCancelled(
                 .with {
-                    $0.step = PBStepRef(step)
+                    $0.step = step.wire
                     $0.reason = reason
                 })
-        case .stepFinished(let report): return .stepFinished(PBStepReport(report))
+        case .stepFinished(let report): return .stepFinished(report.wire)
         case .strayReported(let report, let host):
             return .strayReported(
                 .with {
-                    $0.report = PBStepReport(report)
+                    $0.report = report.wire
                     $0.host = host.rawValue
                 })
         case .lockReleased(let set, let reason, let by):
@@ -108,7 +108,7 @@ enum FactRecord {
 
     private static func grant(_ step: StepID, _ token: Token) -> PBFact.StepGranted {
         .with {
-            $0.step = PBStepRef(step)
+            $0.step = step.wire
             $0.token = token.number
         }
     }
@@ -117,11 +117,11 @@ enum FactRecord {
         .with {
             $0.id = started.id.number
             $0.release = started.release.rawValue
-            $0.selection = PBSelection(started.selection)
-            $0.policy = PBPolicy(started.policy)
+            $0.selection = started.selection.wire
+            $0.policy = started.policy.wire
             $0.by = started.by
             $0.steps = started.steps.map(PBPlannedStep.init)
-            $0.skipped = started.skipped.map { PBSkipped($0) }
+            $0.skipped = started.skipped.map(\.wire)
         }
     }
 
@@ -136,30 +136,31 @@ enum FactRecord {
                     updateDomain: try domain(placement.updateDomain),
                     byLeader: placement.byLeader)
             }
-            return .hostReported(try HostReport(message.report), placements: placements)
+            return .hostReported(try HostReport(wire: message.report), placements: placements)
         case .releaseAdded(let message):
-            return .releaseAdded(try Release(message.release), by: message.by)
+            return .releaseAdded(try Release(wire: message.release), by: message.by)
         case .rolloutStarted(let message):
             return .rolloutStarted(
                 StartedRollout(
                     id: RolloutID(message.id), release: try name(message.release, "release"),
-                    selection: try Selection(message.selection), policy: Policy(message.policy),
+                    selection: try Selection(wire: message.selection),
+                    policy: Policy(wire: message.policy),
                     by: message.by, steps: try message.steps.map { try PlannedStep($0) },
-                    skipped: try message.skipped.map { try PlanView.Skipped($0) }))
+                    skipped: try message.skipped.map { try PlanView.Skipped(wire: $0) }))
         case .rolloutAborted(let message):
             return .rolloutAborted(
                 RolloutID(message.id), reason: message.reason, by: message.by)
         case .stepGranted(let message):
-            return .stepGranted(try StepID(message.step), token: Token(message.token))
+            return .stepGranted(try StepID(wire: message.step), token: Token(message.token))
         case .stepRegranted(let message):
-            return .stepRegranted(try StepID(message.step), token: Token(message.token))
+            return .stepRegranted(try StepID(wire: message.step), token: Token(message.token))
         case .stepCancelled(let message):
-            return .stepCancelled(try StepID(message.step), reason: message.reason)
+            return .stepCancelled(try StepID(wire: message.step), reason: message.reason)
         case .stepFinished(let message):
-            return .stepFinished(try StepReport(message))
+            return .stepFinished(try StepReport(wire: message))
         case .strayReported(let message):
             return .strayReported(
-                try StepReport(message.report), host: try name(message.host, "host"))
+                try StepReport(wire: message.report), host: try name(message.host, "host"))
         case .lockReleased(let message):
             return .lockReleased(
                 try name(message.set, "set"), reason: message.reason, by: message.by)
@@ -198,7 +199,7 @@ extension PBPlannedStep {
         self.init()
         host = plan.host.rawValue
         guests = plan.guests.map(\.rawValue)
-        pairs = plan.pairs.map { PBSetPair($0) }
+        pairs = plan.pairs.map(\.wire)
     }
 }
 
@@ -207,6 +208,6 @@ extension PlannedStep {
         self.init(
             host: try name(message.host, "host"),
             guests: try message.guests.map { try name($0, "guest") },
-            pairs: try message.pairs.map { try SetPair($0) })
+            pairs: try message.pairs.map { try SetPair(wire: $0) })
     }
 }

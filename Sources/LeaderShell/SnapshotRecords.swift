@@ -25,7 +25,7 @@ enum SnapshotRecords {
             add(
                 .host(
                     .with {
-                        $0.report = PBHostReport(host.report)
+                        $0.report = host.report.wire
                         $0.reportedAtMicroseconds = host.reportedAt.microseconds
                     }))
         }
@@ -35,7 +35,7 @@ enum SnapshotRecords {
             add(
                 .release(
                     .with {
-                        $0.release = PBRelease(release.release)
+                        $0.release = release.release.wire
                         $0.addedAtMicroseconds = release.addedAt.microseconds
                         $0.addedBy = release.addedBy
                     }))
@@ -47,10 +47,10 @@ enum SnapshotRecords {
                 .active(
                     .with {
                         $0.host = host.rawValue
-                        $0.step = PBStepRef(step)
+                        $0.step = step.wire
                     }))
         }
-        for event in state.events { add(.event(PBFleetEvent(event))) }
+        for event in state.events { add(.event(event.wire)) }
         for (name, sequence) in state.notifiers {
             add(
                 .notifier(
@@ -64,9 +64,9 @@ enum SnapshotRecords {
 
     private static func guest(_ guest: GuestRecord) -> PBSnapshotRecord.Guest {
         .with {
-            $0.report = PBGuestReport(guest.report)
+            $0.report = guest.report.wire
             $0.host = guest.host.rawValue
-            if let pair = guest.pair { $0.pair = PBSetPair(pair) }
+            if let pair = guest.pair { $0.pair = pair.wire }
             $0.placedByLeader = guest.placedByLeader
         }
     }
@@ -84,15 +84,15 @@ enum SnapshotRecords {
         .with {
             $0.id = rollout.id.number
             $0.release = rollout.release.rawValue
-            $0.selection = PBSelection(rollout.selection)
-            $0.policy = PBPolicy(rollout.policy)
-            $0.state = PBRolloutState(rollout.state)
+            $0.selection = rollout.selection.wire
+            $0.policy = rollout.policy.wire
+            $0.state = rollout.state.wire
             $0.reason = rollout.reason
             $0.startedAtMicroseconds = rollout.startedAt.microseconds
             $0.startedBy = rollout.startedBy
             if let at = rollout.finishedAt { $0.finishedAtMicroseconds = at.microseconds }
             $0.steps = rollout.steps.map(step)
-            $0.skipped = rollout.skipped.map { PBSkipped($0) }
+            $0.skipped = rollout.skipped.map(\.wire)
         }
     }
 
@@ -108,12 +108,12 @@ enum SnapshotRecords {
                 }
             if let token = step.token { $0.token = token.number }
             $0.bypassed = step.bypassed
-            if let outcome = step.outcome { $0.outcome = PBStepOutcome(outcome) }
+            if let outcome = step.outcome { $0.outcome = outcome.wire }
             $0.reason = step.reason
             if let at = step.grantedAt { $0.grantedAtMicroseconds = at.microseconds }
             if let at = step.finishedAt { $0.finishedAtMicroseconds = at.microseconds }
-            $0.phases = step.phases.map { PBPhaseTime($0) }
-            $0.holds = step.holds.map { PBHoldRecord($0) }
+            $0.phases = step.phases.map(\.wire)
+            $0.holds = step.holds.map(\.wire)
         }
     }
 
@@ -123,7 +123,7 @@ enum SnapshotRecords {
             $0.updateDomain = UInt32(lock.updateDomain.number)
             $0.holders = lock.holders.map { holder in
                 .with {
-                    $0.step = PBStepRef(holder.step)
+                    $0.step = holder.step.wire
                     $0.token = holder.token.number
                     $0.grantedAtMicroseconds = holder.grantedAt.microseconds
                     $0.stuck = holder.stuck
@@ -169,15 +169,15 @@ enum SnapshotRecords {
             state.nextRollout = header.nextRollout
             state.lastSequence = header.lastSequence
         case .host(let message):
-            let report = try HostReport(message.report)
+            let report = try HostReport(wire: message.report)
             state.hosts[report.host] = HostRecord(
                 report: report, reportedAt: Timestamp(microseconds: message.reportedAtMicroseconds)
             )
         case .guest(let message):
-            let report = try GuestReport(message.report)
+            let report = try GuestReport(wire: message.report)
             state.guests[report.id] = GuestRecord(
                 report: report, host: try name(message.host, "host"),
-                pair: message.hasPair ? try SetPair(message.pair) : nil,
+                pair: message.hasPair ? try SetPair(wire: message.pair) : nil,
                 placedByLeader: message.placedByLeader)
         case .set(let message):
             state.sets[try name(message.id, "set")] = SetRecord(
@@ -185,7 +185,7 @@ enum SnapshotRecords {
                 definedBy: message.hasDefinedBy ? try name(message.definedBy, "host") : nil,
                 members: try message.members.map { try name($0, "guest") })
         case .release(let message):
-            let release = try Release(message.release)
+            let release = try Release(wire: message.release)
             state.releases[release.id] = ReleaseRecord(
                 release: release, addedAt: Timestamp(microseconds: message.addedAtMicroseconds),
                 addedBy: message.addedBy)
@@ -196,14 +196,14 @@ enum SnapshotRecords {
                 updateDomain: try domain(message.updateDomain),
                 holders: try message.holders.map { holder in
                     SetLock.Holder(
-                        step: try StepID(holder.step), token: Token(holder.token),
+                        step: try StepID(wire: holder.step), token: Token(holder.token),
                         grantedAt: Timestamp(microseconds: holder.grantedAtMicroseconds),
                         stuck: holder.stuck)
                 })
         case .active(let message):
-            state.active[try name(message.host, "host")] = try StepID(message.step)
+            state.active[try name(message.host, "host")] = try StepID(wire: message.step)
         case .event(let message):
-            state.events.append(try FleetEvent(message))
+            state.events.append(try FleetEvent(wire: message))
         case .notifier(let message):
             state.notifiers[message.name] = message.sequence
         }
@@ -213,15 +213,15 @@ enum SnapshotRecords {
         let id = RolloutID(message.id)
         return RolloutRecord(
             id: id, release: try name(message.release, "release"),
-            selection: try Selection(message.selection), policy: Policy(message.policy),
-            state: try RolloutState(message.state), reason: message.reason,
+            selection: try Selection(wire: message.selection), policy: Policy(wire: message.policy),
+            state: try RolloutState(wire: message.state), reason: message.reason,
             startedAt: Timestamp(microseconds: message.startedAtMicroseconds),
             startedBy: message.startedBy,
             finishedAt: message.hasFinishedAtMicroseconds
                 ? Timestamp(microseconds: message.finishedAtMicroseconds) : nil,
             steps: try message.steps.enumerated().map { offset, step in
                 try self.step(step, StepID(rollout: id, number: UInt32(offset + 1)))
-            }, skipped: try message.skipped.map { try PlanView.Skipped($0) })
+            }, skipped: try message.skipped.map { try PlanView.Skipped(wire: $0) })
     }
 
     private static func step(_ message: PBSnapshotRecord.Step, _ id: StepID) throws -> StepRecord {
@@ -236,13 +236,13 @@ enum SnapshotRecords {
         return StepRecord(
             id: id, plan: try PlannedStep(message.plan), status: status,
             token: message.hasToken ? Token(message.token) : nil, bypassed: message.bypassed,
-            outcome: message.hasOutcome ? try StepOutcome(message.outcome) : nil,
+            outcome: message.hasOutcome ? try StepOutcome(wire: message.outcome) : nil,
             reason: message.reason,
             grantedAt: message.hasGrantedAtMicroseconds
                 ? Timestamp(microseconds: message.grantedAtMicroseconds) : nil,
             finishedAt: message.hasFinishedAtMicroseconds
                 ? Timestamp(microseconds: message.finishedAtMicroseconds) : nil,
-            phases: try message.phases.map { try PhaseTime($0) },
-            holds: try message.holds.map { try HoldRecord($0) })
+            phases: try message.phases.map { try PhaseTime(wire: $0) },
+            holds: try message.holds.map { try HoldRecord(wire: $0) })
     }
 }

@@ -30,6 +30,11 @@ public struct OpenedLog: Hashable, Sendable {
     public var snapshot: LogSnapshot?
     /// What follows the snapshot, in order; the first has index `snapshot.index + 1`, or 1.
     public var records: [[UInt8]]
+    public init(epoch: UInt64, snapshot: LogSnapshot?, records: [[UInt8]]) {
+        self.epoch = epoch
+        self.snapshot = snapshot
+        self.records = records
+    }
 }
 
 public struct LogSnapshot: Hashable, Sendable {

@@ -122,7 +122,7 @@ final class SQLiteLogStoreTests {
 
     @Test("a directory that cannot be made is named")
     func cannotOpen() throws {
-        FileManager.default.createFile(atPath: directory, contents: nil)
+        #expect(FileManager.default.createFile(atPath: directory, contents: nil))
         #expect(throws: LogStoreError.self) { try self.open() }
     }
 }

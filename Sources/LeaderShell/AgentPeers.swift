@@ -1,0 +1,180 @@
+import Coordination
+import Fleet
+import Logging
+import SessionShell
+import UvLoop
+import Wire
+
+/// The agents that are connected, one session for each host, and what each was told in it.
+///
+/// A host counts as connected once its report of this session is committed: only then are its
+/// guests and its accepted token known to be what they are now.
+final class AgentPeers {
+    private final class Peer {
+        let session: ServerSession
+        var isReady = false
+        /// Directives sent in this session, by step; sent again only if the agent was busy.
+        var sent: [StepID: Token] = [:]
+        init(session: ServerSession) { self.session = session }
+    }
+
+    private var peers: [HostID: Peer] = [:]
+    private let committer: Committer
+    private let loop: Loop
+    private let log: Logger
+
+    /// An agent has said where a step is.
+    var onProgress: (StepProgress) -> Void = { _ in }
+
+    init(committer: Committer, loop: Loop, log: Logger) {
+        self.committer = committer
+        self.loop = loop
+        self.log = log
+    }
+
+    var connectedHosts: Set<HostID> { Set(peers.filter { $0.value.isReady }.map(\.key)) }
+
+    /// Takes a new session; the newer one of a host wins, since the older may be a dead connection.
+    func add(_ session: ServerSession) {
+        let host = HostID(checked: session.identity.name)
+        if let older = peers[host] {
+            log.notice("agent connected again", metadata: ["host": "\(host)"])
+            older.session.close(
+                .replaced, reason: "a newer session of host \(host) has been opened")
+        } else {
+            log.info("agent connected", metadata: ["host": "\(host)"])
+        }
+        peers[host] = Peer(session: session)
+    }
+
+    func remove(_ session: ServerSession) {
+        let host = HostID(checked: session.identity.name)
+        guard peers[host]?.session === session else { return }
+        peers.removeValue(forKey: host)
+        log.notice("agent disconnected", metadata: ["host": "\(host)"])
+    }
+
+    func onMessage(_ message: Message, correlation: UInt64, of session: ServerSession) {
+        let host = HostID(checked: session.identity.name)
+        guard let peer = peers[host], peer.session === session else { return }
+        switch message {
+        case .hostReport(let report): onReport(report, correlation, peer, host)
+        case .directiveAnswer(let step, let token, let answer):
+            onAnswer(step, token, answer, peer, host)
+        case .stepProgress(let progress): onProgress(progress)
+        case .stepReport(let report): onStepReport(report, correlation, peer, host)
+        default:
+            session.close(.wrongState, reason: "an agent does not send \(message.kind)")
+        }
+    }
+
+    private func onReport(_ report: HostReport, _ correlation: UInt64, _ peer: Peer, _ host: HostID)
+    {
+        guard report.host == host else {
+            log.error(
+                "an agent spoke for another host",
+                metadata: ["host": "\(host)", "claimed": "\(report.host)"])
+            peer.session.close(
+                .notPermitted, reason: "the certificate is for host \(host), not \(report.host)")
+            return
+        }
+        committer.submit(.reportHost(report)) { [self] result in
+            switch result {
+            case .success(let committed):
+                peer.session.send(
+                    .hostReportCommitted(index: committed.index), correlation: correlation)
+                if !peer.isReady {
+                    peer.isReady = true
+                    committer.schedule()
+                    sendDirectives()
+                }
+            case .failure(let refusal):
+                log.error(
+                    "host report refused",
+                    metadata: ["host": "\(host)", "reason": "\(refusal.message)"])
+                peer.session.send(.refused(refusal), correlation: correlation)
+            }
+        }
+    }
+
+    private func onAnswer(
+        _ step: StepID, _ token: Token, _ answer: DirectiveAnswer, _ peer: Peer, _ host: HostID
+    ) {
+        switch answer {
+        case .accepted:
+            log.info("directive accepted", metadata: ["step": "\(step)", "host": "\(host)"])
+        case .busy(let other):
+            log.notice(
+                "agent is busy",
+                metadata: ["step": "\(step)", "host": "\(host)", "with": "\(other)"])
+            // Ask again a little later: what it is busy with ends within its deadline.
+            _ = loop.after(.seconds(1)) { [self] in
+                peer.sent.removeValue(forKey: step)
+                committer.read { [self] in sendDirectives() }
+            }
+        case .staleToken(let accepted):
+            log.error(
+                "directive refused: stale token",
+                metadata: [
+                    "step": "\(step)", "host": "\(host)", "token": "\(token)",
+                    "accepted": "\(accepted)",
+                ])
+            submitAnswer(step, token, host, answer)
+        case .refused(let reason):
+            log.notice(
+                "directive refused",
+                metadata: ["step": "\(step)", "host": "\(host)", "reason": "\(reason)"])
+            submitAnswer(step, token, host, answer)
+        }
+    }
+
+    private func submitAnswer(
+        _ step: StepID, _ token: Token, _ host: HostID, _ answer: DirectiveAnswer
+    ) {
+        committer.submit(.answerDirective(step: step, token: token, host: host, answer: answer)) {
+            _ in
+        }
+    }
+
+    private func onStepReport(
+        _ report: StepReport, _ correlation: UInt64, _ peer: Peer, _ host: HostID
+    ) {
+        committer.submit(.reportStep(report, host: host)) { [self] result in
+            switch result {
+            case .success:
+                log.info(
+                    "step finished",
+                    metadata: [
+                        "step": "\(report.step)", "host": "\(host)",
+                        "outcome": "\(report.outcome.rawValue)", "reason": "\(report.reason)",
+                    ])
+                peer.session.send(
+                    .stepReportCommitted(step: report.step, token: report.token),
+                    correlation: correlation)
+            case .failure(let refusal):
+                log.error(
+                    "step report refused",
+                    metadata: ["step": "\(report.step)", "reason": "\(refusal.message)"])
+                peer.session.send(.refused(refusal), correlation: correlation)
+            }
+        }
+    }
+
+    /// Tells every connected agent what it should be doing and was not told yet. Only called when
+    /// the state is durable.
+    func sendDirectives() {
+        for directive in committer.coordinator.outstandingDirectives() {
+            guard let peer = peers[directive.host], peer.isReady,
+                peer.sent[directive.step] != directive.token
+            else { continue }
+            peer.sent[directive.step] = directive.token
+            log.info(
+                "directive sent",
+                metadata: [
+                    "step": "\(directive.step)", "host": "\(directive.host)",
+                    "token": "\(directive.token)",
+                ])
+            peer.session.send(.directive(directive), correlation: directive.token.number)
+        }
+    }
+}

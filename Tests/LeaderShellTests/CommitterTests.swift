@@ -1,0 +1,167 @@
+import Coordination
+import Fleet
+import Foundation
+import LogStore
+import Logging
+import Testing
+import UvLoop
+
+@testable import LeaderShell
+
+/// A log store in memory whose appends can be made slow or failing on demand.
+private final class ScriptedStore: LogStore {
+    let loop: Loop
+    var appends: [[[UInt8]]] = []
+    var failure: LogStoreError?
+    var isSlow = false
+    var waiting: [() -> Void] = []
+
+    init(loop: Loop) { self.loop = loop }
+
+    func open(completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void) {
+        loop.soon {
+            completion(.success(OpenedLog(epoch: 1, snapshot: nil, records: [])))
+        }
+    }
+    func append(
+        _ records: [[UInt8]], firstIndex: UInt64,
+        completion: @escaping (Result<Void, LogStoreError>) -> Void
+    ) {
+        let result: Result<Void, LogStoreError> = failure.map { .failure($0) } ?? .success(())
+        if failure == nil { appends.append(records) }
+        if isSlow {
+            waiting.append { completion(result) }
+        } else {
+            loop.soon { completion(result) }
+        }
+    }
+    func save(
+        _ snapshot: LogSnapshot, completion: @escaping (Result<Void, LogStoreError>) -> Void
+    ) {
+        loop.soon { completion(.success(())) }
+    }
+    func close() {}
+}
+
+@Suite("Committer")
+final class CommitterTests {
+    let loop: Loop
+    let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+    let directory = NSTemporaryDirectory() + "fermata-committer-\(UUID().uuidString)"
+
+    init() throws { loop = try Loop() }
+    deinit { try? FileManager.default.removeItem(atPath: directory) }
+
+    private func report(_ name: String) -> Command {
+        .reportHost(
+            HostReport(
+                host: HostID(checked: name), agentVersion: "", bootID: "", acceptedToken: Token(0),
+                sets: [], guests: []))
+    }
+
+    private func started(_ store: any LogStore, interval: UInt64 = 1_000) -> Committer {
+        let committer = Committer(
+            store: store, snapshotFactsInterval: interval, loop: loop, log: log)
+        committer.start(server: "s") { [loop] result in
+            if case .failure(let error) = result { Issue.record("\(error)") }
+            loop.stop()
+        }
+        loop.run()
+        return committer
+    }
+
+    @Test("what arrives during an append goes into the next one, together")
+    func groupCommit() {
+        let store = ScriptedStore(loop: loop)
+        let committer = started(store)
+        store.isSlow = true
+        var answers = 0
+        committer.submit(report("h0")) { _ in answers += 1 }
+        loop.soon { [loop] in
+            // The first append is in flight now.
+            for number in 1...9 {
+                committer.submit(self.report("h\(number)")) { _ in
+                    answers += 1
+                    if answers == 10 { loop.stop() }
+                }
+            }
+            loop.soon {
+                #expect(answers == 0, "answered before it was durable")
+                store.isSlow = false
+                store.waiting.removeFirst()()
+            }
+        }
+        loop.run()
+        #expect(store.appends.map(\.count) == [1, 1, 9])
+        #expect(answers == 10)
+    }
+
+    @Test("reads wait until what they would see is durable")
+    func reads() {
+        let store = ScriptedStore(loop: loop)
+        let committer = started(store)
+        store.isSlow = true
+        var seen: Int?
+        committer.submit(report("a")) { _ in }
+        committer.read { [loop] in
+            seen = committer.coordinator.state.hosts.count
+            loop.stop()
+        }
+        loop.soon { [loop] in
+            loop.soon {
+                #expect(seen == nil)
+                store.waiting.removeFirst()()
+            }
+        }
+        loop.run()
+        #expect(seen == 1)
+    }
+
+    @Test("an append that fails ends the server without an answer")
+    func failure() {
+        let store = ScriptedStore(loop: loop)
+        let committer = started(store)
+        store.failure = .writeFailed(path: "p", reason: "full")
+        var fatal: LogStoreError?
+        var answered = false
+        committer.onFatal = { [loop] error in
+            fatal = error
+            loop.stop()
+        }
+        committer.submit(report("a")) { _ in answered = true }
+        loop.run()
+        #expect(fatal == .writeFailed(path: "p", reason: "full"))
+        #expect(!answered)
+    }
+
+    @Test(
+        "a restart finds the same state, from the log alone and from a snapshot",
+        arguments: [
+            UInt64(1_000), 4,
+        ])
+    func restart(interval: UInt64) throws {
+        var states: [FleetState] = []
+        for round in 0..<3 {
+            let store = SQLiteLogStore(directory: directory, loop: loop)
+            let committer = started(store, interval: interval)
+            var state = committer.coordinator.state
+            state.index -= 1
+            state.term -= 1
+            if let last = states.last { #expect(state == last) }
+            for number in 0..<10 {
+                committer.submit(report("r\(round)h\(number)")) { [loop] _ in
+                    if number == 9 { loop.stop() }
+                }
+                // Each in a commit of its own, so that snapshots fall between.
+                committer.read { [loop] in if number < 9 { loop.stop() } }
+                loop.run()
+            }
+            // Lets a snapshot that is due be saved.
+            committer.read { [loop] in loop.stop() }
+            loop.run()
+            states.append(committer.coordinator.state)
+            committer.close()
+        }
+        #expect(states.last?.hosts.count == 30)
+    }
+}

@@ -1,0 +1,131 @@
+import Coordination
+import Fleet
+import Testing
+
+@testable import LeaderShell
+
+/// A fleet with something of everything in its state, and the facts that made it.
+func eventfulFleet() -> (coordinator: Coordinator, facts: [Fact]) {
+    var coordinator = Coordinator()
+    var facts: [Fact] = []
+    var now: Int64 = 1_700_000_000_000_000
+    func run(_ command: Command) {
+        now += 1_234
+        let result = coordinator.propose(command, at: Timestamp(microseconds: now))
+        guard case .success(let new) = result else {
+            Issue.record("refused: \(result)")
+            return
+        }
+        for fact in new {
+            coordinator.apply(fact)
+            facts.append(fact)
+        }
+    }
+    let hosts = ["a", "b", "c", "d"].map { HostID(checked: $0) }
+    run(.startTerm(term: 3, server: "s1"))
+    for (number, host) in hosts.enumerated() {
+        let guests = ["db", nil, "web"].enumerated().map { offset, set in
+            GuestReport(
+                id: GuestID(checked: "\(host)\(offset)"), set: set.map { SetID(checked: $0) },
+                updateDomain: offset == 2 ? UpdateDomain(number) : nil, memoryBytes: 1 << 40,
+                vcpuCount: 4, state: .running, hypervisorVersion: "7", hasGuestAgent: offset == 0,
+                handOverProblem: host.rawValue == "d" && offset == 1 ? "has a passthrough" : "")
+        }
+        run(
+            .reportHost(
+                HostReport(
+                    host: host, agentVersion: "1", bootID: "boot", acceptedToken: Token(5),
+                    sets: [SetDefinition(id: SetID(checked: "db"), updateDomainCount: 3)],
+                    guests: guests)))
+    }
+    run(
+        .addRelease(
+            Release(
+                id: ReleaseID(checked: "q8"), component: .hypervisor,
+                hypervisor: Hypervisor(
+                    version: "8", path: "/q", moduleDirectory: "/m", dataDirectories: ["/d", "/e"]),
+                sha256: Array(0..<32)), by: "alice"))
+    run(.acknowledgeEvents(notifier: "n1", sequence: 0))
+    run(
+        .startRollout(
+            release: ReleaseID(checked: "q8"), selection: .hosts(hosts),
+            policy: Policy(parallelism: 3, failuresMax: 9), by: "alice"))
+    let everyone = Set(hosts)
+    run(.schedule(connected: everyone))
+    for (number, id) in coordinator.state.active.values.prefix(3).enumerated() {
+        let step = coordinator.state.step(id)!
+        let outcome: StepOutcome = number == 1 ? .failed : number == 0 ? .unhealthy : .succeeded
+        run(
+            .reportStep(
+                StepReport(
+                    step: id, token: step.token!, outcome: outcome, reason: "why",
+                    phases: [PhaseTime(phase: .held, at: Timestamp(microseconds: now))],
+                    holds: step.plan.guests.map {
+                        HoldRecord(
+                            guest: $0, outcome: outcome, reason: "r",
+                            heldAt: Timestamp(microseconds: now), holdMicroseconds: 14_000,
+                            resumedBy: .guard, clockErrorBeforeMicroseconds: -14_000,
+                            clockErrorAfterMicroseconds: 300, clockNote: "",
+                            hypervisorBefore: "7", hypervisorAfter: "8")
+                    }), host: step.plan.host))
+        run(.schedule(connected: everyone))
+    }
+    let granted = coordinator.state.active.values.first!
+    run(
+        .answerDirective(
+            step: granted, token: coordinator.state.step(granted)!.token!,
+            host: coordinator.state.step(granted)!.plan.host,
+            answer: .staleToken(acceptedToken: Token(70))))
+    let stuck = coordinator.lockViews().first { $0.stuck }
+    if let stuck { run(.releaseLock(stuck.set, reason: "seen to", by: "bob")) }
+    run(
+        .reportStep(
+            StepReport(
+                step: StepID(rollout: RolloutID(99), number: 1), token: Token(2),
+                outcome: .failed, reason: "old", phases: [], holds: []),
+            host: hosts[0]))
+    run(.abortRollout(RolloutID(1), reason: "enough", by: "bob"))
+    return (coordinator, facts)
+}
+
+@Suite("Records of the log")
+struct RecordTests {
+    @Test("every fact comes back from its bytes")
+    func facts() throws {
+        var facts = eventfulFleet().facts
+        facts.append(
+            Fact(
+                at: Timestamp(microseconds: -1),
+                body: .stepCancelled(StepID(rollout: RolloutID(1), number: 2), reason: "ü")))
+        var kinds: Set<String> = []
+        for fact in facts {
+            #expect(try FactRecord.decode(FactRecord.encode(fact)) == fact)
+            kinds.insert("\(fact.body)".prefix { $0 != "(" }.description)
+        }
+        #expect(kinds.count == 12, "kinds in the example: \(kinds.sorted())")
+    }
+
+    @Test("a state comes back from its snapshot, and equal states give equal bytes")
+    func snapshot() throws {
+        let (coordinator, facts) = eventfulFleet()
+        let records = SnapshotRecords.encode(coordinator.state)
+        #expect(try SnapshotRecords.decode(records) == coordinator.state)
+        var other = Coordinator()
+        for fact in facts { other.apply(try FactRecord.decode(FactRecord.encode(fact))) }
+        #expect(SnapshotRecords.encode(other.state) == records)
+        #expect(!coordinator.state.locks.isEmpty || !coordinator.state.active.isEmpty)
+    }
+
+    @Test("bytes that are not a record are refused, not trapped on")
+    func damaged() throws {
+        #expect(throws: (any Error).self) { try FactRecord.decode([]) }
+        #expect(throws: (any Error).self) { try FactRecord.decode([0xFF, 0xFF, 0xFF]) }
+        #expect(throws: (any Error).self) { try SnapshotRecords.decode([]) }
+        let records = SnapshotRecords.encode(eventfulFleet().coordinator.state)
+        #expect(throws: (any Error).self) { try SnapshotRecords.decode(Array(records.dropFirst())) }
+        for fact in eventfulFleet().facts {
+            let bytes = FactRecord.encode(fact)
+            for count in 0..<bytes.count { _ = try? FactRecord.decode(Array(bytes.prefix(count))) }
+        }
+    }
+}
