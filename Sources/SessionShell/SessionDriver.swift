@@ -1,0 +1,138 @@
+// Drives one SessionMachine over one stream, for either side.
+//
+// Happy path: bytes from the stream go into the machine, what the machine wants sent is written in
+// one piece for each event, and messages are handed up one by one.
+// Failure modes: the machine closes (a rule was broken, silence), the stream ends, or the peer does
+// not read what it asked for. Each ends the driver once, with `onEnd`.
+import Fleet
+import UvLoop
+import Wire
+
+/// Milliseconds on a clock that only goes forward, for sessions.
+struct SessionClock {
+    private static let origin = SuspendingClock.now
+    static var nowMilliseconds: Int64 {
+        let (seconds, attoseconds) = (SuspendingClock.now - origin).components
+        return seconds * 1_000 + attoseconds / 1_000_000_000_000_000
+    }
+}
+
+/// How a session ended: by a Close of either side, or by its stream.
+enum SessionStop: Hashable, Sendable {
+    case session(SessionEnd)
+    case stream(StreamEnd)
+}
+
+final class SessionDriver {
+    private let stream: any ByteStream
+    private var machine: SessionMachine
+    private var isPumping = false
+    private var hasEnded = false
+    private var outgoing: [UInt8] = []
+
+    var onHello: ((Hello) -> Void)?
+    var onReady: ((HelloAccepted) -> Void)?
+    var onMessage: ((Message, UInt64) -> Void)?
+    /// Called once. From ``close(_:_:)`` itself, unless that was called from another callback of
+    /// this driver: then right after that callback.
+    var onEnd: ((SessionStop) -> Void)?
+
+    init(_ machine: SessionMachine, over stream: any ByteStream) {
+        self.machine = machine
+        self.stream = stream
+    }
+
+    var state: SessionMachine.State { machine.state }
+    var queuedByteCount: Int { stream.queuedByteCount + outgoing.count }
+
+    /// Call once the callbacks are set.
+    func start() {
+        machine.start(at: SessionClock.nowMilliseconds)
+        stream.onEnd = { [self] end in finish(.stream(end)) }
+        stream.onBytes = { [self] bytes in
+            machine.receive(bytes, at: SessionClock.nowMilliseconds)
+            pump()
+        }
+        pump()
+    }
+
+    func tick() {
+        guard !hasEnded else { return }
+        machine.tick(at: SessionClock.nowMilliseconds)
+        pump()
+    }
+
+    func accept(_ accepted: HelloAccepted) {
+        machine.accept(accepted, at: SessionClock.nowMilliseconds)
+        pump()
+    }
+
+    /// - Returns: false if the session is not open, the message is too long, or the peer reads so
+    ///   slowly that the session has been closed for it.
+    func send(_ message: Message, correlation: UInt64) -> Bool {
+        guard !hasEnded else { return false }
+        // Looked at before, not after: one message larger than the limit may wait alone.
+        guard queuedByteCount <= Limits.sessionQueueByteCountMax else {
+            close(
+                .tooSlow,
+                "\(queuedByteCount) bytes wait to be read, more than "
+                    + "\(Limits.sessionQueueByteCountMax)")
+            return false
+        }
+        guard machine.send(message, correlation: correlation) else { return false }
+        pump()
+        return true
+    }
+
+    func close(_ code: CloseCode, _ reason: String) {
+        guard !hasEnded else { return }
+        machine.close(code, reason)
+        pump()
+    }
+
+    private func pump() {
+        // A callback that sends or closes comes back here: the outer turn carries it out.
+        guard !isPumping, !hasEnded else { return }
+        isPumping = true
+        defer { isPumping = false }
+        while !hasEnded, let action = machine.next() {
+            switch action {
+            case .send(let bytes):
+                if outgoing.isEmpty { outgoing = bytes } else { outgoing += bytes }
+            case .hello(let hello): onHello?(hello)
+            case .ready(let accepted): onReady?(accepted)
+            case .deliver(let message, let correlation): onMessage?(message, correlation)
+            case .ended(let end): finish(.session(end))
+            }
+        }
+        flush()
+    }
+
+    private func flush() {
+        guard !outgoing.isEmpty else { return }
+        var bytes: [UInt8] = []
+        swap(&bytes, &outgoing)
+        stream.write(bytes)
+    }
+
+    private func finish(_ stop: SessionStop) {
+        guard !hasEnded else { return }
+        hasEnded = true
+        switch stop {
+        case .session(let end) where end.code == .tooSlow:
+            stream.close()  // it would not read our Close either
+        case .session:
+            flush()
+            stream.closeAfterWriting()
+        case .stream:
+            stream.close()
+        }
+        stream.onBytes = nil
+        let onEnd = onEnd
+        self.onEnd = nil
+        onHello = nil
+        onReady = nil
+        onMessage = nil
+        onEnd?(stop)
+    }
+}
