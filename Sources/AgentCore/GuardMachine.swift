@@ -206,7 +206,7 @@ public struct GuardMachine: Hashable, Sendable {
         let id = guests[index].id
         if guests[index].exited.contains(side) { return lose(index) }
         guests[index].knowledge = .continuing(side)
-        effects.append(.note(.continuing(id, side, at: now)))
+        effects.append(.note(.continuing(id, side, at: now, by: .guard)))
         effects.append(.continueGuest(id, side))
     }
 

@@ -14,7 +14,7 @@ extension HoldMachine {
             guard guests[index].state == .switching else { break }
             guests[index].state = .stopping
             effects.append(.stopAndMove(guests[index].plan.id))
-        case .queuesFailed(let reason): onQueuesFailed(index, reason)
+        case .queuesFailed(let reason): onQueuesFailed(index, reason, at: now)
         case .stopped(let at, let wall):
             onStopped(index, at: at, wall: wall)
         case .moved: onMoved(index, at: now, wall: wall)
@@ -30,14 +30,16 @@ extension HoldMachine {
         }
     }
 
-    private mutating func onQueuesFailed(_ index: Int, _ reason: String) {
+    private mutating func onQueuesFailed(_ index: Int, _ reason: String, at now: Int64) {
         guard guests[index].state == .switching else { return }
-        leaveUntouched(index, "its network could not be switched over: \(reason)")
+        leaveUntouched(index, "its network could not be switched over: \(reason)", at: now)
     }
 
     /// The way back before anything was stopped.
-    private mutating func leaveUntouched(_ index: Int, _ reason: String) {
+    private mutating func leaveUntouched(_ index: Int, _ reason: String, at now: Int64) {
         let id = guests[index].plan.id
+        effects.append(.note(.undoing(id, reason: reason)))
+        effects.append(.note(.resumed(id, .old, at: now, by: .agent, wasHeld: false)))
         effects.append(.switchQueues(id, to: .old))
         effects.append(.discard(id, .new))
         release(index)
@@ -95,7 +97,7 @@ extension HoldMachine {
         case (.committing, .old):
             guests[index].state = .continuing
             guests[index].side = .new
-            effects.append(.note(.continuing(id, .new, at: now)))
+            effects.append(.note(.continuing(id, .new, at: now, by: resumer)))
             effects.append(.continueGuest(id, .new))
         case (.undoing, .new):
             guests[index].newKilled = true
@@ -114,7 +116,7 @@ extension HoldMachine {
         guests[index].state = .returning
         guests[index].side = .old
         effects.append(.cancelTimer(.retry(id)))
-        effects.append(.note(.continuing(id, .old, at: now)))
+        effects.append(.note(.continuing(id, .old, at: now, by: resumer)))
         effects.append(.continueGuest(id, .old))
     }
 
@@ -197,7 +199,7 @@ extension HoldMachine {
             let reason = "its QEMU ended before the hold"
             lose(index, reason)
             abandon("\(guests[index].plan.id): \(reason)")
-        case (.switching, .new): leaveUntouched(index, "its new QEMU ended")
+        case (.switching, .new): leaveUntouched(index, "its new QEMU ended", at: now)
         case (.switching, .old): lose(index, "its QEMU ended before the hold")
         case (.stopping, .new), (.moving, .new): undo(index, "its new QEMU ended", at: now)
         case (.stopping, .old), (.moving, .old): guests[index].state = .orphaned
@@ -236,7 +238,7 @@ extension HoldMachine {
     mutating func onAbortTimer(_ index: Int, at now: Int64) {
         let reason = "the move took longer than \(budget.abortMicroseconds / 1_000) ms"
         switch guests[index].state {
-        case .switching: leaveUntouched(index, reason)
+        case .switching: leaveUntouched(index, reason, at: now)
         case .stopping, .moving: undo(index, reason, at: now)
         case .orphaned: lose(index, "the old QEMU ended during the move, and \(reason)")
         default: break

@@ -10,7 +10,7 @@ public enum HoldNote: Hashable, Sendable {
     case holding(GuestID, at: Int64, wall: Timestamp)
     case stopped(GuestID, at: Int64, wall: Timestamp)
     /// `cont` is about to be sent to that side.
-    case continuing(GuestID, Side, at: Int64)
+    case continuing(GuestID, Side, at: Int64, by: Resumer)
     /// `wasHeld` is false if the guest had been executing all the time.
     case resumed(GuestID, Side, at: Int64, by: Resumer, wasHeld: Bool)
     case undoing(GuestID, reason: String)
@@ -24,7 +24,8 @@ public enum HoldNote: Hashable, Sendable {
             "holding\t\(guest)\t\(at)\t\(wall.microseconds)"
         case .stopped(let guest, let at, let wall):
             "stopped\t\(guest)\t\(at)\t\(wall.microseconds)"
-        case .continuing(let guest, let side, let at): "continuing\t\(guest)\t\(side)\t\(at)"
+        case .continuing(let guest, let side, let at, let by):
+            "continuing\t\(guest)\t\(side)\t\(at)\t\(by.rawValue)"
         case .resumed(let guest, let side, let at, let by, let wasHeld):
             "resumed\t\(guest)\t\(side)\t\(at)\t\(by.rawValue)\t\(wasHeld ? 1 : 0)"
         case .undoing(let guest, let reason): "undoing\t\(guest)\t\(oneLine(reason))"
@@ -54,8 +55,10 @@ public enum HoldNote: Hashable, Sendable {
             guard let guest = guest(), let at = number(2), let wall = wall(3) else { return nil }
             self = .stopped(guest, at: at, wall: wall)
         case "continuing":
-            guard let guest = guest(), let side = side(), let at = number(3) else { return nil }
-            self = .continuing(guest, side, at: at)
+            guard let guest = guest(), let side = side(), let at = number(3),
+                let by = field(4).flatMap({ Resumer(rawValue: $0) })
+            else { return nil }
+            self = .continuing(guest, side, at: at, by: by)
         case "resumed":
             guard let guest = guest(), let side = side(), let at = number(3),
                 let by = field(4).flatMap({ Resumer(rawValue: $0) }), let held = number(5)
@@ -75,7 +78,7 @@ public enum HoldNote: Hashable, Sendable {
     public var guest: GuestID? {
         switch self {
         case .phase: nil
-        case .holding(let guest, _, _), .stopped(let guest, _, _), .continuing(let guest, _, _),
+        case .holding(let guest, _, _), .stopped(let guest, _, _), .continuing(let guest, _, _, _),
             .resumed(let guest, _, _, _, _), .undoing(let guest, _), .lost(let guest, _):
             guest
         }
@@ -94,8 +97,9 @@ public struct HoldHistory: Hashable, Sendable {
     /// When the guest was seen to stop.
     public private(set) var stoppedAt: Int64?
     public private(set) var stoppedWall: Timestamp?
-    /// The last `cont` that was about to be sent, if no resume was noted after it.
+    /// The first `cont` that was about to be sent, and who was about to.
     public private(set) var continuingAt: Int64?
+    public private(set) var continuingBy: Resumer?
     public private(set) var resumedAt: Int64?
     public private(set) var resumedBy: Resumer?
     public private(set) var resumedSide: Side?
@@ -120,8 +124,11 @@ public struct HoldHistory: Hashable, Sendable {
             stoppedAt = at
             stoppedWall = wall
             wasHeld = true
-        case .continuing(_, _, let at):
-            if resumedAt == nil, continuingAt == nil { continuingAt = at }
+        case .continuing(_, _, let at, let by):
+            if resumedAt == nil, continuingAt == nil {
+                continuingAt = at
+                continuingBy = by
+            }
         case .resumed(_, let side, let at, let by, let held):
             guard resumedAt == nil else { break }
             resumedSide = side
@@ -129,15 +136,20 @@ public struct HoldHistory: Hashable, Sendable {
                 resumedAt = at
                 resumedBy = by
                 wasHeld = true
-            } else if stoppedAt != nil {
+            } else if stoppedAt != nil || (continuingBy != nil && continuingBy != .guard) {
                 // It was found executing: whoever wrote `continuing` continued it and died before
-                // it could say so.
+                // it could say so. An agent that had come that far had stopped it, too.
                 resumedAt = continuingAt ?? at
-                resumedBy = .agent
+                resumedBy = continuingBy ?? by
+                wasHeld = true
             } else {
                 wasHeld = wasHeld ?? false
             }
-        case .undoing(_, let text), .lost(_, let text):
+        case .lost(_, let text):
+            // Whoever gave it up had not seen it stop.
+            wasHeld = wasHeld ?? false
+            if reason.isEmpty { reason = text }
+        case .undoing(_, let text):
             if reason.isEmpty { reason = text }
         }
     }

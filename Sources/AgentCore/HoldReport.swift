@@ -97,7 +97,7 @@ extension HoldMachine {
                 guest.heldWall = history.stoppedWall ?? history.holdingWall ?? guest.heldWall
             }
             guest.resumedAt = history.resumedAt ?? history.continuingAt
-            guest.resumedBy = history.resumedBy ?? .agent
+            guest.resumedBy = history.resumedBy ?? history.continuingBy ?? .agent
             guest.reason = history.reason
             return guest
         }

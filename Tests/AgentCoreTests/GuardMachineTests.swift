@@ -1,0 +1,86 @@
+import AgentCore
+import Fleet
+import Testing
+
+@Suite struct GuardMachineTests {
+    private let budget = HoldBudget(deadlineMilliseconds: 10_000)
+    private func guarding(_ messages: GuardMessage...) -> GuardMachine {
+        var watch = GuardMachine(guests: [guestA], budget: budget)
+        for message in messages { _ = watch.handle(.message(message), at: 0) }
+        return watch
+    }
+    private func brief(_ effects: [GuardMachine.Effect]) -> String {
+        effects.compactMap { effect -> String? in
+            switch effect {
+            case .setTimer: "timer"
+            case .killAgent: "killAgent"
+            case .kill(_, let side): "kill:\(side)"
+            case .switchQueues(_, let side): "queues:\(side)"
+            case .continueGuest(_, let side): "cont:\(side)"
+            case .note: nil
+            case .finish: "finish"
+            }
+        }.joined(separator: " ")
+    }
+
+    @Test("when the channel closes, it does what each guest's messages call for")
+    func channelCloses() {
+        let holding = GuardMessage.holding(guestA, since: 0)
+        let cases: [(GuardMachine, String)] = [
+            (guarding(), "kill:new finish"),
+            (guarding(holding), "kill:new queues:old"),
+            (guarding(holding, .committing(guestA)), "kill:old queues:new"),
+            (guarding(holding, .committing(guestA), .undoing(guestA)), "kill:new queues:old"),
+            (guarding(holding, .committing(guestA), .released(guestA)), "finish"),
+            (guarding(holding, .released(guestA), .disarm), ""),
+        ]
+        for (index, (watch, expected)) in cases.enumerated() {
+            var watch = watch
+            #expect(brief(watch.handle(.channelClosed, at: 1)) == expected, "case \(index)")
+        }
+    }
+
+    @Test("the loser is killed before the winner is continued, and refusals are tried again")
+    func order() {
+        var watch = guarding(.holding(guestA, since: 0))
+        _ = watch.handle(.channelClosed, at: 1)
+        #expect(brief(watch.handle(.killed(guestA, .new), at: 2)) == "timer")
+        #expect(brief(watch.handle(.exited(guestA, .new), at: 3)) == "cont:old")
+        #expect(brief(watch.handle(.continueFailed(guestA, .old), at: 4)) == "timer")
+        #expect(brief(watch.handle(.timerFired, at: 5)) == "cont:old")
+        let last = watch.handle(.continued(guestA, .old, at: 6, wasHeld: true), at: 6)
+        #expect(last.contains(.note(.resumed(guestA, .old, at: 6, by: .guard, wasHeld: true))))
+        #expect(brief(last) == "finish")
+    }
+
+    @Test("after a commit the new one is continued at once")
+    func commit() {
+        var watch = guarding(.holding(guestA, since: 0), .committing(guestA))
+        _ = watch.handle(.channelClosed, at: 1)
+        #expect(brief(watch.handle(.killed(guestA, .old), at: 2)) == "cont:new")
+        #expect(brief(watch.handle(.exited(guestA, .new), at: 3)) == "finish")
+    }
+
+    @Test("if the new one has ended at the commit, an old one that still lives is continued")
+    func newEndedAtCommit() {
+        var watch = guarding(.holding(guestA, since: 0), .committing(guestA))
+        _ = watch.handle(.exited(guestA, .new), at: 1)
+        #expect(brief(watch.handle(.channelClosed, at: 2)) == "kill:new queues:old")
+        #expect(brief(watch.handle(.killed(guestA, .new), at: 3)) == "cont:old")
+    }
+
+    @Test("a hung agent is killed before the deadline, and only then are guests touched")
+    func hungAgent() {
+        var watch = guarding(.holding(guestA, since: 0))
+        #expect(brief(watch.handle(.timerFired, at: budget.guardMicroseconds - 1)) == "timer")
+        #expect(brief(watch.handle(.timerFired, at: budget.guardMicroseconds)) == "killAgent")
+        #expect(brief(watch.handle(.message(.committing(guestA)), at: 9_100_000)) == "")
+        #expect(brief(watch.handle(.agentEnded, at: 9_200_000)) == "kill:old queues:new")
+    }
+
+    @Test("nothing held: the timer does nothing")
+    func nothingHeld() {
+        var watch = guarding(.holding(guestA, since: 0), .released(guestA))
+        #expect(brief(watch.handle(.timerFired, at: 99_000_000)) == "")
+    }
+}

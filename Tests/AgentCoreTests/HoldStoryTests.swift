@@ -1,0 +1,271 @@
+import AgentCore
+import Fleet
+import Testing
+
+@Suite struct HoldStoryTests {
+    @Test("a hold without trouble succeeds, and its record has the true start and length")
+    func succeeds() throws {
+        var hold = machine()
+        let events: [(HoldEvent, Int64)] = [
+            (.begin, 0), (.artifactVerified, 10), (.guest(guestA, .prepared), 20),
+            (.guardArmed, 30), (.guest(guestA, .queuesSwitched), 31),
+            (.guest(guestA, .stopped(at: 1_000, wall: epoch)), 1_200),
+            (.guest(guestA, .moved), 9_000), (.guest(guestA, .killed(.old)), 9_001),
+            (.guest(guestA, .continued(.new, at: 11_000)), 11_500),
+        ]
+        for (event, at) in events {
+            #expect(finalReport(in: hold.handle(event, at: at, wall: epoch)) == nil)
+        }
+        let confirmation = Confirmation(
+            isHealthy: true, clockErrorBeforeMicroseconds: -9_000, clockErrorAfterMicroseconds: 80)
+        let last = hold.handle(.guest(guestA, .confirmed(confirmation)), at: 20_000, wall: epoch)
+        let report = try #require(finalReport(in: last))
+        #expect(report.outcome == .succeeded)
+        #expect(report.reason == "")
+        #expect(
+            report.phases.map(\.phase)
+                == [.accepted, .preparing, .held, .patched, .resumed, .confirmed])
+        let record = try #require(report.holds.first)
+        #expect(record.heldAt == epoch)
+        #expect(record.holdMicroseconds == 10_000)
+        #expect(record.hypervisorBefore == "old")
+        #expect(record.hypervisorAfter == "new")
+        #expect(record.clockErrorBeforeMicroseconds == -9_000)
+        #expect(record.resumedBy == .agent)
+    }
+
+    @Test("a release that is refused holds nothing and has no record")
+    func refused() throws {
+        var hold = machine([guestA, guestB])
+        _ = hold.handle(.begin, at: 0, wall: epoch)
+        let effects = hold.handle(.artifactRefused(reason: "wrong digest"), at: 1, wall: epoch)
+        let report = try #require(finalReport(in: effects))
+        #expect(report.outcome == .failed)
+        #expect(report.reason == "nothing was held: wrong digest")
+        #expect(report.holds.isEmpty)
+    }
+
+    @Test("the failed hold of one guest stops the next, and the outcome is the worst of them")
+    func oneFailureStopsTheNext() throws {
+        var hold = machine([guestA, guestB], concurrency: 1)
+        var last: [HoldEffect] = []
+        let events: [HoldEvent] = [
+            .begin, .artifactVerified, .guest(guestA, .prepared), .guest(guestB, .prepared),
+            .guardArmed, .guest(guestA, .queuesSwitched),
+            .guest(guestA, .stopped(at: 5, wall: epoch)),
+            .guest(guestA, .moveFailed(reason: "device state refused")),
+            .guest(guestA, .killed(.new)), .guest(guestA, .exited(.new)),
+            .guest(guestA, .continued(.old, at: 9)),
+            .guest(guestA, .confirmed(Confirmation(isHealthy: true))),
+        ]
+        for event in events {
+            last = hold.handle(event, at: 6, wall: epoch)
+            #expect(!last.contains(.switchQueues(guestB, to: .new)))
+        }
+        let report = try #require(finalReport(in: last))
+        #expect(report.outcome == .failed)
+        #expect(report.holds.map(\.guest) == [guestA])
+        #expect(report.holds[0].reason == "device state refused")
+        #expect(report.holds[0].hypervisorAfter == "old")
+        #expect(report.reason.contains("b: not held: a: device state refused"))
+    }
+
+    @Test("guests are held a few at a time")
+    func concurrency() {
+        var hold = machine([guestA, guestB], concurrency: 1)
+        for event in [
+            HoldEvent.begin, .artifactVerified, .guest(guestA, .prepared),
+            .guest(guestB, .prepared), .guardArmed,
+        ] { _ = hold.handle(event, at: 0, wall: epoch) }
+        #expect(hold.heldGuests == [guestA])
+    }
+
+    @Test("the abort timer leaves the reserve for the way back")
+    func abortTimer() {
+        var hold = machine()
+        var timers: [Int64] = []
+        for event in [
+            HoldEvent.begin, .artifactVerified, .guest(guestA, .prepared), .guardArmed,
+        ] {
+            for case .setTimer(.abort, let at) in hold.handle(event, at: 50, wall: epoch) {
+                timers.append(at)
+            }
+        }
+        #expect(timers == [50 + 10_000_000 - 3_000_000])
+        let short = HoldBudget(deadlineMilliseconds: 500)
+        #expect(short.abortMicroseconds == 300_000)
+        #expect(short.guardMicroseconds == 400_000)
+    }
+
+    @Test("a QEMU that refuses to continue long after the deadline makes the guest lost")
+    func givesUp() throws {
+        var hold = machine()
+        let path: [HoldEvent] = [
+            .begin, .artifactVerified, .guest(guestA, .prepared), .guardArmed,
+            .guest(guestA, .queuesSwitched), .guest(guestA, .moved), .guest(guestA, .killed(.old)),
+        ]
+        for event in path { _ = hold.handle(event, at: 0, wall: epoch) }
+        let refused = HoldEvent.guest(guestA, .continueFailed(.new, reason: "no"))
+        #expect(finalReport(in: hold.handle(refused, at: 40_000_000, wall: epoch)) == nil)
+        let effects = hold.handle(refused, at: 40_000_001, wall: epoch)
+        #expect(try #require(finalReport(in: effects)).holds[0].holdMicroseconds == nil)
+        #expect(!effects.contains(.discard(guestA, .new)))
+    }
+}
+
+@Suite struct HoldRecoveryTests {
+    private func recover(_ action: RecoveryAction, _ notes: [HoldNote]) -> (
+        HoldMachine, [HoldEffect]
+    ) {
+        let guest = RecoveredGuest(
+            plan: GuestPlan(id: guestA, hypervisorBefore: "old"), action: action,
+            history: HoldHistory(notes, of: guestA))
+        var hold = HoldMachine(
+            recovering: directive(), guests: [guest],
+            phases: [PhaseTime(phase: .accepted, at: epoch)])
+        let effects = hold.handle(.begin, at: 900_000, wall: epoch)
+        return (hold, effects)
+    }
+    private let holding = HoldNote.holding(guestA, at: 1_000, wall: epoch)
+    private let stopped = HoldNote.stopped(guestA, at: 2_000, wall: epoch)
+
+    @Test("before the hold: the guest runs on, nothing is recorded")
+    func beforeTheHold() throws {
+        let (_, effects) = recover(.keep(.old), [])
+        let report = try #require(finalReport(in: effects))
+        #expect(report.outcome == .failed)
+        #expect(report.holds.isEmpty)
+        #expect(effects.contains(.discard(guestA, .new)))
+    }
+
+    @Test("found stopped: killed, continued and measured from the true start")
+    func foundStopped() throws {
+        var (hold, effects) = recover(.continueGuest(.old), [holding, stopped])
+        #expect(effects.contains(.kill(guestA, .new)))
+        #expect(!effects.contains(.continueGuest(guestA, .old)))
+        _ = hold.handle(.guest(guestA, .killed(.new)), at: 900_001, wall: epoch)
+        effects = hold.handle(.guest(guestA, .exited(.new)), at: 900_002, wall: epoch)
+        #expect(effects.contains(.continueGuest(guestA, .old)))
+        _ = hold.handle(.guest(guestA, .continued(.old, at: 902_000)), at: 902_000, wall: epoch)
+        effects = hold.handle(
+            .guest(guestA, .confirmed(Confirmation(isHealthy: true))), at: 903_000, wall: epoch)
+        let record = try #require(finalReport(in: effects)?.holds.first)
+        #expect(record.holdMicroseconds == 900_000)
+        #expect(record.resumedBy == .restartedAgent)
+        #expect(record.outcome == .failed)
+    }
+
+    @Test("the guard continued it: its record says so")
+    func guardContinued() throws {
+        let notes = [
+            holding, stopped,
+            .resumed(guestA, .new, at: 52_000, by: .guard, wasHeld: true),
+        ]
+        var (hold, effects) = recover(.keep(.new), notes)
+        #expect(effects.contains(.adoptNew(guestA)))
+        effects = hold.handle(
+            .guest(guestA, .confirmed(Confirmation(isHealthy: true))), at: 903_000, wall: epoch)
+        let record = try #require(finalReport(in: effects)?.holds.first)
+        #expect(record.holdMicroseconds == 50_000)
+        #expect(record.resumedBy == .guard)
+        #expect(record.outcome == .succeeded)
+    }
+
+    @Test("the agent continued it and died before it could note that")
+    func diedAfterContinue() throws {
+        let notes = [
+            holding, stopped, .continuing(guestA, .new, at: 12_000, by: .agent),
+            .continuing(guestA, .new, at: 60_000, by: .guard),
+            .resumed(guestA, .new, at: 61_000, by: .guard, wasHeld: false),
+        ]
+        var (hold, effects) = recover(.keep(.new), notes)
+        effects = hold.handle(
+            .guest(guestA, .confirmed(Confirmation(isHealthy: true))), at: 903_000, wall: epoch)
+        let record = try #require(finalReport(in: effects)?.holds.first)
+        #expect(record.holdMicroseconds == 10_000)
+        #expect(record.resumedBy == .agent)
+    }
+
+    @Test("the agent died between its note and the stop: no hold, no record")
+    func neverStopped() throws {
+        let notes = [holding, .resumed(guestA, .old, at: 3_000, by: .guard, wasHeld: false)]
+        let (_, effects) = recover(.keep(.old), notes)
+        #expect(try #require(finalReport(in: effects)).holds.isEmpty)
+    }
+
+    @Test("lost: recorded without a length")
+    func lost() throws {
+        let (_, effects) = recover(.lost(reason: "both ended"), [holding, stopped])
+        let report = try #require(finalReport(in: effects))
+        #expect(report.outcome == .lost)
+        #expect(report.holds[0].holdMicroseconds == nil)
+    }
+
+    @Test("notes survive being written and read, and lines that are not whole are refused")
+    func noteLines() {
+        let notes: [HoldNote] = [
+            .phase(.held, at: epoch), holding, stopped,
+            .continuing(guestA, .old, at: 7, by: .agent),
+            .resumed(guestA, .new, at: 8, by: .guard, wasHeld: true),
+            .undoing(guestA, reason: "tab\there"), .lost(guestA, reason: "why"),
+        ]
+        for note in notes {
+            let line = note.line
+            #expect(HoldNote(line: line)?.line == line)
+            #expect(HoldNote(line: "x" + line) == nil)
+        }
+        for line in [
+            "", "holding", "holding\ta", "resumed\ta\tnew\t5\tnobody\t1", "stopped\t/\t1\t2",
+        ] {
+            #expect(HoldNote(line: line) == nil)
+        }
+    }
+
+    @Test("each pair of process states has the action of the table")
+    func table() {
+        let states: [ProcessState] = [
+            .absent, .inmigrate, .paused, .running, .other("io-error"), .unreachable,
+        ]
+        // Rows: the old one; columns: the new one; k keep, c continue, x lost, w wait.
+        let expected: [String] = [
+            "x x cn kn x w", "x x x kn x x", "co co co kn co co", "ko ko ko ko ko ko",
+            "ko ko ko ko ko ko", "w w w kn w w",
+        ]
+        for (old, row) in zip(states, expected) {
+            for (new, cell) in zip(states, row.split(separator: " ")) {
+                let short: String
+                switch Recovery.decide(old: old, new: new, isPatient: true) {
+                case .keep(let side): short = side == .old ? "ko" : "kn"
+                case .continueGuest(let side): short = side == .old ? "co" : "cn"
+                case .lost: short = "x"
+                case .wait: short = "w"
+                }
+                #expect(short == String(cell), "old \(old), new \(new)")
+            }
+        }
+        #expect(
+            Recovery.decide(old: .unreachable, new: .paused, isPatient: false)
+                == .continueGuest(.new))
+    }
+}
+
+@Suite struct TokenGateTests {
+    @Test("directives are taken, repeated, refused as stale or told to wait, as the table says")
+    func table() {
+        var gate = TokenGate(acceptedToken: Token(5))
+        #expect(gate.judge(directive(token: 4)) == .staleToken(acceptedToken: Token(5)))
+        #expect(gate.judge(directive(token: 5)) == .staleToken(acceptedToken: Token(5)))
+        let first = directive(token: 6, step: 1)
+        #expect(gate.judge(first) == .fresh)
+        gate.accept(first)
+        #expect(gate.judge(first) == .repeatedInFlight)
+        #expect(gate.judge(directive(token: 7, step: 2)) == .busy(with: first.step))
+        #expect(
+            gate.judge(directive(token: 6, step: 2)) == .staleToken(acceptedToken: Token(6)))
+        gate.finish()
+        #expect(gate.judge(first) == .repeatedFinished)
+        #expect(gate.judge(directive(token: 7, step: 2)) == .fresh)
+        gate.forget(step: first.step, token: first.token)
+        #expect(gate.judge(first) == .staleToken(acceptedToken: Token(6)))
+    }
+}
