@@ -37,13 +37,8 @@ final class AgentPeers {
     /// Takes a new session; the newer one of a host wins, since the older may be a dead connection.
     func add(_ session: ServerSession) {
         let host = HostID(checked: session.identity.name)
-        if let older = peers[host] {
-            log.notice("agent connected again", metadata: ["host": "\(host)"])
-            older.session.close(
-                .replaced, reason: "a newer session of host \(host) has been opened")
-        } else {
-            log.info("agent connected", metadata: ["host": "\(host)"])
-        }
+        // The listener has closed the older session of this host, if there was one.
+        log.info("agent connected", metadata: ["host": "\(host)"])
         peers[host] = Peer(session: session)
     }
 

@@ -78,7 +78,7 @@ public final class LeaderShell {
             case .failure(let error):
                 completion(.failure(.log(error)))
             case .success(let term):
-                do {
+                do throws(UvError) {
                     let address = try listen()
                     log.info("listening", metadata: ["address": "\(address)", "term": "\(term)"])
                     completion(.success((address, term)))
@@ -93,36 +93,36 @@ public final class LeaderShell {
 
     private func listen() throws(UvError) -> SocketAddress {
         let listener = try SessionListener(
-            credentials: credentials, address: listenAddress, loop: loop, log: log)
+            on: loop, address: listenAddress, credentials: credentials, logger: log)
         self.listener = listener
-        listener.acceptance = { [self] in
-            SessionListener.Acceptance(
-                isLeader: true, term: committer.coordinator.state.term, servers: [])
+        listener.onHello = { [unowned self] _, _ in
+            .accept(
+                HelloAccepted(
+                    version: ProtocolVersion.max, server: credentials.identity.name,
+                    isLeader: true, term: committer.coordinator.state.term, servers: [],
+                    software: "fermata \(softwareVersion)"))
         }
-        listener.onSession = { [self] session in onSession(session) }
-        return listener.address
-    }
-
-    /// Stops listening and ends every session; what is committed is safe.
-    public func stop() {
-        listener?.close(reason: "the server is shutting down")
-        committer.close()
-    }
-
-    private func onSession(_ session: ServerSession) {
-        let isAgent = session.identity.role == .agent
-        if isAgent { agents.add(session) }
-        session.onMessage = { [self] message, correlation in
-            if isAgent {
+        listener.onReady = { [unowned self] session in
+            if session.identity.role == .agent { agents.add(session) }
+        }
+        listener.onMessage = { [unowned self] session, message, correlation in
+            if session.identity.role == .agent {
                 agents.onMessage(message, correlation: correlation, of: session)
             } else {
                 onClientMessage(message, correlation, session)
             }
         }
-        session.onClosed = { [self] in
-            if isAgent { agents.remove(session) }
+        listener.onDown = { [unowned self] session, _ in
+            if session.identity.role == .agent { agents.remove(session) }
             followers.remove(session)
         }
+        return listener.address
+    }
+
+    /// Stops listening and ends every session; what is committed is safe.
+    public func stop() {
+        listener?.close(.shuttingDown, reason: "the server is shutting down")
+        committer.close()
     }
 
     private func onClientMessage(
@@ -142,7 +142,7 @@ public final class LeaderShell {
             }
         case .followEvents(let sequence, let progress):
             committer.read { [self] in
-                guard session.isOpen else { return }
+                guard session.isReady else { return }
                 followers.add(
                     session, correlation: correlation, after: sequence, progress: progress,
                     state: committer.coordinator.state)
