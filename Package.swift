@@ -63,7 +63,10 @@ let package = Package(
         shell("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
         shell(
             "LeaderShell",
-            ["Fleet", "Wire", "Coordination", "LogStore", "UvLoop", "SessionShell", logging]),
+            [
+                "Fleet", "Wire", "Coordination", "LogStore", "UvLoop", "SessionShell", logging,
+                protobuf, collections,
+            ]),
         shell(
             "AgentShell",
             [
@@ -80,5 +83,17 @@ let package = Package(
                 "LeaderShell", "AgentShell", "NotifierShell", arguments, logging,
             ],
             swiftSettings: settings),
+
+        tests("Coordination", ["Fleet"]),
+        tests("Wire", ["Fleet", protobuf]),
+        tests("Presentation", ["Fleet"]),
+        tests("QMP"),
+        tests("AgentCore", ["Fleet"]),
+        tests("HostConfiguration", ["Fleet"]),
+        tests("UvLoop"),
+        tests("LogStore", ["UvLoop", grdb]),
+        tests("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
+        tests("LeaderShell", ["Fleet", "Coordination", "LogStore", "UvLoop", logging]),
+        tests("NotifierShell", ["Fleet", "Wire", "Presentation", "UvLoop", grdb, logging]),
     ]
 )
