@@ -13,4 +13,149 @@
 #include <string.h>
 #include <time.h>
 
+// The length byte and the name, as ALPN has them on the wire.
+static const unsigned char fermata_alpn[] = "\x09" "fermata/1";
+enum { fermata_alpn_byte_count = 10 };
+
+static inline int fermata_select_alpn(
+    SSL *ssl, const unsigned char **chosen, unsigned char *chosen_byte_count,
+    const unsigned char *offered, unsigned int offered_byte_count, void *unused) {
+    (void)ssl;
+    (void)unused;
+    unsigned char *found = 0;
+    if (SSL_select_next_proto(&found, chosen_byte_count, fermata_alpn, fermata_alpn_byte_count,
+                              offered, offered_byte_count) != OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *chosen = found;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+// TLS 1.3 only, both sides with certificates, no session tickets, small idle connections.
+static inline SSL_CTX *fermata_context_new(int is_server) {
+    SSL_CTX *context = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
+    if (!context) return 0;
+    SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
+    SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION);
+    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
+    SSL_CTX_set_num_tickets(context, 0);
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, 0);
+    if (is_server)
+        SSL_CTX_set_alpn_select_cb(context, fermata_select_alpn, 0);
+    else
+        SSL_CTX_set_alpn_protos(context, fermata_alpn, fermata_alpn_byte_count);
+    return context;
+}
+
+// Whether both sides have agreed on ALPN fermata/1.
+static inline int fermata_has_alpn(SSL *ssl) {
+    const unsigned char *name = 0;
+    unsigned int byte_count = 0;
+    SSL_get0_alpn_selected(ssl, &name, &byte_count);
+    return byte_count + 1 == fermata_alpn_byte_count
+        && memcmp(name, fermata_alpn + 1, byte_count) == 0;
+}
+
+// The newest error's reason code, or 0; alerts of the peer are 1000 + their number.
+static inline int fermata_error_reason(void) { return ERR_GET_REASON(ERR_peek_last_error()); }
+
+static inline void fermata_error_text(char *buffer, int byte_count) {
+    unsigned long code = ERR_peek_last_error();
+    const char *reason = ERR_reason_error_string(code);
+    if (reason)
+        BIO_snprintf(buffer, byte_count, "%s", reason);
+    else if (ERR_SYSTEM_ERROR(code))
+        BIO_snprintf(buffer, byte_count, "system error %d", ERR_GET_REASON(code));
+    else
+        BIO_snprintf(buffer, byte_count, "no reason given");
+}
+
+static inline BIO *fermata_bio_new(void) { return BIO_new(BIO_s_mem()); }
+
+static inline EVP_PKEY *fermata_key_new(void) { return EVP_EC_gen("P-256"); }
+
+static inline int fermata_no_password(char *buffer, int size, int is_writing, void *unused) {
+    (void)buffer;
+    (void)size;
+    (void)is_writing;
+    (void)unused;
+    return -1;
+}
+
+// Never asks for a password on the terminal: an encrypted key is an error.
+static inline EVP_PKEY *fermata_read_key(BIO *bio) {
+    return PEM_read_bio_PrivateKey(bio, 0, fermata_no_password, 0);
+}
+
+static inline X509 *fermata_read_certificate(BIO *bio) {
+    return PEM_read_bio_X509(bio, 0, fermata_no_password, 0);
+}
+
+// How many URI names a certificate has. The first is copied to `buffer` with its zero; one that
+// does not fit or has a zero inside leaves it empty.
+static inline int fermata_uri_names(X509 *certificate, char *buffer, int byte_count) {
+    int count = 0;
+    buffer[0] = 0;
+    GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, 0, 0);
+    for (int index = 0; index < sk_GENERAL_NAME_num(names); index++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, index);
+        if (name->type != GEN_URI) continue;
+        if (count++ > 0) continue;
+        const ASN1_STRING *uri = name->d.uniformResourceIdentifier;
+        int length = ASN1_STRING_length(uri);
+        const unsigned char *bytes = ASN1_STRING_get0_data(uri);
+        if (length >= byte_count || memchr(bytes, 0, length)) continue;
+        memcpy(buffer, bytes, length);
+        buffer[length] = 0;
+    }
+    GENERAL_NAMES_free(names);
+    return count;
+}
+
+static inline long long fermata_unix_seconds(const ASN1_TIME *time) {
+    struct tm parts;
+    memset(&parts, 0, sizeof parts);
+    if (!ASN1_TIME_to_tm(time, &parts)) return 0;
+    return (long long)timegm(&parts);
+}
+
+// Big-endian bytes of the serial number; returns how many, at most `byte_count`.
+static inline int fermata_serial(X509 *certificate, unsigned char *buffer, int byte_count) {
+    BIGNUM *number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(certificate), 0);
+    int count = 0;
+    if (number && BN_num_bytes(number) <= byte_count) count = BN_bn2bin(number, buffer);
+    BN_free(number);
+    return count;
+}
+
+static inline int fermata_set_serial(X509 *certificate, const unsigned char *bytes, int count) {
+    BIGNUM *number = BN_bin2bn(bytes, count, 0);
+    int result = number && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(certificate));
+    BN_free(number);
+    return result;
+}
+
+// Appends the name as `O = a, CN = b` to a memory BIO.
+static inline void fermata_print_name(BIO *bio, const X509_NAME *name) {
+    X509_NAME_print_ex(bio, name, 0, XN_FLAG_ONELINE & ~ASN1_STRFLGS_ESC_MSB);
+}
+
+static inline int fermata_add_name(X509_NAME *name, const char *field, const char *value) {
+    return X509_NAME_add_entry_by_txt(
+        name, field, MBSTRING_ASC, (const unsigned char *)value, -1, -1, 0);
+}
+
+// `value` is in the words of OpenSSL's configuration files: check what goes into it.
+static inline int fermata_add_extension(
+    X509 *certificate, X509 *issuer, int kind, const char *value) {
+    X509V3_CTX context;
+    X509V3_set_ctx_nodb(&context);
+    X509V3_set_ctx(&context, issuer, certificate, 0, 0, 0);
+    X509_EXTENSION *extension = X509V3_EXT_conf_nid(0, &context, kind, value);
+    int result = extension && X509_add_ext(certificate, extension, -1);
+    X509_EXTENSION_free(extension);
+    return result;
+}
+
 #endif

@@ -5,9 +5,9 @@ public enum TLSError: Error, Hashable, Sendable, CustomStringConvertible {
     /// Permission bits that let others than its owner read a private key.
     case keyReadableByOthers(path: String, mode: UInt32)
     case keyDoesNotMatch(certificatePath: String, keyPath: String)
-    /// `of` is a path, or `the peer's certificate`.
-    case expired(of: String, notAfterUnixSeconds: Int64)
-    case notYetValid(of: String, notBeforeUnixSeconds: Int64)
+    /// `of` is a path, or `the peer's certificate`, whose dates are not known.
+    case expired(of: String, notAfterUnixSeconds: Int64?)
+    case notYetValid(of: String, notBeforeUnixSeconds: Int64?)
     case wrongAuthority(of: String, reason: String)
     /// A leaf must carry exactly one URI name and must not be an authority.
     case unfitCertificate(of: String, reason: String)
@@ -40,10 +40,10 @@ public enum TLSError: Error, Hashable, Sendable, CustomStringConvertible {
             "private key \(keyPath) does not belong to certificate \(certificatePath): "
                 + "give the pair that was issued together"
         case .expired(let of, let notAfter):
-            "\(of) expired at \(utc(notAfter)): issue a new one with `fermata pki issue`, or check "
+            "\(of) expired\(notAfter.map { " at \(formatUTC($0))" } ?? ""): issue a new one with `fermata pki issue`, or check "
                 + "this host's clock"
         case .notYetValid(let of, let notBefore):
-            "\(of) is not valid before \(utc(notBefore)): check the clocks of both hosts"
+            "\(of) is not valid \(notBefore.map { "before \(formatUTC($0))" } ?? "yet"): check the clocks of both hosts"
         case .wrongAuthority(let of, let reason):
             "\(of) was not issued by our authority (\(reason)): both sides need certificates of one "
                 + "cluster's ca.pem"
@@ -69,6 +69,3 @@ public enum TLSError: Error, Hashable, Sendable, CustomStringConvertible {
         }
     }
 }
-
-/// `2026-11-23T23:05:55Z`
-private func utc(_ unixSeconds: Int64) -> String { formatUTC(unixSeconds) }

@@ -1,0 +1,121 @@
+// One TLS connection without any I/O: encrypted bytes go in and come out through memory BIOs.
+
+import COpenSSL
+
+final class TLSEngine {
+    enum HandshakeResult {
+        case done(CertificateIdentity)
+        case wantsInput
+        case failed(TLSError)
+    }
+
+    enum ReadResult {
+        case bytes(Int)
+        case wantsInput
+        case closed
+        case failed(String)
+    }
+
+    private let ssl: OpaquePointer
+    private let context: TLSContext
+    private let input: OpaquePointer
+    private let output: OpaquePointer
+
+    /// - Returns: nil when OpenSSL is out of memory.
+    init?(_ context: TLSContext) {
+        guard let ssl = SSL_new(context.raw) else { return nil }
+        guard let input = fermata_bio_new(), let output = fermata_bio_new() else {
+            SSL_free(ssl)
+            return nil
+        }
+        self.context = context
+        self.ssl = ssl
+        self.input = input
+        self.output = output
+        SSL_set_bio(ssl, input, output)  // which then belong to it
+        if context.role == .server { SSL_set_accept_state(ssl) } else { SSL_set_connect_state(ssl) }
+    }
+
+    deinit { SSL_free(ssl) }
+
+    /// Takes in what the peer has sent.
+    func receive(_ bytes: UnsafeRawBufferPointer) {
+        BIO_write(input, bytes.baseAddress, Int32(clamping: bytes.count))
+    }
+
+    /// What is to be sent to the peer.
+    func takeOutput() -> [UInt8] { drain(output) }
+
+    func handshake() -> HandshakeResult {
+        ERR_clear_error()
+        let result = SSL_do_handshake(ssl)
+        guard result == 1 else {
+            let error = SSL_get_error(ssl, result)
+            return error == SSL_ERROR_WANT_READ ? .wantsInput : .failed(handshakeError())
+        }
+        guard fermata_has_alpn(ssl) == 1 else { return .failed(.wrongProtocol) }
+        guard let certificate = Certificate(SSL_get1_peer_certificate(ssl)) else {
+            return .failed(.noPeerCertificate)
+        }
+        do {
+            return .done(try certificate.identity(of: Self.peerSubject))
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    private static let peerSubject = "the peer's certificate"
+
+    private func handshakeError() -> TLSError {
+        let reason = fermata_error_reason()
+        switch reason {
+        case SSL_R_CERTIFICATE_VERIFY_FAILED:
+            return Certificate.verifyError(SSL_get_verify_result(ssl), of: Self.peerSubject, nil)
+        case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+            return .noPeerCertificate
+        case SSL_R_NO_APPLICATION_PROTOCOL, Self.noProtocolAlert:
+            return .wrongProtocol
+        case Self.alerts:
+            return .refusedByPeer(reason: opensslReason())
+        default:
+            return .failed(operation: "TLS handshake", reason: opensslReason())
+        }
+    }
+
+    /// OpenSSL's reason codes of alerts that the peer has sent.
+    private static let alerts: Range<Int32> = 1_000..<1_256
+    private static let noProtocolAlert: Int32 = 1_120
+
+    /// Decrypts into `buffer`.
+    func read(into buffer: UnsafeMutableRawBufferPointer) -> ReadResult {
+        ERR_clear_error()
+        let count = SSL_read(ssl, buffer.baseAddress, Int32(clamping: buffer.count))
+        guard count <= 0 else { return .bytes(Int(count)) }
+        switch SSL_get_error(ssl, count) {
+        case SSL_ERROR_WANT_READ: return .wantsInput
+        case SSL_ERROR_ZERO_RETURN: return .closed
+        default:
+            let text = opensslReason()
+            return .failed(
+                Self.alerts.contains(fermata_error_reason())
+                    ? TLSError.refusedByPeer(reason: text).description : text)
+        }
+    }
+
+    /// Encrypts all of `bytes`; the result is in ``takeOutput()``.
+    ///
+    /// - Returns: false if the connection is broken.
+    func write(_ bytes: [UInt8]) -> Bool {
+        guard !bytes.isEmpty else { return true }
+        ERR_clear_error()
+        var written = 0
+        // A memory BIO takes everything, so that a write is never partial.
+        return bytes.withUnsafeBytes { SSL_write_ex(ssl, $0.baseAddress, $0.count, &written) } == 1
+    }
+
+    /// Says to the peer that nothing more will come.
+    func writeCloseNotify() {
+        ERR_clear_error()
+        SSL_shutdown(ssl)
+    }
+}
