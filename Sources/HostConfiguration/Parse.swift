@@ -1,18 +1,163 @@
+import Fleet
+
 extension HostFile {
     /// Reads a host's file.
     ///
+    /// Paths must be absolute. Unknown and repeated keys are problems, as are values that QEMU or
+    /// the kernel would refuse later: whatever can be known from the file alone is said here.
+    ///
     /// - Parameters:
-    ///   - text: the whole file.
+    ///   - text: the whole file, 4 MiB at most.
     ///   - fileName: for the problems; nothing is opened.
     /// - Returns: the values with every default, or all problems at once, in the order of lines.
     public static func parse(
         _ text: String, fileName: String
     ) -> Result<HostFile, HostFileProblems> {
-        .failure(
-            HostFileProblems([
-                Problem(
-                    file: fileName, line: 1, column: 1, path: "",
-                    message: "host files cannot be read yet", advice: "wait for the next commit")
-            ]))
+        func failure(
+            _ position: Position, _ message: String, _ advice: String
+        ) -> Result<HostFile, HostFileProblems> {
+            .failure(
+                HostFileProblems([
+                    Problem(
+                        file: fileName, line: position.line, column: position.column, path: "",
+                        message: message, advice: advice)
+                ]))
+        }
+        let document: Document
+        do throws(DocumentProblem) {
+            document = try Document(text)
+        } catch {
+            return failure(error.position, error.message, error.advice)
+        }
+        guard let root = document.root else {
+            return failure(
+                .start, "the file is empty",
+                "begin with `host: NAME`, and describe its hypervisor and guests")
+        }
+        let reader = Reader(document, fileName: fileName)
+        let value = Value(node: root, position: document.position(root), path: "")
+        let file = reader.hostFile(value)
+        guard let file, !reader.hasProblems else {
+            return .failure(HostFileProblems(reader.sortedProblems))
+        }
+        return .success(file)
+    }
+}
+
+extension Reader {
+    fileprivate func hostFile(_ value: Value) -> HostFile? {
+        let known = [
+            "host", "runDirectory", "stateDirectory", "memoryDirectory", "accelerator",
+            "hypervisor", "availabilitySets", "guests",
+        ]
+        guard
+            let fields = fields(
+                value, known: known, required: ["host", "hypervisor"], example: "host: a")
+        else { return nil }
+        let host: HostID? = fields["host"].flatMap { name($0, example: "a") }
+        let runDirectory =
+            fields["runDirectory"].map { path($0) }
+            ?? host.map { HostFile.runDirectoryDefault($0) }
+        let stateDirectory =
+            fields["stateDirectory"].map { path($0) }
+            ?? host.map { HostFile.stateDirectoryDefault($0) }
+        let memoryDirectory =
+            fields["memoryDirectory"].map { path($0) }
+            ?? host.map { HostFile.memoryDirectoryDefault($0) }
+        let accelerator =
+            fields["accelerator"].map { self.accelerator($0) }
+            ?? HostFile.acceleratorDefault
+        let hypervisor = fields["hypervisor"].flatMap { self.hypervisor($0) }
+        let sets = fields.nonEmpty("availabilitySets").map { self.sets($0) } ?? []
+        let guests =
+            fields.nonEmpty("guests").map {
+                self.guests($0, sets: sets ?? [], runDirectory: runDirectory)
+            } ?? []
+        guard let host, let runDirectory, let stateDirectory, let memoryDirectory,
+            let accelerator, let hypervisor, let sets, let guests
+        else { return nil }
+        return HostFile(
+            host: host, runDirectory: runDirectory, stateDirectory: stateDirectory,
+            memoryDirectory: memoryDirectory, accelerator: accelerator, hypervisor: hypervisor,
+            sets: sets, guests: guests)
+    }
+
+    private func accelerator(_ value: Value) -> String? {
+        guard let text = text(value, example: "kvm:tcg") else { return nil }
+        guard ["kvm", "tcg", "kvm:tcg", "tcg:kvm"].contains(text) else {
+            add(value, "is \(quoted(text))", "use `kvm`, `tcg`, or `kvm:tcg` for either")
+            return nil
+        }
+        return text
+    }
+
+    private func hypervisor(_ value: Value) -> Hypervisor? {
+        guard
+            let fields = fields(
+                value, known: ["path", "version", "moduleDirectory", "dataDirectories"],
+                required: ["path", "version"],
+                example: "{path: /usr/bin/qemu-system-x86_64, version: \"7.2.22\"}")
+        else { return nil }
+        let binary = fields["path"].flatMap { path($0) }
+        let version = fields["version"].flatMap { self.version($0) }
+        let moduleDirectory = fields["moduleDirectory"].flatMap { path($0) }
+        let dataDirectories = fields.nonEmpty("dataDirectories").flatMap {
+            list($0, example: "[/usr/share/seabios]")?.compactMap { path($0) }
+        }
+        guard let binary, let version else { return nil }
+        return Hypervisor(
+            version: version, path: binary, moduleDirectory: moduleDirectory,
+            dataDirectories: dataDirectories ?? [])
+    }
+
+    private func version(_ value: Value) -> String? {
+        guard let text = text(value, example: "7.2.22") else { return nil }
+        // Scripts split lines of output at spaces.
+        guard (1...63).contains(text.utf8.count), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F })
+        else {
+            add(value, "is \(quoted(text))", "use 1 to 63 characters without spaces")
+            return nil
+        }
+        return text
+    }
+
+    private func sets(_ value: Value) -> [SetDefinition]? {
+        guard
+            let fields = fields(value, known: nil, example: "{db: {updateDomains: 3}}")
+        else { return nil }
+        let count = Int64(Limits.updateDomainsMax)
+        return fields.entries.sorted { $0.key < $1.key }.compactMap { name, value in
+            guard let id = SetID(name) else {
+                add(
+                    value.position, value.path,
+                    "\(quoted(name)) is no valid name of an availability set", Self.nameAdvice)
+                return nil
+            }
+            guard !value.isNull else {
+                return SetDefinition(id: id, updateDomainCount: Limits.updateDomainsDefault)
+            }
+            let settings = self.fields(
+                value, known: ["updateDomains"], example: "{updateDomains: 3}")
+            guard let settings else { return nil }
+            guard let number = settings["updateDomains"] else {
+                return SetDefinition(id: id, updateDomainCount: Limits.updateDomainsDefault)
+            }
+            // One that cannot be read has as many as can be, so that its guests are not blamed.
+            let domainCount = integer(number, in: 1...count) ?? count
+            return SetDefinition(id: id, updateDomainCount: Int(domainCount))
+        }
+    }
+
+    private func guests(
+        _ value: Value, sets: [SetDefinition], runDirectory: String??
+    ) -> [GuestConfiguration]? {
+        let example = "[{id: db-0, memory: 256MiB}]"
+        guard let values = list(value, countMax: Limits.hostGuestsMax, example: example) else {
+            return nil
+        }
+        var used = UsedResources()
+        return values.compactMap {
+            guest($0, sets: sets, runDirectory: runDirectory ?? nil, used: &used)
+        }
     }
 }

@@ -1,0 +1,168 @@
+import Yams
+
+/// A place in the file, as an editor counts it.
+struct Position: Hashable, Comparable {
+    /// From 1.
+    var line: Int
+    /// From 1, in Unicode scalars.
+    var column: Int
+    static let start = Position(line: 1, column: 1)
+    static func < (left: Self, right: Self) -> Bool {
+        (left.line, left.column) < (right.line, right.column)
+    }
+}
+
+/// What keeps the document from being read at all.
+struct DocumentProblem: Error {
+    var position: Position
+    var message: String
+    var advice: String
+}
+
+/// A file's YAML as a tree, in which repeated keys are still to be seen.
+///
+/// The YAML library throws at the first map that repeats a key, naming one of them. As all problems
+/// are to be shown at once, the key it names gets a mark of its own and the text is read again,
+/// until nothing is repeated; ``name(ofKey:)`` takes the mark off.
+struct Document {
+    /// Nil for a file without a document.
+    let root: Node?
+    private let marks: KeyMarks
+
+    /// Larger than any real file by far; keeps a wrong file name from filling the memory.
+    static let byteCountMax = 4 * 1024 * 1024
+    /// More than this and the file is not worth reading on; each costs one more reading.
+    static let repeatedKeysMax = 64
+
+    init(_ text: String) throws(DocumentProblem) {
+        guard text.utf8.count <= Self.byteCountMax else {
+            throw DocumentProblem(
+                position: .start,
+                message:
+                    "the file has \(text.utf8.count) bytes, and \(Self.byteCountMax) is the most",
+                advice: "check that this is the host file")
+        }
+        let lines = try Lines(text)
+        try lines.refuseAnchorsWithComplexKeys()
+        var marks = KeyMarks()
+        while true {
+            do {
+                let parser = try Parser(
+                    yaml: lines.text(with: marks), resolver: .basic, encoding: .utf8)
+                root = try parser.singleRoot()
+                self.marks = marks
+                return
+            } catch YamlError.duplicatedKeysInMapping(let names, let context) {
+                let position = marks.original(context.mark)
+                let name = names.first.map { Self.withoutMark($0) } ?? ""
+                guard marks.count < Self.repeatedKeysMax, marks.add(at: position, in: lines) else {
+                    throw DocumentProblem(
+                        position: position, message: "key \(quoted(name)) is repeated",
+                        advice: "remove all but one, and check the file again")
+                }
+            } catch let error as YamlError {
+                throw Self.problem(error, lines, marks)
+            } catch {
+                throw DocumentProblem(
+                    position: .start, message: "the file cannot be read as YAML: \(error)",
+                    advice: "correct the syntax")
+            }
+        }
+    }
+
+    /// Where `node` begins.
+    func position(_ node: Node) -> Position { node.mark.map { marks.original($0) } ?? .start }
+
+    /// The text of a key; nil for one that is a list or a map.
+    func name(ofKey key: Node) -> String? {
+        guard case .scalar(let scalar) = key else { return nil }
+        return Self.withoutMark(scalar.string)
+    }
+
+    private static func withoutMark(_ name: String) -> String {
+        let scalars = name.unicodeScalars
+        guard scalars.first == KeyMarks.delimiter,
+            let end = scalars.dropFirst().firstIndex(of: KeyMarks.delimiter)
+        else { return name }
+        return String(scalars[scalars.index(after: end)...])
+    }
+
+    private static func problem(
+        _ error: YamlError, _ lines: Lines, _ marks: KeyMarks
+    ) -> DocumentProblem {
+        switch error {
+        case .scanner(_, let text, let mark, _), .parser(_, let text, let mark, _):
+            let position = marks.original(mark)
+            if lines.hasTabInIndentation(position.line) {
+                return DocumentProblem(
+                    position: position, message: "a tab is in the line's indentation",
+                    advice: "indent with spaces")
+            }
+            return DocumentProblem(
+                position: position, message: "this is not YAML: \(text)",
+                advice: "correct the syntax here or in the lines before")
+        case .composer(_, let text, let mark, _):
+            if text.contains("another document") {
+                return DocumentProblem(
+                    position: marks.original(mark), message: "a second document begins here",
+                    advice: "keep one document in the file, without a further `---`")
+            }
+            return DocumentProblem(
+                position: marks.original(mark), message: "this is not YAML: \(text)",
+                advice: "define the anchor before it is used, or write the value out")
+        default:
+            return DocumentProblem(
+                position: .start, message: "the file cannot be read as YAML: \(error)",
+                advice: "correct the syntax")
+        }
+    }
+}
+
+/// Keys that were made unique, in the coordinates of the file as it is.
+struct KeyMarks {
+    /// Of the private use area, so that no host file has reason to contain it.
+    static let delimiter: Unicode.Scalar = "\u{E000}"
+
+    private struct Insertion {
+        var column: Int
+        var text: [Unicode.Scalar]
+    }
+    /// By line, in ascending order of column.
+    private var insertions: [Int: [Insertion]] = [:]
+    private(set) var count = 0
+
+    /// Marks the key that begins at `position`.
+    ///
+    /// - Returns: false if it is marked already, so that nothing would be gained.
+    mutating func add(at position: Position, in lines: Lines) -> Bool {
+        guard let first = lines.scalar(at: position) else { return false }
+        // A quoted key gets the mark behind its quote.
+        let column = first == "\"" || first == "'" ? position.column + 1 : position.column
+        var line = insertions[position.line, default: []]
+        guard !line.contains(where: { $0.column == column }) else { return false }
+        count += 1
+        let text = [Self.delimiter] + Array("\(count)".unicodeScalars) + [Self.delimiter]
+        line.append(Insertion(column: column, text: text))
+        line.sort { $0.column < $1.column }
+        insertions[position.line] = line
+        return true
+    }
+
+    /// Where in the file the YAML library's `mark` is.
+    func original(_ mark: Mark) -> Position {
+        var column = mark.column
+        for insertion in insertions[mark.line] ?? [] {
+            guard column > insertion.column else { break }
+            column = max(insertion.column, column - insertion.text.count)
+        }
+        return Position(line: mark.line, column: column)
+    }
+
+    func apply(to line: ArraySlice<Unicode.Scalar>, number: Int) -> [Unicode.Scalar] {
+        var line = Array(line)
+        for insertion in (insertions[number] ?? []).reversed() {
+            line.insert(contentsOf: insertion.text, at: min(insertion.column - 1, line.count))
+        }
+        return line
+    }
+}
