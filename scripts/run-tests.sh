@@ -1,0 +1,102 @@
+#!/bin/bash
+# Runs every test there is and says how many passed. Called by `make test`, which has built before.
+#
+#   scripts/run-tests.sh            all parts, in the order below
+#   scripts/run-tests.sh PART…      only these: swift specification imports integration
+#
+# A part that fails does not stop the others; the exit code is 1 at the end if anything failed. The
+# last line is `N passed, N failed` over all parts. Wants a debug build in .build and, for the
+# integration tests, the lab in $FERMATA_CACHE (`make lab`).
+set -u
+cd "$(dirname "$0")/.." || exit 70
+
+python=${PYTHON:-/usr/bin/python3}
+export FERMATA=${FERMATA:-.build/debug/fermata}
+export FERMATA_CACHE=${FERMATA_CACHE:-${CACHE:-.cache}}
+
+passed=0
+failed=0
+failures=()
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# run NAME COUNTER COMMAND…: shows and runs the command; COUNTER reads its output from $log and
+# sets part_passed and part_failed.
+run() {
+    local name=$1 counter=$2 started=$SECONDS status
+    shift 2
+    printf '\n== %s: %s\n' "$name" "$*"
+    "$@" 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    part_passed=0
+    part_failed=0
+    "$counter"
+    # A crash, or a failure that no line of the output shows, is one failed test.
+    if [ "$status" -ne 0 ] && [ "$part_failed" -eq 0 ]; then part_failed=1; fi
+    # A part that ran nothing has not passed.
+    if [ "$part_passed" -eq 0 ] && [ "$part_failed" -eq 0 ]; then
+        echo "run-tests: no test ran in this part" >&2
+        part_failed=1
+    fi
+    if [ "$part_failed" -gt 0 ]; then failures+=("$name ($part_failed, exit code $status)"); fi
+    passed=$((passed + part_passed))
+    failed=$((failed + part_failed))
+    printf '== %s: %d passed, %d failed in %d s\n' \
+        "$name" "$part_passed" "$part_failed" $((SECONDS - started))
+}
+
+# Swift Testing: one line for each test, `✔ Test "…" passed after …`.
+count_swift() {
+    part_passed=$(grep -cE '^[^ ]+ +Test .* passed after [0-9.]+ seconds' "$log")
+    part_failed=$(grep -cE '^[^ ]+ +Test .* failed after [0-9.]+ seconds' "$log")
+    # The summary of the whole run has the same form.
+    part_passed=$((part_passed - $(grep -cE '^[^ ]+ +Test run with .* passed after' "$log")))
+    part_failed=$((part_failed - $(grep -cE '^[^ ]+ +Test run with .* failed after' "$log")))
+}
+
+# unittest: `Ran 12 tests in 3.4s`, then `OK (skipped=1)` or `FAILED (failures=1, errors=2)`.
+count_python() {
+    local ran skipped
+    ran=$(sed -n 's/^Ran \([0-9]*\) tests\{0,1\} in .*/\1/p' "$log" | tail -n 1)
+    number() { sed -n "/^\(OK\|FAILED\)/s/.*$1=\([0-9]*\).*/\1/p" "$log" | tail -n 1; }
+    skipped=$(number skipped)
+    part_failed=$(($(number failures || true) + 0))
+    part_failed=$((part_failed + $(number errors || true) + 0))
+    part_passed=$((${ran:-0} - part_failed - ${skipped:-0}))
+    if [ "${skipped:-0}" -gt 0 ]; then echo "run-tests: $skipped skipped; each says why above"; fi
+}
+
+# A check that only passes or fails.
+count_check() { if [ "$status" -eq 0 ]; then part_passed=1; fi; }
+
+parts=("$@")
+if [ ${#parts[@]} -eq 0 ]; then parts=(swift specification imports integration); fi
+for part in "${parts[@]}"; do
+    case $part in
+        swift) run "Swift tests" count_swift swift test --skip-build ;;
+        specification)
+            run "specification" count_python \
+                "$python" -m unittest discover -s proto-spec/python -v
+            ;;
+        imports)
+            run "test of the import check" count_python \
+                "$python" -m unittest discover -s scripts -p 'test_check_imports.py' -v
+            run "import rule" count_check "$python" scripts/check-imports.py
+            ;;
+        integration)
+            run "integration" count_python \
+                "$python" -m unittest discover -s Tests/Integration -t Tests/Integration -v
+            ;;
+        *)
+            echo "run-tests: unknown part $part: swift specification imports integration" >&2
+            exit 64
+            ;;
+    esac
+done
+
+echo
+for failure in "${failures[@]+"${failures[@]}"}"; do echo "FAILED: $failure"; done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
