@@ -1,0 +1,287 @@
+import Fleet
+
+@testable import Wire
+
+/// A value of everything that goes over the wire, with every optional field once there and once
+/// not. The vectors in proto-spec/vectors/ are made from these: adding is welcome, changing an
+/// existing one changes the vectors.
+enum Samples {
+    static let step = StepID(rollout: RolloutID(7), number: 3)
+    static let release = Release(
+        id: ReleaseID(checked: "qemu-7.2.22"), component: .hypervisor,
+        hypervisor: Hypervisor(
+            version: "7.2.22", path: "/opt/qemu-b/bin/qemu-system-x86_64",
+            moduleDirectory: "/opt/qemu-b/lib/qemu",
+            dataDirectories: ["/usr/share/seabios", "/usr/share/qemu"]),
+        sha256: (0..<32).map { UInt8($0) })
+    static let bareRelease = Release(
+        id: ReleaseID(checked: "ovs"), component: .other("ovs"),
+        hypervisor: Hypervisor(version: "3.1", path: "/opt/ovs"),
+        sha256: [UInt8](repeating: 0xFF, count: 32))
+    static let policy = Policy(parallelism: 4, deadlineMilliseconds: 20_000, failuresMax: 2)
+    static let guest = GuestReport(
+        id: GuestID(checked: "db-0"), set: SetID(checked: "db"), updateDomain: UpdateDomain(2),
+        memoryBytes: 268_435_456, vcpuCount: 2, state: .running, hypervisorVersion: "7.2.18",
+        hasGuestAgent: true, handOverProblem: "")
+    static let bareGuest = GuestReport(
+        id: GuestID(checked: "web-1"), set: nil, updateDomain: nil, memoryBytes: 0,
+        vcpuCount: 0, state: .unknown, hypervisorVersion: "", hasGuestAgent: false,
+        handOverProblem: "its RAM is not shared")
+    static let hostReport = HostReport(
+        host: HostID(checked: "a"), agentVersion: "fermata 0.1.0",
+        bootID: "0b5d1c1e-8f7a-4b56-9d57-0d5a1a3c2b11", acceptedToken: Token(41),
+        sets: [SetDefinition(id: SetID(checked: "db"), updateDomainCount: 3)],
+        guests: [guest, bareGuest])
+    static let hold = HoldRecord(
+        guest: GuestID(checked: "db-0"), outcome: .succeeded, reason: "",
+        heldAt: Timestamp(microseconds: 1_795_000_000_123_456), holdMicroseconds: 18_250,
+        resumedBy: .agent, clockErrorBeforeMicroseconds: -18_400,
+        clockErrorAfterMicroseconds: 620, clockNote: "", hypervisorBefore: "7.2.18",
+        hypervisorAfter: "7.2.22")
+    static let lostHold = HoldRecord(
+        guest: GuestID(checked: "db-1"), outcome: .lost, reason: "its QEMU died: out of memory",
+        heldAt: Timestamp(microseconds: -1), holdMicroseconds: nil, resumedBy: .guard,
+        clockErrorBeforeMicroseconds: nil, clockErrorAfterMicroseconds: nil,
+        clockNote: "the guest does not run", hypervisorBefore: "7.2.18", hypervisorAfter: "")
+    static let phases = [
+        PhaseTime(phase: .accepted, at: Timestamp(microseconds: 1_795_000_000_000_000)),
+        PhaseTime(phase: .held, at: Timestamp(microseconds: 1_795_000_000_123_456)),
+    ]
+    static let directive = Directive(
+        step: step, token: Token(42), host: HostID(checked: "a"), release: release,
+        guests: [GuestID(checked: "db-0"), GuestID(checked: "db-1")],
+        deadlineMilliseconds: 30_000)
+    static let stepReport = StepReport(
+        step: step, token: Token(42), outcome: .lost, reason: "db-1 is lost", phases: phases,
+        holds: [hold, lostHold])
+    static let pair = SetPair(set: SetID(checked: "db"), updateDomain: ud(2))
+    static let finishedHold = FinishedHold(
+        record: hold, host: HostID(checked: "a"), pair: pair, step: step, token: Token(42),
+        release: ReleaseID(checked: "qemu-7.2.22"), component: .hypervisor, version: "7.2.22")
+    static let finishedHoldWithoutSet = FinishedHold(
+        record: lostHold, host: HostID(checked: "a"), pair: nil, step: step, token: Token(42),
+        release: ReleaseID(checked: "ovs"), component: .network, version: "3.1")
+    static let skipped = PlanView.Skipped(
+        guest: GuestID(checked: "web-1"), host: HostID(checked: "a"), reason: "RAM not shared")
+    static let at = Timestamp(microseconds: 1_795_000_000_000_000)
+    static let instance = (0..<16).map { UInt8(0xA0 + $0) }
+
+    static func ud(_ number: Int) -> UpdateDomain {
+        guard let updateDomain = UpdateDomain(number) else { preconditionFailure("UD \(number)") }
+        return updateDomain
+    }
+    static func identity(_ uri: String) -> PeerIdentity {
+        guard let identity = PeerIdentity(uri: uri) else { preconditionFailure(uri) }
+        return identity
+    }
+
+    static let agent = identity("fermata://demo/agent/a")
+    static let operatorAlice = identity("fermata://demo/operator/alice")
+    static let notifier = identity("fermata://demo/notifier/n1")
+    static let server = identity("fermata://demo/server/s1")
+
+    static func hello(
+        _ identity: PeerIdentity = agent, versions: ClosedRange<UInt32> = 1...1
+    ) -> Hello {
+        Hello(
+            versionMin: versions.lowerBound, versionMax: versions.upperBound, identity: identity,
+            instance: instance, software: "fermata 0.1.0")
+    }
+    static let accepted = HelloAccepted(
+        version: 1, server: "s1", isLeader: true, term: 3, servers: ["10.0.0.1:7450"],
+        software: "fermata 0.1.0")
+
+    static let stepView = StepView(
+        id: step, host: HostID(checked: "a"), guests: [GuestID(checked: "db-0")], pairs: [pair],
+        phase: .finished, token: Token(42), outcome: .succeeded, reason: "",
+        grantedAt: at, finishedAt: Timestamp(microseconds: at.microseconds + 5), phases: phases,
+        holds: [hold])
+    static let waitingStepView = StepView(
+        id: StepID(rollout: RolloutID(7), number: 4), host: HostID(checked: "b"), guests: [],
+        pairs: [], phase: .waiting, token: nil, outcome: nil, reason: "db is locked",
+        grantedAt: nil, finishedAt: nil, phases: [], holds: [])
+    static let rolloutView = RolloutView(
+        id: RolloutID(7), release: ReleaseID(checked: "qemu-7.2.22"), component: .hypervisor,
+        version: "7.2.22", selection: .hosts([HostID(checked: "a"), HostID(checked: "b")]),
+        policy: policy, state: .stopping, reason: "one step failed", startedAt: at,
+        startedBy: "alice", finishedAt: nil, steps: [stepView, waitingStepView],
+        skipped: [skipped])
+    static let planView = PlanView(
+        release: ReleaseID(checked: "qemu-7.2.22"), policy: policy,
+        steps: [
+            PlanView.Step(
+                host: HostID(checked: "a"), guests: [GuestID(checked: "db-0")], pairs: [pair],
+                wave: 2)
+        ], waveCount: 3, skipped: [skipped], problems: ["host b has never reported"])
+    static let statusView = StatusView(
+        cluster: "demo", server: "s1", term: 3, index: 99, softwareVersion: "0.1.0", hostCount: 1,
+        connectedHostCount: 2, guestCount: 3, runningGuestCount: 4, setCount: 5,
+        lockedSetCount: 6, stuckSetCount: 7, activeRollouts: [RolloutID(7)],
+        notifiers: [NotifierView(name: "n1", acknowledgedSequence: 8, lastSequence: 9)],
+        warnings: ["no notifier has ever followed"])
+
+    static let events: [FleetEvent] = [
+        .rolloutStarted(
+            rollout: RolloutID(7), release: ReleaseID(checked: "qemu-7.2.22"), stepCount: 6),
+        .rolloutChanged(rollout: RolloutID(7), state: .failed, reason: "step 3 failed"),
+        .stepGranted(
+            step: step, host: HostID(checked: "a"), guests: [GuestID(checked: "db-0")],
+            pairs: [pair]),
+        .stepEndedWithoutHold(
+            step: step, host: HostID(checked: "a"), reason: "digest differs"),
+        .holdFinished(finishedHold),
+        .holdFinished(finishedHoldWithoutSet),
+        .lockReleased(set: SetID(checked: "db"), by: "alice", reason: "host a is scrapped"),
+    ].enumerated().map {
+        FleetEvent(sequence: UInt64($0.offset + 1), at: at, body: $0.element)
+    }
+
+    static let queryResults: [(String, OperatorQueryResult)] = [
+        ("status", .status(statusView)),
+        (
+            "hosts",
+            .hosts([
+                HostView(
+                    id: HostID(checked: "a"), connected: true, agentVersion: "0.1.0",
+                    acceptedToken: Token(0), guestCount: 2, runningGuestCount: 1,
+                    lastReportAt: at, step: step, warnings: ["its clock is off"]),
+                HostView(
+                    id: HostID(checked: "b"), connected: false, agentVersion: "",
+                    acceptedToken: Token(9), guestCount: 0, runningGuestCount: 0,
+                    lastReportAt: Timestamp(microseconds: 0), step: nil, warnings: []),
+            ])
+        ),
+        (
+            "guests",
+            .guests([
+                GuestView(
+                    report: guest, host: HostID(checked: "a"), updateDomain: ud(2),
+                    placedByLeader: true, hostConnected: true),
+                GuestView(
+                    report: bareGuest, host: HostID(checked: "a"), updateDomain: nil,
+                    placedByLeader: false, hostConnected: false),
+            ])
+        ),
+        (
+            "sets",
+            .sets([
+                SetView(
+                    id: SetID(checked: "db"), updateDomainCount: 3,
+                    domains: [
+                        SetView.Domain(updateDomain: ud(0), guests: [GuestID(checked: "db-0")])
+                    ], lockedUpdateDomain: ud(0), warnings: ["stuck"]),
+                SetView(
+                    id: SetID(checked: "web"), updateDomainCount: 20, domains: [],
+                    lockedUpdateDomain: nil, warnings: []),
+            ])
+        ),
+        (
+            "locks",
+            .locks([
+                LockView(
+                    set: SetID(checked: "db"), updateDomain: ud(19), step: step, token: Token(42),
+                    host: HostID(checked: "a"), guests: [GuestID(checked: "db-0")],
+                    grantedAt: at, stuck: true, reason: "db-0 is lost")
+            ])
+        ),
+        (
+            "releases",
+            .releases([
+                ReleaseView(release: release, addedAt: at, addedBy: "alice"),
+                ReleaseView(release: bareRelease, addedAt: at, addedBy: "bob"),
+            ])
+        ),
+        ("rollouts", .rollouts([rolloutView])),
+        ("rollout", .rollout(rolloutView)),
+        ("plan", .plan(planView)),
+    ]
+
+    /// Named messages; every kind, every case of every oneof.
+    static let messages: [(name: String, message: Message)] =
+        sessionMessages + agentMessages + operatorMessages + eventMessages
+
+    private static let sessionMessages: [(name: String, message: Message)] = [
+        ("hello of an agent", .hello(hello())),
+        ("hello of an operator", .hello(hello(operatorAlice))),
+        ("hello accepted", .helloAccepted(accepted)),
+        ("close", .close(.wrongCluster, reason: "this is cluster demo")),
+        ("ping", .ping(nonce: 0x0102_0304_0506_0708)),
+        ("pong", .pong(nonce: 0x0102_0304_0506_0708)),
+    ]
+    private static let agentMessages: [(name: String, message: Message)] = [
+        ("host report", .hostReport(hostReport)),
+        ("host report committed", .hostReportCommitted(index: 300)),
+        ("directive", .directive(directive)),
+        (
+            "directive accepted",
+            .directiveAnswer(step: step, token: Token(42), answer: .accepted)
+        ),
+        (
+            "directive stale",
+            .directiveAnswer(
+                step: step, token: Token(42), answer: .staleToken(acceptedToken: Token(43)))
+        ),
+        (
+            "directive busy",
+            .directiveAnswer(
+                step: step, token: Token(42),
+                answer: .busy(with: StepID(rollout: RolloutID(6), number: 1)))
+        ),
+        (
+            "directive refused",
+            .directiveAnswer(
+                step: step, token: Token(42), answer: .refused(reason: "no such guest"))
+        ),
+        (
+            "step progress",
+            .stepProgress(
+                StepProgress(step: step, token: Token(42), phase: .patched, at: at))
+        ),
+        ("step report", .stepReport(stepReport)),
+        ("step report committed", .stepReportCommitted(step: step, token: Token(42))),
+    ]
+    private static let operatorMessages: [(name: String, message: Message)] =
+        [
+            ("command add release", .command(.addRelease(release))),
+            ("command add bare release", .command(.addRelease(bareRelease))),
+            (
+                "command start rollout",
+                .command(
+                    .startRollout(
+                        release: ReleaseID(checked: "qemu-7.2.22"), selection: .allHosts,
+                        policy: policy))
+            ),
+            (
+                "command abort rollout",
+                .command(.abortRollout(RolloutID(7), reason: "guests complain"))
+            ),
+            (
+                "command release lock",
+                .command(.releaseLock(SetID(checked: "db"), reason: "host a is scrapped"))
+            ),
+            ("command accepted", .commandAccepted(index: 12, rollout: nil)),
+            ("command accepted with rollout", .commandAccepted(index: 13, rollout: RolloutID(7))),
+            (
+                "refused",
+                .refused(Refusal(.conflict, "set db is locked", advice: "wait for rollout-6"))
+            ),
+            ("query status", .query(.status)), ("query hosts", .query(.hosts)),
+            ("query guests", .query(.guests)), ("query sets", .query(.sets)),
+            ("query locks", .query(.locks)), ("query releases", .query(.releases)),
+            ("query rollouts", .query(.rollouts)),
+            ("query rollout", .query(.rollout(RolloutID(7)))),
+            (
+                "query plan",
+                .query(
+                    .plan(
+                        release: ReleaseID(checked: "qemu-7.2.22"),
+                        selection: .hosts([HostID(checked: "a")]), policy: policy))
+            ),
+        ] + queryResults.map { ("query result \($0.0)", .queryResult($0.1)) }
+    private static let eventMessages: [(name: String, message: Message)] = [
+        ("follow events", .followEvents(afterSequence: 0, progress: true)),
+        ("event batch", .eventBatch(events, lastSequence: 20)),
+        ("empty event batch", .eventBatch([], lastSequence: 0)),
+        ("acknowledge events", .acknowledgeEvents(sequence: 7)),
+    ]
+}
