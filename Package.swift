@@ -80,7 +80,7 @@ let package = Package(
             name: "fermata",
             dependencies: [
                 "Fleet", "Wire", "Presentation", "HostConfiguration", "UvLoop", "SessionShell",
-                "LeaderShell", "AgentShell", "NotifierShell", arguments, logging,
+                "LogStore", "LeaderShell", "AgentShell", "NotifierShell", arguments, logging,
             ],
             swiftSettings: settings),
 

@@ -1,0 +1,163 @@
+// The notifier's process: one session with the leader, one database, the sinks.
+//
+// Happy path: open the database → hand over what an earlier process had not delivered → connect as
+// `notifier` → follow events from the cursor → store, deliver, acknowledge, for ever.
+//
+// Failure modes: the server is away → the session client tries again, nothing is lost, since the
+// leader keeps what is not acknowledged; the session cannot be cured (certificate, cluster,
+// version, a second notifier of the same name) → `onFatal`; the database cannot be written →
+// `onFatal`, nothing of the batch is acknowledged and the next start asks for it again; a sink does
+// not take its lines → they stay in the outbox and are tried again every few seconds.
+import Fleet
+public import Logging
+public import SessionShell
+public import UvLoop
+import Wire
+
+/// Why a notifier has to end.
+public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
+    case store(NotifierStoreError)
+    case session(SessionProblem)
+    /// Another process has the database.
+    case databaseInUse(path: String)
+    case cannotLock(path: String, UvError)
+
+    public var message: String {
+        switch self {
+        case .store(let error): error.description
+        case .session(let problem): problem.message
+        case .databaseInUse(let path): "another notifier uses the database \(path)"
+        case .cannotLock(let path, let error):
+            "cannot open the notifier database \(path): \(error)"
+        }
+    }
+
+    public var advice: String {
+        switch self {
+        case .store(let error): error.advice
+        case .session(let problem): problem.advice
+        case .databaseInUse: "Stop it, or give this one another --database and certificate."
+        case .cannotLock: "Check that the directory exists and is writable."
+        }
+    }
+
+    public var description: String { advice.isEmpty ? message : "\(message): \(advice)" }
+}
+
+/// Follows the leader's events and publishes an annotation for each hold, exactly once.
+public final class NotifierShell {
+    /// The first session is there and events are being followed.
+    ///
+    /// - Parameter sequence: the last event stored before.
+    public var onReady: ((_ sequence: UInt64) -> Void)?
+    /// The process must end; see ``NotifierError``.
+    public var onFatal: ((NotifierError) -> Void)?
+
+    private let loop: Loop
+    private let log: Logger
+    private let client: SessionClient
+    private let store: NotifierStore
+    private let lock: FileLock
+    private let follower: Follower
+    private var retrying: UvLoop.Timer?
+    private var isReady = false
+
+    /// How often sinks that did not take a line are tried again.
+    private static let deliveryInterval = Duration.seconds(5)
+
+    /// Opens the database and locks it.
+    ///
+    /// - Parameters:
+    ///   - servers: `host:port` each.
+    ///   - credentials: of the role `notifier`.
+    ///   - databasePath: created if it is not there.
+    ///   - appendPath: where lines of JSON go; nil if nowhere.
+    ///   - printLine: takes a line of text for each annotation; nil if nothing is printed.
+    public init(
+        servers: [String], credentials: Credentials, databasePath: String, appendPath: String?,
+        printLine: ((String) throws -> Void)?, software: String, loop: Loop, log: Logger
+    ) throws(NotifierError) {
+        do {
+            lock = try Files.lock(path: databasePath + ".lock")
+        } catch {
+            throw error.name == "EAGAIN" || error.name == "EWOULDBLOCK"
+                ? .databaseInUse(path: databasePath) : .cannotLock(path: databasePath, error)
+        }
+        do {
+            store = try NotifierStore(path: databasePath, cluster: credentials.identity.cluster)
+        } catch {
+            throw .store(error)
+        }
+        self.loop = loop
+        self.log = log
+        client = SessionClient(
+            on: loop, servers: servers, credentials: credentials, software: software, logger: log)
+        follower = Follower(
+            store: store,
+            delivery: Delivery(
+                store: store, printLine: printLine, file: appendPath.map { LineFile(path: $0) }),
+            now: { Timestamp(microseconds: WallClock.nowMicroseconds) },
+            notice: { log.log(level: $0.level, "\($0)") })
+    }
+
+    /// Delivers what is left from before, and begins to follow.
+    public func start() {
+        client.onReady = { [unowned self] _ in onSession() }
+        client.onMessage = { [unowned self] message, _ in
+            guarded { () throws(NotifierStoreError) in
+                for answer in try follower.onMessage(message) { send(answer) }
+            }
+        }
+        client.onDown = { [unowned self] down in
+            // Without a next try the problem cannot be cured by waiting.
+            if down.retryAfter == nil { onFatal?(.session(down.problem)) }
+        }
+        retrying = loop.every(Self.deliveryInterval) { [unowned self] in
+            guarded { () throws(NotifierStoreError) in try follower.deliver() }
+        }
+        guarded { () throws(NotifierStoreError) in try follower.deliver() }
+        client.start()
+    }
+
+    /// Ends the session; what is stored and not delivered is delivered by the next start.
+    public func stop() {
+        retrying?.cancel()
+        client.stop("the notifier is shutting down")
+        lock.release()
+    }
+
+    private func onSession() {
+        guarded { () throws(NotifierStoreError) in
+            let sequence = try store.cursor()
+            send(try follower.onEstablished())
+            guard !isReady else { return }
+            isReady = true
+            onReady?(sequence)
+        }
+    }
+
+    private func send(_ message: Message) {
+        let correlation =
+            if case .followEvents = message { client.nextCorrelation() } else {
+                UInt64(0)
+            }
+        client.send(message, correlation: correlation)
+    }
+
+    private func guarded(_ body: () throws(NotifierStoreError) -> Void) {
+        do {
+            try body()
+        } catch {
+            onFatal?(.store(error))
+        }
+    }
+}
+
+extension Follower.Notice {
+    var level: Logger.Level {
+        switch self {
+        case .begunAnew, .gap, .conflictingID: .critical
+        case .refused, .undelivered: .error
+        }
+    }
+}

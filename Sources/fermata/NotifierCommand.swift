@@ -1,0 +1,71 @@
+import ArgumentParser
+import Fleet
+import Logging
+import NotifierShell
+import SessionShell
+import UvLoop
+
+struct NotifierCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "notifier", abstract: "Follows the fleet and publishes a record of each hold.",
+        discussion: """
+            Keeps every annotation in its own SQLite file, exactly one for each hold, and goes on \
+            where it stopped. Prints each as a line of plain words, and appends it as a line of \
+            JSON to --append if that is given. The log goes to stderr.
+
+            Run one all the time: the server keeps events until a notifier has stored them.
+
+              fermata notifier --server 10.0.0.1:7450 --credentials pki/notifier-main \\
+                  --database /var/lib/fermata/notifier.db --append /var/log/fermata.jsonl
+            """)
+    @OptionGroup var daemon: DaemonOptions
+    @OptionGroup var servers: ServerOptions
+    @Option(help: ArgumentHelp("The SQLite file; made if it is not there.", valueName: "file"))
+    var database: String
+    @Option(help: ArgumentHelp("Append each annotation as JSON here.", valueName: "file"))
+    var append: String?
+    @Flag(help: "Print no annotations.")
+    var quiet = false
+
+    func run() throws {
+        let log = daemon.logger("notifier")
+        let prefix = try daemon.credentials
+        let credentials = try loadCredentials(prefix, roles: [.notifier])
+        let addresses = try servers.list
+        let process = DaemonProcess(loop: try makeLoop())
+        let shell = try open(addresses, credentials, process.loop, log)
+        shell.onReady = { sequence in
+            StandardOutput.announce("fermata notifier ready (following from \(sequence))")
+        }
+        shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
+        process.onStop = { shell.stop() }
+        shell.start()
+        try process.run()
+    }
+
+    private func open(
+        _ addresses: [String], _ credentials: Credentials, _ loop: Loop, _ log: Logger
+    ) throws(CommandFailure) -> NotifierShell {
+        let printLine: ((String) throws -> Void)? =
+            quiet ? nil : { try StandardOutput.tryWrite($0 + "\n") }
+        do {
+            return try NotifierShell(
+                servers: addresses, credentials: credentials, databasePath: database,
+                appendPath: append, printLine: printLine, software: Version.software, loop: loop,
+                log: log)
+        } catch {
+            throw CommandFailure(error)
+        }
+    }
+}
+
+extension CommandFailure {
+    init(_ error: NotifierError) {
+        switch error {
+        case .store(let error): self.init(error)
+        case .session(let problem): self.init([problem])
+        case .databaseInUse: self.init(.unavailable, error.message, advice: error.advice)
+        case .cannotLock: self.init(.cannotCreate, error.message, advice: error.advice)
+        }
+    }
+}

@@ -1,0 +1,71 @@
+import ArgumentParser
+import LeaderShell
+import LogStore
+import SessionShell
+import UvLoop
+
+struct ServerCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "server",
+        abstract: "Coordinates the fleet: locks, rollouts, and who knows what.",
+        discussion: """
+            Keeps everything it has accepted in --data, and goes on from there after any crash. \
+            Holds never depend on it: an agent finishes what it has begun. Prints one line on \
+            stdout when it is ready; the log goes to stderr.
+
+              fermata server --credentials pki/server-one --data /var/lib/fermata/server
+            """)
+    @OptionGroup var daemon: DaemonOptions
+    @Option(help: ArgumentHelp("Where to keep the log; made if missing.", valueName: "directory"))
+    var data: String
+    @Option(
+        help: ArgumentHelp(
+            "Where to listen; port 0 lets the system choose one.", valueName: "address:port"))
+    var listen: String = "0.0.0.0:7450"
+
+    func run() throws {
+        guard let address = SocketAddress(parsing: listen) else {
+            throw CommandFailure(
+                .usage, "'\(listen)' is not an address to listen on",
+                advice: "Write an IP address and a port: 0.0.0.0:7450, 127.0.0.1:7450 or "
+                    + "[::]:7450.")
+        }
+        let log = daemon.logger("server")
+        let credentials = try loadCredentials(try daemon.credentials, roles: [.server])
+        let process = DaemonProcess(loop: try makeLoop())
+        let shell = LeaderShell(
+            credentials: credentials, listen: address,
+            store: SQLiteLogStore(directory: data, loop: process.loop),
+            softwareVersion: Version.text, loop: process.loop, log: log)
+        shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
+        process.onStop = { shell.stop() }
+        shell.start { result in
+            switch result {
+            case .success((let address, let term)):
+                StandardOutput.announce(
+                    "fermata server ready on \(address) "
+                        + "(cluster \(credentials.identity.cluster), term \(term))")
+            case .failure(let error):
+                process.onStop = nil
+                process.stop(with: CommandFailure(error))
+            }
+        }
+        try process.run()
+    }
+}
+
+extension CommandFailure {
+    init(_ error: LeaderError) {
+        let exit: Exit =
+            switch error {
+            case .cannotListen(_, let error): error.name == "EACCES" ? .notPermitted : .unavailable
+            case .log(.inUse): .unavailable
+            case .log(.fenced): .failed
+            case .log(.cannotOpen): .cannotCreate
+            case .log(.corrupt), .log(.newerFormat): .badInput
+            case .log(.writeFailed): .failed
+            }
+        // The descriptions of this error end with what to do.
+        self.init(exit, "\(error)")
+    }
+}
