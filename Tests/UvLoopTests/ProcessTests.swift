@@ -24,6 +24,7 @@ import UvLoop
             #expect(out == "argument word\n\(directory)\n")
             #expect(
                 text(try Files.read(path: "\(directory)/err", byteCountMax: 1_000)) == "problem\n")
+            loop.closeAll()
         }
     }
 
@@ -65,6 +66,7 @@ import UvLoop
             let numbers = lines.last?.split(separator: " ").compactMap { Int($0) } ?? []
             #expect(numbers.filter { $0 <= 4 }.contains(4))
             #expect(numbers.count <= 5 && !numbers.contains(Int(stray)), "\(numbers)")
+            loop.closeAll()
         }
     }
 
@@ -166,5 +168,6 @@ import UvLoop
         run(loop) { end != nil }
         guard case .failed(let error) = end else { return #expect(Bool(false), "\(end as Any)") }
         #expect(error.name == "EPIPE")
+        loop.closeAll()
     }
 }
