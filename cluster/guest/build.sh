@@ -56,7 +56,7 @@ for name in sh mount mkdir cat ln ip insmod sleep tail dmesg ps top free powerof
     ln -s busybox "$root/bin/$name"
 done
 # guest-set-time runs /sbin/hwclock to pass the time on to the RTC.
-ln -s ../bin/probe "$root/sbin/hwclock"
+ln -s ../bin/busybox "$root/sbin/hwclock"
 
 # The guest agent, with exactly the libraries that its own loader asks for.
 cp "$packages/usr/sbin/qemu-ga" "$root/bin/qemu-ga"

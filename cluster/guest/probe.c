@@ -23,10 +23,6 @@
  * diskOk (null without a disk), diskWrites, diskErrors, wallMicroseconds (since 1970),
  * uptimeSeconds, connections.
  *
- * Called by the name of hwclock it is that program, as the guest agent's guest-set-time needs it:
- * -w sets the RTC from the clock, -s the clock from the RTC. Small and its own, because right after
- * a hold under emulation everything that runs is translated anew (busybox takes 0.2 s then).
- *
  * Kernel command line: fermata.pattern=MIB (default 32), fermata.tick=MICROSECONDS (default 1000).
  */
 #define _GNU_SOURCE
@@ -50,7 +46,6 @@
 #include <time.h>
 #include <unistd.h>
 #include <linux/fs.h>
-#include <linux/rtc.h>
 
 enum {
     PORT = 7000,
@@ -349,34 +344,7 @@ static void start(pthread_attr_t *attributes, void *(*run)(void *), void *argume
     if (pthread_create(&thread, attributes, run, argument) != 0) die("pthread_create");
 }
 
-/* The RTC runs in UTC (-rtc base=utc). */
-static int set_clocks(const char *option) {
-    int fd = open("/dev/rtc0", O_RDWR);
-    struct rtc_time rtc = {0};
-    struct tm tm = {0};
-    if (fd < 0) die("/dev/rtc0");
-    if (!strcmp(option, "-w")) {
-        time_t now = time(NULL);
-        gmtime_r(&now, &tm);
-        rtc = (struct rtc_time){tm.tm_sec, tm.tm_min, tm.tm_hour, tm.tm_mday, tm.tm_mon,
-                                tm.tm_year, tm.tm_wday, tm.tm_yday, 0};
-        if (ioctl(fd, RTC_SET_TIME, &rtc) < 0) die("RTC_SET_TIME");
-    } else if (!strcmp(option, "-s")) {
-        if (ioctl(fd, RTC_RD_TIME, &rtc) < 0) die("RTC_RD_TIME");
-        tm = (struct tm){.tm_sec = rtc.tm_sec, .tm_min = rtc.tm_min, .tm_hour = rtc.tm_hour,
-                         .tm_mday = rtc.tm_mday, .tm_mon = rtc.tm_mon, .tm_year = rtc.tm_year};
-        struct timespec now = {timegm(&tm), 0};
-        if (clock_settime(CLOCK_REALTIME, &now) < 0) die("clock_settime");
-    } else {
-        fprintf(stderr, "hwclock: -w or -s\n");
-        return 64;
-    }
-    return 0;
-}
-
-int main(int argc, char **argv) {
-    const char *name = strrchr(argv[0], '/');
-    if (!strcmp(name ? name + 1 : argv[0], "hwclock")) return set_clocks(argc > 1 ? argv[1] : "");
+int main(void) {
     signal(SIGPIPE, SIG_IGN);
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY);
     if (fd >= 0) {
