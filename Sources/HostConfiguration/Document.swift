@@ -17,6 +17,17 @@ struct DocumentProblem: Error {
     var position: Position
     var message: String
     var advice: String
+    /// Found before it, in no order.
+    var others: [DocumentProblem] = []
+}
+
+extension DocumentProblem {
+    /// - Parameter position: of the first of them.
+    init(repeatedKey name: String, at position: Position) {
+        self.init(
+            position: position, message: "key \(quoted(name)) is repeated further down",
+            advice: "remove all but one, and check the file again")
+    }
 }
 
 /// A file's YAML as a tree, in which repeated keys are still to be seen.
@@ -31,8 +42,9 @@ struct Document {
 
     /// Larger than any real file by far; keeps a wrong file name from filling the memory.
     static let byteCountMax = 4 * 1024 * 1024
-    /// More than this and the file is not worth reading on; each costs one more reading.
+    /// Each repeated key costs one more reading, so there is an end: after so many keys, or bytes.
     static let repeatedKeysMax = 64
+    static let rereadByteCountMax = 16 * 1024 * 1024
 
     init(_ text: String) throws(DocumentProblem) {
         guard text.utf8.count <= Self.byteCountMax else {
@@ -55,13 +67,14 @@ struct Document {
             } catch YamlError.duplicatedKeysInMapping(let names, let context) {
                 let position = marks.original(context.mark)
                 let name = names.first.map { Self.withoutMark($0) } ?? ""
-                guard marks.count < Self.repeatedKeysMax, marks.add(at: position, in: lines) else {
-                    throw DocumentProblem(
-                        position: position, message: "key \(quoted(name)) is repeated",
-                        advice: "remove all but one, and check the file again")
+                guard marks.count < Self.repeatedKeysMax,
+                    marks.count * text.utf8.count < Self.rereadByteCountMax,
+                    marks.add(at: position, in: lines, name: name)
+                else {
+                    throw marks.problem(DocumentProblem(repeatedKey: name, at: position))
                 }
             } catch let error as YamlError {
-                throw Self.problem(error, lines, marks)
+                throw marks.problem(Self.problem(error, lines, marks))
             } catch {
                 throw DocumentProblem(
                     position: .start, message: "the file cannot be read as YAML: \(error)",
@@ -93,6 +106,11 @@ struct Document {
         switch error {
         case .scanner(_, let text, let mark, _), .parser(_, let text, let mark, _):
             let position = marks.original(mark)
+            if text.hasPrefix("Maximum nesting") {
+                return DocumentProblem(
+                    position: position, message: "the file is nested too deeply",
+                    advice: "check that this is the host file")
+            }
             if lines.hasTabInIndentation(position.line) {
                 return DocumentProblem(
                     position: position, message: "a tab is in the line's indentation",
@@ -129,18 +147,19 @@ struct KeyMarks {
     }
     /// By line, in ascending order of column.
     private var insertions: [Int: [Insertion]] = [:]
-    private(set) var count = 0
+    private var marked: [(position: Position, name: String)] = []
+    var count: Int { marked.count }
 
     /// Marks the key that begins at `position`.
     ///
     /// - Returns: false if it is marked already, so that nothing would be gained.
-    mutating func add(at position: Position, in lines: Lines) -> Bool {
+    mutating func add(at position: Position, in lines: Lines, name: String) -> Bool {
         guard let first = lines.scalar(at: position) else { return false }
         // A quoted key gets the mark behind its quote.
         let column = first == "\"" || first == "'" ? position.column + 1 : position.column
         var line = insertions[position.line, default: []]
         guard !line.contains(where: { $0.column == column }) else { return false }
-        count += 1
+        marked.append((position, name))
         let text = [Self.delimiter] + Array("\(count)".unicodeScalars) + [Self.delimiter]
         line.append(Insertion(column: column, text: text))
         line.sort { $0.column < $1.column }
@@ -156,6 +175,13 @@ struct KeyMarks {
             column = max(insertion.column, column - insertion.text.count)
         }
         return Position(line: mark.line, column: column)
+    }
+
+    /// `last`, which ended the reading, with the repeated keys that were found before it.
+    func problem(_ last: DocumentProblem) -> DocumentProblem {
+        var last = last
+        last.others = marked.map { DocumentProblem(repeatedKey: $0.name, at: $0.position) }
+        return last
     }
 
     func apply(to line: ArraySlice<Unicode.Scalar>, number: Int) -> [Unicode.Scalar] {

@@ -13,29 +13,31 @@ extension HostFile {
     public static func parse(
         _ text: String, fileName: String
     ) -> Result<HostFile, HostFileProblems> {
-        func failure(
-            _ position: Position, _ message: String, _ advice: String
-        ) -> Result<HostFile, HostFileProblems> {
-            .failure(
-                HostFileProblems([
-                    Problem(
-                        file: fileName, line: position.line, column: position.column, path: "",
-                        message: message, advice: advice)
-                ]))
-        }
         let document: Document
         do throws(DocumentProblem) {
             document = try Document(text)
         } catch {
-            return failure(error.position, error.message, error.advice)
+            let problems = (error.others + [error]).sorted { $0.position < $1.position }
+            return .failure(
+                HostFileProblems(
+                    problems.map {
+                        Problem(
+                            file: fileName, line: $0.position.line, column: $0.position.column,
+                            path: "", message: $0.message, advice: $0.advice)
+                    }))
         }
-        guard let root = document.root else {
-            return failure(
-                .start, "the file is empty",
-                "begin with `host: NAME`, and describe its hypervisor and guests")
+        let value = document.root.map {
+            Value(node: $0, position: document.position($0), path: "")
+        }
+        guard let value, !value.isNull else {
+            return .failure(
+                HostFileProblems([
+                    Problem(
+                        file: fileName, line: 1, column: 1, path: "", message: "the file is empty",
+                        advice: "begin with `host: NAME`, and describe its hypervisor and guests")
+                ]))
         }
         let reader = Reader(document, fileName: fileName)
-        let value = Value(node: root, position: document.position(root), path: "")
         let file = reader.hostFile(value)
         guard let file, !reader.hasProblems else {
             return .failure(HostFileProblems(reader.sortedProblems))

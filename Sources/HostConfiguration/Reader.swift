@@ -51,6 +51,10 @@ final class Reader {
     static let problemsMax = 200
     /// As many entries of any list but the guests.
     static let listCountMax = 256
+    /// As many of all lists together, as an alias may stand for the same list in each guest. A host
+    /// with as many guests as there can be has some 24 for each.
+    static let entriesMax = 100_000
+    private var entryCount = 0
 
     init(_ document: Document, fileName: String) {
         self.document = document
@@ -162,6 +166,11 @@ final class Reader {
         }
         guard sequence.count <= countMax else {
             add(value, "has \(sequence.count) entries", "keep to \(countMax)")
+            return nil
+        }
+        entryCount += sequence.count
+        guard entryCount <= Self.entriesMax else {
+            add(value, "is beyond \(Self.entriesMax) entries of all lists", "repeat less")
             return nil
         }
         return sequence.enumerated().map { index, node in
