@@ -17,10 +17,13 @@ func shell(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .target(name: name, dependencies: dependencies, swiftSettings: settings)
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+func tests(
+    _ name: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = []
+) -> Target {
     .testTarget(
         name: "\(name)Tests",
         dependencies: [.target(name: name)] + dependencies,
+        exclude: exclude,
         swiftSettings: settings)
 }
 
@@ -84,7 +87,7 @@ let package = Package(
             ],
             swiftSettings: settings),
 
-        tests("Coordination", ["Fleet"]),
+        tests("Coordination", ["Fleet"], exclude: ["Scenarios"]),
         tests("Wire", ["Fleet", protobuf]),
         tests("Presentation", ["Fleet"]),
         tests("QMP"),

@@ -1,0 +1,206 @@
+import Coordination
+import Fleet
+import Foundation
+import Testing
+
+/// Text scenarios: what was said to the coordinator, a line `----`, and what came of it.
+///
+/// The files are in Scenarios/. `FERMATA_REWRITE_SCENARIOS=1 swift test --filter Scenario` writes
+/// what comes of it now; read the difference before you commit it.
+@Suite("Coordinator: scenarios")
+struct ScenarioTests {
+    static let directory = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+        .appendingPathComponent("Scenarios")
+
+    static var names: [String] {
+        let all = (try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? []
+        return all.filter { $0.hasSuffix(".txt") }.sorted()
+    }
+
+    @Test("the files are there")
+    func present() { #expect(Self.names.count >= 5) }
+
+    @Test("what is written is what happens", arguments: names)
+    func scenario(name: String) throws {
+        let url = Self.directory.appendingPathComponent(name)
+        let written = try String(contentsOf: url, encoding: .utf8)
+        var stage = ScenarioStage()
+        let actual = stage.play(written)
+        #expect(stage.fleet.broken == [])
+        if ProcessInfo.processInfo.environment["FERMATA_REWRITE_SCENARIOS"] == "1" {
+            try actual.write(to: url, atomically: true, encoding: .utf8)
+        } else {
+            #expect(actual == written)
+        }
+    }
+}
+
+/// Plays a scenario and writes down what comes of it.
+struct ScenarioStage {
+    var fleet = Fixture()
+
+    /// Comments and empty lines between steps stay as they are.
+    mutating func play(_ text: String) -> String {
+        var output: [String] = []
+        var command: String?
+        var inResult = false
+        for line in text.components(separatedBy: "\n") {
+            if line == "----" {
+                inResult = true
+                output.append(line)
+                output += run(command ?? "")
+                command = nil
+            } else if inResult {
+                guard line.isEmpty else { continue }
+                inResult = false
+                output.append(line)
+            } else {
+                if !line.isEmpty, !line.hasPrefix("#") { command = line }
+                output.append(line)
+            }
+        }
+        return output.joined(separator: "\n")
+    }
+
+    private mutating func run(_ line: String) -> [String] {
+        let words = line.split(separator: " ").map(String.init)
+        let rest = Array(words.dropFirst())
+        switch words.first {
+        case "host":
+            return say(.reportHost(fleet.report(rest[0], Array(rest.dropFirst()))))
+        case "guest-state", "guest-version":
+            var report = fleet.coordinator.state.hosts[HostID(checked: rest[0])]!.report
+            for index in report.guests.indices where report.guests[index].id.rawValue == rest[1] {
+                if words[0] == "guest-state" {
+                    report.guests[index].state = GuestState(rawValue: rest[2])!
+                } else {
+                    report.guests[index].hypervisorVersion = rest[2]
+                }
+            }
+            return say(.reportHost(report))
+        case "release":
+            fleet.release(rest[0], version: rest[1])
+            return ["ok"]
+        case "start":
+            return say(
+                .startRollout(
+                    release: ReleaseID(checked: rest[0]), selection: .allHosts,
+                    policy: policy(rest), by: "alice"))
+        case "schedule":
+            return say(.schedule(connected: Set(rest.map { HostID(checked: $0) })))
+        case "finish":
+            let report = fleet.stepReport(
+                rest[0], StepOutcome(rawValue: rest[1])!, held: !rest.contains("not-held"))
+            return say(.reportStep(report, host: fleet.step(of: rest[0]).plan.host))
+        case "answer":
+            let step = fleet.step(of: rest[0])
+            let answer: DirectiveAnswer =
+                rest[1] == "stale"
+                ? .staleToken(acceptedToken: Token(UInt64(rest[2])!))
+                : .refused(reason: rest.dropFirst(2).joined(separator: " "))
+            return say(
+                .answerDirective(
+                    step: step.id, token: step.token!, host: step.plan.host, answer: answer))
+        case "abort":
+            return say(.abortRollout(RolloutID(parsing: rest[0])!, reason: "lunch", by: "alice"))
+        case "release-lock":
+            return say(
+                .releaseLock(
+                    SetID(checked: rest[0]), reason: rest.dropFirst().joined(separator: " "),
+                    by: "alice"))
+        case "locks": return locks()
+        case "rollout": return rollout(rest)
+        default: return ["unknown command: \(line)"]
+        }
+    }
+
+    private func policy(_ words: [String]) -> Policy {
+        var policy = Policy()
+        for word in words {
+            let parts = word.split(separator: "=")
+            guard parts.count == 2, let number = UInt32(parts[1]) else { continue }
+            if parts[0] == "parallelism" { policy.parallelism = number }
+            if parts[0] == "failures-max" { policy.failuresMax = number }
+        }
+        return policy
+    }
+
+    private mutating func say(_ command: Command) -> [String] {
+        let before = fleet.coordinator.state.lastSequence
+        switch fleet.run(command) {
+        case .failure(let refusal):
+            return ["refused (\(refusal.code.rawValue)): \(refusal.message)"]
+                + (refusal.advice.isEmpty ? [] : ["  \(refusal.advice)"])
+        case .success(let facts):
+            if facts.isEmpty { return ["nothing"] }
+            let events = fleet.coordinator.state.events.filter { $0.sequence > before }
+            return facts.map { "fact: \(describe($0.body))" } + events.map { describe($0.body) }
+        }
+    }
+
+    private func describe(_ body: Fact.Body) -> String {
+        switch body {
+        case .termStarted(let term, let server): "term \(term) of \(server)"
+        case .hostReported(let report, let placements):
+            "host \(report.host)"
+                + placements.map {
+                    " \($0.guest)=\($0.updateDomain)\($0.byLeader ? "(placed)" : "")"
+                }.joined()
+        case .releaseAdded(let release, _): "release \(release.id)"
+        case .rolloutStarted(let started): "\(started.id) with \(started.steps.count) steps"
+        case .rolloutAborted(let id, _, _): "\(id) aborted"
+        case .stepGranted(let id, let token):
+            "\(id) granted with token \(token): \(name(id))"
+        case .stepRegranted(let id, let token): "\(id) has token \(token) now"
+        case .stepCancelled(let id, let reason): "\(id) cancelled: \(reason)"
+        case .stepFinished(let report): "\(report.step) finished: \(report.outcome.rawValue)"
+        case .strayReported(let report, let host): "stray report of \(report.step) by \(host)"
+        case .lockReleased(let set, let reason, let by): "\(set) released by \(by): \(reason)"
+        case .eventsAcknowledged(let notifier, let sequence): "\(notifier) has \(sequence)"
+        }
+    }
+
+    private func name(_ id: StepID) -> String {
+        let plan = fleet.coordinator.state.step(id)!.plan
+        let pairs = plan.pairs.map(\.description).joined(separator: " ")
+        return plan.guests.map(\.rawValue).joined(separator: "+")
+            + (pairs.isEmpty ? "" : " \(pairs)")
+    }
+
+    private func describe(_ body: FleetEvent.Body) -> String {
+        switch body {
+        case .rolloutStarted(let id, let release, _): "event: \(id) started (\(release))"
+        case .rolloutChanged(let id, let state, let reason):
+            "event: \(id) is \(state.rawValue)" + (reason.isEmpty ? "" : ": \(reason)")
+        case .stepGranted(let id, _, _, _): "event: \(id) granted"
+        case .stepEndedWithoutHold(let id, _, let reason):
+            "event: \(id) ended without a hold: \(reason)"
+        case .holdFinished(let hold): "event: hold \(hold.holdID) \(hold.record.outcome.rawValue)"
+        case .lockReleased(let set, _, _): "event: \(set) released"
+        }
+    }
+
+    private func locks() -> [String] {
+        let views = fleet.coordinator.lockViews()
+        return views.isEmpty
+            ? ["none"]
+            : views.map { "\($0.set)/\($0.updateDomain)\($0.stuck ? " STUCK" : ""): \($0.reason)" }
+    }
+
+    private func rollout(_ words: [String]) -> [String] {
+        let connected = Set(words.dropFirst().map { HostID(checked: $0) })
+        guard
+            let view = fleet.coordinator.rolloutView(
+                RolloutID(parsing: words[0])!, connected: connected)
+        else { return ["no such rollout"] }
+        return [
+            "\(view.id) \(view.state.rawValue)" + (view.reason.isEmpty ? "" : ": \(view.reason)")
+        ]
+            + view.steps.map { step in
+                let guests = step.guests.map(\.rawValue).joined(separator: "+")
+                return "\(step.id) \(guests) \(step.phase.rawValue)"
+                    + (step.outcome.map { " \($0.rawValue)" } ?? "")
+                    + (step.reason.isEmpty ? "" : ": \(step.reason)")
+            }
+    }
+}
