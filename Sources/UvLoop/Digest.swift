@@ -20,7 +20,7 @@ public struct SHA256Digest {
         return digest
     }
 
-    /// The digest (32 bytes) of a file of any size, read in chunks. Blocks: about 2 s a gigabyte.
+    /// The digest (32 bytes) of a file of any size, read in chunks. Blocks while it reads.
     public static func ofFile(_ path: String) throws(UvError) -> [UInt8] {
         let descriptor = try checkErrno(open(path, O_RDONLY | O_CLOEXEC), "open", path)
         defer { Descriptors.close(descriptor) }

@@ -42,8 +42,8 @@ final class Received {
     var text: String { String(decoding: bytes, as: UTF8.self) }
 
     func follow(_ stream: any ByteStream) {
-        stream.onBytes = { [unowned self] in bytes.append(contentsOf: $0) }
-        stream.onEnd = { [unowned self] in ends.append($0) }
+        stream.onBytes = { [self] in bytes.append(contentsOf: $0) }
+        stream.onEnd = { [self] in ends.append($0) }
     }
 }
 
