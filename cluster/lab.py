@@ -307,11 +307,11 @@ class Cluster:
                 "addr add 10.77.0.1/16 dev br0", "link set br0 up")
         for number, host in enumerate(self.hosts, start=11):
             self.add_namespace(host)
-            self.ip("middle", f"link add to-{host} type veth peer name up netns {self.tag}-{host}",
+            self.ip("middle", f"link add to-{host} type veth peer name uplink netns {self.tag}-{host}",
                     f"link set to-{host} master br0 up")
             # The bridge's address is fixed: a tap that joins could change it otherwise.
             self.ip(host, f"link add br0 address 02:fe:00:00:00:{number:02x} type bridge",
-                    "link set up master br0 up", f"addr add 10.77.0.{number}/16 dev br0",
+                    "link set uplink master br0 up", f"addr add 10.77.0.{number}/16 dev br0",
                     "link set br0 up")
 
     def add_namespace(self, name):

@@ -1,0 +1,93 @@
+"""What the integration tests share: the binary under test, the lab, one PKI, waiting.
+
+Environment: FERMATA (the binary; default .build/debug/fermata), FERMATA_CACHE (what `make lab` made;
+default .cache), FERMATA_KEEP_LOGS=1 (leaves the directories of clusters for reading).
+"""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "cluster"), str(ROOT / "proto-spec" / "python")]
+
+FERMATA = str((ROOT / os.environ.get("FERMATA", ".build/debug/fermata")).resolve())
+CACHE = (ROOT / os.environ.get("FERMATA_CACHE", ".cache")).resolve()
+
+# The exit codes that `fermata --help` documents.
+FAILED, USAGE, BAD_INPUT, UNAVAILABLE, CANNOT_CREATE, PROTOCOL, NOT_PERMITTED = \
+    1, 64, 65, 69, 73, 76, 77
+
+
+class Result:
+    """What a command did."""
+
+    def __init__(self, arguments, completed):
+        self.arguments, self.code = arguments, completed.returncode
+        self.out, self.err = completed.stdout, completed.stderr
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+    def __str__(self):
+        return (f"fermata {' '.join(self.arguments)}\nexit code {self.code}\n"
+                f"stdout: {self.out}\nstderr: {self.err}")
+
+
+def fermata(*arguments, timeout=60, environment=None, **options):
+    """Runs one command of the binary to its end."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("FERMATA_")}
+    completed = subprocess.run(
+        [FERMATA, *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
+        stdin=subprocess.DEVNULL, env=clean | (environment or {}), check=False, **options)
+    return Result([str(a) for a in arguments], completed)
+
+
+def wait_until(condition, seconds=30, what="the condition", interval=0.05):
+    """Asks again and again until `condition()` is true, and returns what it gave."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not come true in {seconds} s")
+        time.sleep(interval)
+
+
+class Scratch(unittest.TestCase):
+    """A test case with a directory of its own."""
+
+    def setUp(self):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="fm-it-"))
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+
+    def write(self, name, text):
+        path = self.directory / name
+        path.write_text(text)
+        return path
+
+    def assertFails(self, result, code, *words):
+        """The exit code is the documented one, and stderr says all of `words` and is no crash."""
+        self.assertEqual(result.code, code, str(result))
+        for word in words:
+            self.assertIn(word.lower(), result.err.lower(), str(result))
+        self.assertNotIn("Fatal error", result.err, str(result))
+
+
+def make_pki(directory, cluster="test", certificates=("server-s", "operator-alice", "agent-a",
+                                                      "agent-b", "agent-c", "notifier-n")):
+    """One authority with certificates `ROLE-NAME` in `directory`."""
+    done = fermata("pki", "init", "--directory", directory, "--cluster", cluster)
+    assert done.code == 0, str(done)
+    for name in certificates:
+        role, _, who = name.partition("-")
+        done = fermata("pki", "issue", role, who, "--directory", directory)
+        assert done.code == 0, str(done)
+    return pathlib.Path(directory)
