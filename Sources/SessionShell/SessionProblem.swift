@@ -81,7 +81,7 @@ extension SessionProblem {
         case .timedOut:
             return SessionProblem(
                 .timedOut, message, advice: "check that a fermata server listens there")
-        case .ended(.tls(let reason)), .refusedByPeer(let reason):
+        case .refusedByPeer(let reason):
             return certificateRefused(reason, server: server)
         case .ended:
             return SessionProblem(
@@ -109,12 +109,18 @@ extension SessionProblem {
                 + "tells whose a certificate is), and check that they have not expired")
     }
 
+    /// How a stream's end begins that is an alert of the peer.
+    private static let refusalPrefix = TLSError.refusedByPeer(reason: "").description
+
     /// The stream of a session ended without a word.
     static func stream(_ end: StreamEnd, server: String, wasReady: Bool) -> SessionProblem {
         switch end {
         // With TLS 1.3 a client has finished before the server has looked at its certificate: the
-        // refusal comes as the first thing it reads.
-        case .tls(let reason) where !wasReady: return certificateRefused(reason, server: server)
+        // refusal comes as the first thing it reads. Other failures of TLS are those of a
+        // connection that was cut, and may be cured by trying again.
+        case .tls(let reason) where !wasReady && reason.hasPrefix(refusalPrefix):
+            return certificateRefused(
+                String(reason.dropFirst(refusalPrefix.count)), server: server)
         case .tls, .endOfFile, .failed, .closedHere:
             return SessionProblem(
                 wasReady ? .lost : .unreachable,
