@@ -75,6 +75,10 @@ public struct GuardMachine: Hashable, Sendable {
     }
 
     public var isFinished: Bool { phase == .finished }
+    /// A hung agent has been killed, and its end is awaited.
+    public var isKillingAgent: Bool { phase == .killingAgent }
+    /// It ended because it was told to, not by acting.
+    public private(set) var wasDisarmed = false
 
     /// - Parameter now: the hold clock, in microseconds.
     /// - Returns: what to do, in this order.
@@ -128,6 +132,7 @@ public struct GuardMachine: Hashable, Sendable {
         case .disarm:
             guard phase == .watching else { return }
             phase = .finished
+            wasDisarmed = true
             effects.append(.finish)
             return
         }

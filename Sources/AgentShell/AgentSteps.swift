@@ -1,0 +1,303 @@
+internal import AgentCore
+internal import Fleet
+internal import Logging
+internal import QMP
+internal import UvLoop
+
+// Steps: from a directive to its report, and from what an earlier agent left to its report.
+extension AgentShell {
+    /// Answers a directive and, if it is new and can be carried out, begins.
+    func take(_ directive: Directive) -> DirectiveAnswer {
+        switch gate.judge(directive) {
+        case .staleToken(let accepted):
+            logger.warning(
+                "stale token",
+                metadata: ["step": "\(directive.step)", "token": "\(directive.token)"])
+            return .staleToken(acceptedToken: accepted)
+        case .busy(let step): return .busy(with: step)
+        case .repeatedInFlight: return .accepted
+        case .repeatedFinished:
+            for report in reports where report.step == directive.step { link.send(report) }
+            return .accepted
+        case .fresh: break
+        }
+        if let reason = refusal(directive) { return .refused(reason: reason) }
+        let guests = directive.guests.compactMap { id in keepers.first { $0.id == id } }
+        let record = StepRecord(
+            directive: directive,
+            acceptedAt: Timestamp(microseconds: WallClock.nowMicroseconds),
+            bootID: HostFacts.bootID,
+            guests: guests.map {
+                StepRecord.Guest(
+                    plan: GuestPlan(
+                        id: $0.id, hypervisorBefore: $0.current?.hypervisorVersion ?? ""),
+                    oldGeneration: $0.current?.number ?? 0)
+            })
+        do {
+            try store.keep(acceptedToken: directive.token, inFlight: record)
+        } catch {
+            return .refused(reason: "the token cannot be kept: \(error)")
+        }
+        gate.accept(directive)
+        // After this turn, so that the answer is on its way before the work begins.
+        loop.soon { [self] in begin(record) }
+        return .accepted
+    }
+
+    /// Why this host cannot carry the directive out; nil if it can.
+    private func refusal(_ directive: Directive) -> String? {
+        guard directive.host == host.host else {
+            return "this is host \(host.host), not \(directive.host)"
+        }
+        guard directive.release.component == .hypervisor else {
+            return "component \(directive.release.component) is not supported by this agent"
+        }
+        let limits = Limits.deadlineMillisecondsMin...Limits.deadlineMillisecondsMax
+        guard limits.contains(directive.deadlineMilliseconds) else {
+            return "the deadline of \(directive.deadlineMilliseconds) ms is out of range"
+        }
+        guard (1...Limits.stepGuestsMax).contains(directive.guests.count),
+            Set(directive.guests).count == directive.guests.count
+        else { return "a step has 1 to \(Limits.stepGuestsMax) guests, each once" }
+        for id in directive.guests {
+            guard let keeper = keepers.first(where: { $0.id == id }) else {
+                return "this host has no guest \(id)"
+            }
+            guard keeper.current != nil, keeper.state == .running else {
+                return "guest \(id) is \(keeper.state.rawValue)"
+            }
+        }
+        return nil
+    }
+
+    private var context: HoldRunner.Context {
+        HoldRunner.Context(
+            launcher: launcher, guardProgram: guardProgram, loop: loop, logger: logger,
+            pause: pause)
+    }
+
+    private func begin(_ record: StepRecord) {
+        pause.reached("accepted")
+        let guests = record.guests.compactMap { entry -> StepGuest? in
+            guard let keeper = keepers.first(where: { $0.id == entry.plan.id }) else { return nil }
+            keeper.step = record.directive.step
+            let guest = StepGuest(keeper, entry.plan, oldNumber: entry.oldGeneration)
+            guest.old = keeper.current
+            return guest
+        }
+        StepNotes(path: paths.notes).begin(record.directive.step, record.directive.token)
+        StepNotes(path: paths.guardNotes).begin(record.directive.step, record.directive.token)
+        let machine = HoldMachine(
+            directive: record.directive, plans: record.guests.map(\.plan),
+            acceptedAt: record.acceptedAt)
+        run(HoldRunner(machine, guests: guests, context: context), {})
+    }
+
+    private func run(_ next: HoldRunner, _ finished: @escaping () -> Void) {
+        let directive = next.directive
+        runner = next
+        logger.info(
+            "step begins",
+            metadata: ["step": "\(directive.step)", "token": "\(directive.token)"])
+        next.onProgress = { [unowned self] phase, at in
+            link.send(
+                StepProgress(step: directive.step, token: directive.token, phase: phase, at: at))
+        }
+        next.onFinish = { [unowned self] in
+            finish($0, guests: next.guests)
+            finished()
+        }
+        next.start()
+    }
+
+    private func finish(_ report: StepReport, guests: [StepGuest]) {
+        pause.reached("confirmed")
+        logger.info(
+            "step ended",
+            metadata: [
+                "step": "\(report.step)", "outcome": "\(report.outcome.rawValue)",
+                "reason": "\(report.reason)",
+            ])
+        for guest in guests {
+            let record = report.holds.first { $0.guest == guest.id }
+            guest.keeper.stepEnded(lost: record?.outcome == .lost)
+        }
+        runner = nil
+        keep(report)
+    }
+
+    /// Kept before it is sent, and tried again for as long as that does not work.
+    private func keep(_ report: StepReport) {
+        do {
+            try store.keep(report)
+            pause.reached("finished")
+            try store.keep(acceptedToken: gate.acceptedToken, inFlight: nil)
+        } catch {
+            logger.error("the report cannot be kept: \(error)")
+            loop.after(.seconds(1)) { [self] in keep(report) }
+            return
+        }
+        gate.finish()
+        reports.append(report)
+        StepNotes(path: paths.notes).remove()
+        StepNotes(path: paths.guardNotes).remove()
+        link.send(report)
+        scheduleHostReport()
+    }
+
+    // MARK: After a restart
+
+    /// Finishes a step that an earlier agent began.
+    ///
+    /// - Parameters:
+    ///   - found: the processes of its guests.
+    ///   - settled: called once, when the step is over.
+    func recover(
+        _ record: StepRecord, _ found: [(label: ProcessLabel, process: ProcessReference)],
+        settled: @escaping () -> Void
+    ) {
+        logger.notice("finishing a step", metadata: ["step": "\(record.directive.step)"])
+        guard record.bootID == HostFacts.bootID else { return endAfterReboot(record, settled) }
+        var guests: [StepGuest] = []
+        for entry in record.guests {
+            guard let keeper = keepers.first(where: { $0.id == entry.plan.id }) else { continue }
+            keeper.step = record.directive.step
+            let guest = StepGuest(keeper, entry.plan, oldNumber: entry.oldGeneration)
+            for process in found where process.label.guest == entry.plan.id {
+                let generation = makeGeneration(process)
+                generation?.connect()
+                if process.label.generation == entry.oldGeneration { guest.old = generation }
+                if process.label.generation == guest.newNumber { guest.new = generation }
+            }
+            guests.append(guest)
+        }
+        guard guests.map(\.id) == record.directive.guests else {
+            return endWithoutGuests(record, settled)
+        }
+        Observer(guests, loop: loop) { [self] actions in
+            resume(record, guests, actions, settled)
+        }.look()
+    }
+
+    private func resume(
+        _ record: StepRecord, _ guests: [StepGuest], _ actions: [RecoveryAction],
+        _ settled: @escaping () -> Void
+    ) {
+        let directive = record.directive
+        let notes =
+            StepNotes(path: paths.notes).read(directive.step, directive.token)
+            + StepNotes(path: paths.guardNotes).read(directive.step, directive.token)
+        var phases = [PhaseTime(phase: .accepted, at: record.acceptedAt)]
+        for case .phase(let phase, let at) in notes
+        where !phases.contains(where: { $0.phase == phase }) {
+            phases.append(PhaseTime(phase: phase, at: at))
+        }
+        var recovered: [RecoveredGuest] = []
+        for (guest, action) in zip(guests, actions) {
+            logger.notice("recovering", metadata: ["guest": "\(guest.id)", "action": "\(action)"])
+            try? guest.copyQueues(.old)
+            try? guest.copyQueues(.new)
+            if let current = guest.old ?? guest.new { guest.keeper.use(current) }
+            recovered.append(
+                RecoveredGuest(
+                    plan: guest.plan, action: action, history: HoldHistory(notes, of: guest.id)))
+        }
+        let machine = HoldMachine(recovering: directive, guests: recovered, phases: phases)
+        run(HoldRunner(machine, guests: guests, context: context), settled)
+    }
+
+    /// The host itself was restarted: whatever was held is gone, with the notes that knew of it.
+    private func endAfterReboot(_ record: StepRecord, _ settled: @escaping () -> Void) {
+        end(record, "the host was restarted during the step; its guests start afresh")
+        let guests = keepers.filter { record.directive.guests.contains($0.id) }
+        var missing = guests.count
+        guard missing > 0 else { return settled() }
+        for keeper in guests {
+            keeper.start {
+                missing -= 1
+                if missing == 0 { settled() }
+            }
+        }
+    }
+
+    private func endWithoutGuests(_ record: StepRecord, _ settled: @escaping () -> Void) {
+        end(record, "the host's file does not name the step's guests any more")
+        settled()
+    }
+
+    private func end(_ record: StepRecord, _ reason: String) {
+        keep(
+            StepReport(
+                step: record.directive.step, token: record.directive.token, outcome: .failed,
+                reason: reason, phases: [PhaseTime(phase: .accepted, at: record.acceptedAt)],
+                holds: []))
+    }
+}
+
+/// Asks every process of a step what it does, until what to do with each guest is known.
+private final class Observer {
+    private let guests: [StepGuest]
+    private let loop: Loop
+    private let completion: ([RecoveryAction]) -> Void
+    private let since = HoldClock.nowMicroseconds
+    private var round = 0
+
+    /// Monitors that do not answer for so long will not.
+    private static let patienceMicroseconds: Int64 = 10_000_000
+
+    init(_ guests: [StepGuest], loop: Loop, completion: @escaping ([RecoveryAction]) -> Void) {
+        self.guests = guests
+        self.loop = loop
+        self.completion = completion
+    }
+
+    func look() {
+        round += 1
+        let mine = round
+        var states: [[Side: ProcessState]] = guests.map { _ in [:] }
+        var missing = guests.count * 2
+        var timer: Timer?
+        let done = { [self] in
+            guard mine == round else { return }
+            round += 1
+            timer?.cancel()
+            decide(states)
+        }
+        timer = loop.after(.seconds(1)) { done() }
+        for (index, guest) in guests.enumerated() {
+            for side in Side.allCases {
+                ask(guest.generation(side)) { state in
+                    states[index][side] = state
+                    missing -= 1
+                    if missing == 0 { done() }
+                }
+            }
+        }
+    }
+
+    private func ask(_ generation: Generation?, _ answer: @escaping (ProcessState) -> Void) {
+        guard let generation, !generation.hasExited, !generation.process.hasExited else {
+            return answer(.absent)
+        }
+        guard generation.isConnected else { return answer(.unreachable) }
+        generation.send([.queryStatus]) { _, result in
+            guard case .success(let value) = result, let status = StatusReply(value) else {
+                return answer(generation.process.hasExited ? .absent : .unreachable)
+            }
+            answer(ProcessState(runstate: status.state.description))
+        }
+    }
+
+    private func decide(_ states: [[Side: ProcessState]]) {
+        let isPatient = HoldClock.nowMicroseconds - since < Self.patienceMicroseconds
+        let actions = states.map {
+            Recovery.decide(
+                old: $0[.old] ?? .unreachable, new: $0[.new] ?? .unreachable, isPatient: isPatient)
+        }
+        guard !actions.contains(.wait) else {
+            loop.after(.milliseconds(50)) { [self] in look() }
+            return
+        }
+        completion(actions)
+    }
+}

@@ -1,0 +1,158 @@
+// Looks after a guest that has just been continued.
+//
+// Happy path: port forwards of user-mode NICs (a new process only), then the clock, then health:
+// runstate, the guest agent's answers, the TCP probe.
+// Failure modes: each has a time limit; what failed is in the confirmation, in words. The guest is
+// not touched again.
+
+internal import AgentCore
+internal import Fleet
+internal import HostConfiguration
+internal import QMP
+internal import UvLoop
+
+final class Confirmer {
+    private let guest: GuestConfiguration
+    private let generation: Generation
+    private let addsForwards: Bool
+    private let loop: Loop
+    private let completion: (Confirmation) -> Void
+    private var result = Confirmation(isHealthy: true)
+    private var problems: [String] = []
+
+    static let guestAgentLimit: Duration = .seconds(15)
+    private static let forwardTries = 200
+
+    /// - Parameters:
+    ///   - addsForwards: the process was started without its port forwards, and the one that had
+    ///     them has been killed.
+    ///   - completion: called once.
+    init(
+        _ guest: GuestConfiguration, on generation: Generation, addsForwards: Bool, loop: Loop,
+        completion: @escaping (Confirmation) -> Void
+    ) {
+        self.guest = guest
+        self.generation = generation
+        self.addsForwards = addsForwards
+        self.loop = loop
+        self.completion = completion
+    }
+
+    func start() {
+        var forwards: [String] = []
+        for (index, nic) in guest.nics.enumerated() where addsForwards {
+            guard case .user(let rules, _) = nic else { continue }
+            for rule in rules {
+                // It may be there already, if the agent was restarted after it had been added.
+                let listening = "\(rule.hostAddress):\(rule.hostPort)"
+                generation.send([
+                    .humanMonitorCommand("hostfwd_remove net\(index) tcp:\(listening)")
+                ]) { _, _ in }
+                forwards.append("hostfwd_add net\(index) tcp:\(rule)")
+            }
+        }
+        add(forwards[...], tries: Self.forwardTries)
+    }
+
+    /// The ports are free once the old process has ended; until then this is tried again.
+    private func add(_ forwards: ArraySlice<String>, tries: Int) {
+        guard let line = forwards.first else { return setClock() }
+        generation.send([.humanMonitorCommand(line)]) { [self] _, result in
+            let text: String
+            switch result {
+            case .success(let value): text = value.string ?? ""
+            case .failure(let failure): text = failure.description
+            }
+            if text.isEmpty { return add(forwards.dropFirst(), tries: Self.forwardTries) }
+            if tries > 1 {
+                loop.after(.milliseconds(25)) { [self] in add(forwards, tries: tries - 1) }
+            } else {
+                problems.append("a port could not be forwarded again (\(line)): \(text)")
+                add(forwards.dropFirst(), tries: Self.forwardTries)
+            }
+        }
+    }
+
+    private func setClock() {
+        guard guest.guestAgent else {
+            result.clockNote = "not measured: the guest has no guest agent"
+            return checkState()
+        }
+        let channel = GuestAgentChannel(path: generation.paths.guestAgent, on: loop)
+        channel.open(limit: Self.guestAgentLimit) { [self] failure in
+            if let failure {
+                channel.close()
+                result.clockNote = "not measured: \(failure.reason)"
+                problems.append(failure.reason)
+                return checkState()
+            }
+            GuestClock(channel: channel).correct { [self] outcome in
+                result.clockErrorBeforeMicroseconds = outcome.before
+                result.clockErrorAfterMicroseconds = outcome.after
+                result.clockNote = outcome.note
+                ping(channel)
+            }
+        }
+    }
+
+    private func ping(_ channel: GuestAgentChannel) {
+        channel.send(.ping, limit: .seconds(5)) { [self] answer in
+            if case .failure(let failure) = answer { problems.append(failure.reason) }
+            channel.close()
+            checkState()
+        }
+    }
+
+    private func checkState() {
+        generation.send([.queryStatus]) { [self] _, answer in
+            switch answer {
+            case .failure(let failure): problems.append(failure.description)
+            case .success(let value):
+                if let status = StatusReply(value), !status.running {
+                    problems.append("its QEMU is in runstate \(status.state)")
+                }
+            }
+            probe()
+        }
+    }
+
+    private func probe() {
+        guard let probe = guest.probe else { return finish() }
+        guard let address = SocketAddress(parsing: probe.tcp) else {
+            problems.append("the probe's address \(probe.tcp) cannot be read")
+            return finish()
+        }
+        let limit = HoldClock.nowMicroseconds + microseconds(probe.timeout)
+        attempt(address, until: limit, probe)
+    }
+
+    private func attempt(_ address: SocketAddress, until limit: Int64, _ probe: Probe) {
+        let left = limit - HoldClock.nowMicroseconds
+        SocketStream.connectTCP(
+            address, on: loop, timeout: .microseconds(max(1_000, min(left, 2_000_000)))
+        ) { [self] answer in
+            switch answer {
+            case .success(let stream):
+                stream.close()
+                finish()
+            case .failure(let error):
+                guard HoldClock.nowMicroseconds < limit else {
+                    problems.append("no connection to \(address) within \(probe.timeout): \(error)")
+                    return finish()
+                }
+                loop.after(.milliseconds(50)) { [self] in attempt(address, until: limit, probe) }
+            }
+        }
+    }
+
+    private func finish() {
+        result.isHealthy = problems.isEmpty
+        result.reason = problems.joined(separator: "; ")
+        completion(result)
+    }
+}
+
+func microseconds(_ duration: Duration) -> Int64 {
+    let (seconds, attoseconds) = duration.components
+    return seconds * 1_000_000 + attoseconds / 1_000_000_000_000
+}

@@ -1,0 +1,47 @@
+internal import AgentCore
+internal import Fleet
+internal import QMP
+internal import UvLoop
+
+/// When QEMU did something, on both clocks.
+///
+/// QEMU stamps its events by the wall clock, which may be set meanwhile. The stamp is therefore only
+/// used as a distance from now, and held between the time the command was sent and now, both read
+/// on the hold clock: the error is never more than what passed between the two.
+struct EventTime {
+    var hold: Int64
+    var wall: Timestamp
+
+    /// - Parameter sentAt: when the command that caused it was sent, on the hold clock.
+    init(_ event: Event, notBefore sentAt: Int64) {
+        let hold = HoldClock.nowMicroseconds
+        let wall = WallClock.nowMicroseconds
+        var ago: Int64 = 0
+        if let stamp = event.timestampMicroseconds {
+            let (difference, overflow) = wall.subtractingReportingOverflow(stamp)
+            if !overflow { ago = max(0, min(difference, hold - sentAt)) }
+        }
+        self.hold = hold - ago
+        self.wall = Timestamp(microseconds: wall - ago)
+    }
+}
+
+/// For tests only: the environment variable `FERMATA_TEST_PAUSE_AT=PHASE` makes an agent kill itself
+/// (SIGKILL) when it comes to that point of a step, and `PHASE:stop` makes it stop itself (SIGSTOP).
+/// Phases: accepted, prepared, armed, holding, stopped, moved, committing, killed, continued,
+/// confirming, confirmed, finished.
+struct TestPause {
+    private let phase: String
+    private let signal: Int32
+
+    init(_ value: String?) {
+        let parts = (value ?? "").split(separator: ":").map { String($0) }
+        phase = parts.first ?? ""
+        signal = parts.last == "stop" ? 19 : 9
+    }
+
+    func reached(_ point: String) {
+        guard point == phase, !phase.isEmpty else { return }
+        try? ProcessReference(pid: HostFacts.processID).send(signal: signal)
+    }
+}

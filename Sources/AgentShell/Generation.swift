@@ -1,0 +1,188 @@
+// One QEMU process of a guest, with the agent's monitor connection to it.
+//
+// A process is known by its environment, which it keeps for as long as it lives:
+//   FERMATA_RUN, FERMATA_GUEST, FERMATA_GENERATION, FERMATA_HYPERVISOR_VERSION, FERMATA_TAPS
+// so a restarted agent finds its guests in /proc, never in a journal. The pidfd is opened before the
+// environment is read, so a pid that changed hands in between does not match.
+//
+// Failure modes: the monitor connection ends while the process lives: connected again every 100 ms,
+// for ever; the process ends: told once.
+
+internal import AgentCore
+internal import Fleet
+internal import QMP
+internal import UvLoop
+
+final class Generation {
+    enum Notice {
+        case connected
+        case disconnected
+        /// Anything QEMU tells of itself.
+        case event(Event)
+        case exited
+    }
+
+    let guest: GuestID
+    let number: Int
+    let hypervisorVersion: String
+    let paths: GenerationPaths
+    let process: ProcessReference
+    /// The numbers of its tap queues among its descriptors, in the order of its tap NICs.
+    let tapNumbers: [Int32]
+    /// For the guest's keeper, and for the step that works on it.
+    var onNotice: ((Notice) -> Void)?
+    var onStepNotice: ((Notice) -> Void)?
+    private(set) var hasExited = false
+    private(set) var monitor: Monitor?
+
+    private let loop: Loop
+    private var isConnecting = false
+    private var isClosed = false
+
+    init(
+        guest: GuestID, number: Int, hypervisorVersion: String, paths: GenerationPaths,
+        process: ProcessReference, tapNumbers: [Int32], on loop: Loop
+    ) throws(AgentError) {
+        self.guest = guest
+        self.number = number
+        self.hypervisorVersion = hypervisorVersion
+        self.paths = paths
+        self.process = process
+        self.tapNumbers = tapNumbers
+        self.loop = loop
+        do {
+            try process.onExit(on: loop) { [self] in didExit() }
+        } catch { throw .system(error) }
+    }
+
+    var isConnected: Bool { monitor != nil }
+
+    /// Connects the monitor, and keeps it connected while the process lives.
+    func connect() {
+        guard monitor == nil, !isConnecting, !hasExited, !isClosed else { return }
+        isConnecting = true
+        Monitor.connect(path: paths.monitor, on: loop, timeout: .seconds(2)) { [self] result in
+            isConnecting = false
+            guard !isClosed, !hasExited, case .success(let monitor) = result else {
+                if case .success(let monitor) = result { monitor.close() }
+                // The socket appears some milliseconds after the process.
+                loop.after(.milliseconds(20)) { [self] in connect() }
+                return
+            }
+            self.monitor = monitor
+            monitor.onEvent = { [unowned self] in tell(.event($0)) }
+            monitor.onEnd = { [self] _ in
+                self.monitor = nil
+                tell(.disconnected)
+                loop.after(.milliseconds(100)) { [self] in connect() }
+            }
+            tell(.connected)
+        }
+    }
+
+    func send(_ commands: [Command], _ reply: @escaping (Int, Result<JSON, MonitorFailure>) -> Void)
+    {
+        guard let monitor else {
+            for index in commands.indices { reply(index, .failure(.ended("not connected"))) }
+            return
+        }
+        monitor.send(commands, reply)
+    }
+
+    /// SIGKILL; a process that has ended already is as good.
+    func kill() throws(UvError) {
+        do {
+            try process.send(signal: 9)
+        } catch  where error.name == "ESRCH" { return }
+    }
+
+    /// Lets go of the connection; the process is left alone.
+    func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        onNotice = nil
+        onStepNotice = nil
+        monitor?.close()
+        monitor = nil
+    }
+
+    private func didExit() {
+        guard !hasExited else { return }
+        hasExited = true
+        monitor?.close()
+        monitor = nil
+        tell(.exited)
+    }
+
+    private func tell(_ notice: Notice) {
+        onStepNotice?(notice)
+        onNotice?(notice)
+    }
+}
+
+/// What a QEMU process says of itself in its environment.
+struct ProcessLabel: Hashable {
+    var run: String
+    var guest: GuestID
+    var generation: Int
+    var hypervisorVersion: String
+    var tapNumbers: [Int32]
+
+    var environment: [String: String] {
+        [
+            "FERMATA_RUN": run, "FERMATA_GUEST": guest.rawValue,
+            "FERMATA_GENERATION": "\(generation)",
+            "FERMATA_HYPERVISOR_VERSION": hypervisorVersion,
+            "FERMATA_TAPS": tapNumbers.map { "\($0)" }.joined(separator: ","),
+        ]
+    }
+
+    /// - Returns: nil for a process that is none of ours, or gone.
+    init?(pid: Int32) {
+        guard
+            let bytes = try? Files.read(
+                path: "/proc/\(pid)/environ", byteCountMax: 1 << 20)
+        else { return nil }
+        var values: [String: String] = [:]
+        for entry in bytes.split(separator: 0) where entry.starts(with: "FERMATA_".utf8) {
+            guard let equals = entry.firstIndex(of: UInt8(ascii: "=")) else { continue }
+            let name = String(decoding: entry[..<equals], as: UTF8.self)
+            values[name] = String(decoding: entry[(equals + 1)...], as: UTF8.self)
+        }
+        guard let run = values["FERMATA_RUN"],
+            let guest = values["FERMATA_GUEST"].flatMap({ GuestID($0) }),
+            let generation = values["FERMATA_GENERATION"].flatMap({ Int($0) })
+        else { return nil }
+        self.run = run
+        self.guest = guest
+        self.generation = generation
+        hypervisorVersion = values["FERMATA_HYPERVISOR_VERSION"] ?? ""
+        tapNumbers = (values["FERMATA_TAPS"] ?? "").split(separator: ",").compactMap { Int32($0) }
+    }
+
+    init(
+        run: String, guest: GuestID, generation: Int, hypervisorVersion: String,
+        tapNumbers: [Int32]
+    ) {
+        self.run = run
+        self.guest = guest
+        self.generation = generation
+        self.hypervisorVersion = hypervisorVersion
+        self.tapNumbers = tapNumbers
+    }
+
+    /// Every live process that belongs to `run`, by guest and generation, both ascending.
+    static func processes(of run: String) -> [(label: ProcessLabel, process: ProcessReference)] {
+        let pids = ((try? Files.list(path: "/proc")) ?? []).compactMap { Int32($0) }
+        var found: [(label: ProcessLabel, process: ProcessReference)] = []
+        for pid in pids {
+            guard let process = try? ProcessReference(pid: pid),
+                let label = ProcessLabel(pid: pid), label.run == run, !process.hasExited
+            else { continue }
+            found.append((label, process))
+        }
+        return found.sorted {
+            ($0.label.guest, $0.label.generation) < ($1.label.guest, $1.label.generation)
+        }
+    }
+}

@@ -1,0 +1,60 @@
+// What agent and guard say to each other over their socket pair: lines of fields separated by tabs.
+//
+//   agent → guard   begin DEADLINE-MS AGENT-PID RUN-DIRECTORY STEP TOKEN
+//                   guest ID OLD-PID OLD-GENERATION NEW-PID NEW-GENERATION      one for each
+//                   arm
+//   guard → agent   armed | failed REASON
+//   agent → guard   holding ID SINCE-µs | committing ID | undoing ID | released ID | disarm
+//
+// Everything else that the guard needs (sockets, tap queues) follows from these and from the
+// processes' environment. Both ends are of the same release of Fermata; there is no versioning.
+
+internal import AgentCore
+internal import Fleet
+
+enum GuardLine {
+    static func encode(_ message: GuardMessage) -> String {
+        switch message {
+        case .holding(let guest, let since): "holding\t\(guest)\t\(since)"
+        case .committing(let guest): "committing\t\(guest)"
+        case .undoing(let guest): "undoing\t\(guest)"
+        case .released(let guest): "released\t\(guest)"
+        case .disarm: "disarm"
+        }
+    }
+
+    /// - Returns: nil for a line that is none.
+    static func decode(_ fields: [String]) -> GuardMessage? {
+        if fields == ["disarm"] { return .disarm }
+        guard fields.count >= 2, let guest = GuestID(fields[1]) else { return nil }
+        switch fields[0] {
+        case "holding":
+            guard fields.count == 3, let since = Int64(fields[2]) else { return nil }
+            return .holding(guest, since: since)
+        case "committing": return .committing(guest)
+        case "undoing": return .undoing(guest)
+        case "released": return .released(guest)
+        default: return nil
+        }
+    }
+
+    static func fields(_ line: some StringProtocol) -> [String] {
+        String(line).split(separator: "\t" as Character, omittingEmptySubsequences: false)
+            .map { String($0) }
+    }
+}
+
+/// Cuts a stream of bytes into lines.
+struct LineBuffer {
+    private var bytes: [UInt8] = []
+
+    mutating func append(_ more: UnsafeRawBufferPointer) -> [String] {
+        bytes.append(contentsOf: more)
+        var lines: [String] = []
+        while let end = bytes.firstIndex(of: UInt8(ascii: "\n")) {
+            lines.append(String(decoding: bytes[..<end], as: UTF8.self))
+            bytes.removeSubrange(...end)
+        }
+        return lines
+    }
+}

@@ -1,0 +1,123 @@
+// One connection to a guest's agent.
+//
+// Happy path: connect to the generation's socket, synchronise (tried again every second, since the
+// agent may be slow to notice its new channel), then one command at a time.
+// Failure modes: no agent, a silent one, or nonsense: the completion gets the reason in words after
+// its time limit. A guest is not trusted; see GuestAgentSession.
+
+internal import QMP
+internal import UvLoop
+
+struct GuestAgentFailure: Error {
+    let reason: String
+}
+
+final class GuestAgentChannel {
+    typealias Completion = (Result<JSON, GuestAgentFailure>) -> Void
+
+    private let path: String
+    private let loop: Loop
+    private var stream: SocketStream?
+    // A number of its own for each connection, so that replies to an earlier one are known for stale.
+    private var session = GuestAgentSession(
+        firstID: Int64(randomBytes(4).reduce(0) { $0 << 8 | Int64($1) }))
+    private var onReady: ((GuestAgentFailure?) -> Void)?
+    private var onReply: Completion?
+    private var limitTimer: Timer?
+    private var retryTimer: Timer?
+    private var isClosed = false
+
+    init(path: String, on loop: Loop) {
+        self.path = path
+        self.loop = loop
+    }
+
+    /// - Parameter completion: called once; nil when commands are taken.
+    func open(limit: Duration, _ completion: @escaping (GuestAgentFailure?) -> Void) {
+        onReady = completion
+        limitTimer = loop.after(limit) { [self] in
+            ready(GuestAgentFailure(reason: "the guest agent did not answer within \(limit)"))
+        }
+        connect()
+    }
+
+    func send(_ command: GuestCommand, limit: Duration, _ completion: @escaping Completion) {
+        guard let stream, let (_, bytes) = session.send(command) else {
+            return completion(.failure(GuestAgentFailure(reason: "the guest agent is gone")))
+        }
+        onReply = completion
+        limitTimer = loop.after(limit) { [self] in
+            finish(.failure(GuestAgentFailure(reason: "\(command.name) took longer than \(limit)")))
+        }
+        stream.write(bytes)
+    }
+
+    func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        limitTimer?.cancel()
+        retryTimer?.cancel()
+        onReady = nil
+        onReply = nil
+        stream?.close()
+        stream = nil
+    }
+
+    private func connect() {
+        SocketStream.connectUnix(path: path, on: loop, timeout: .seconds(2)) { [self] result in
+            guard !isClosed, onReady != nil else {
+                if case .success(let stream) = result { stream.close() }
+                return
+            }
+            switch result {
+            case .failure:
+                retryTimer = loop.after(.milliseconds(100)) { [self] in connect() }
+            case .success(let stream):
+                self.stream = stream
+                stream.onBytes = { [self] in receive($0) }
+                stream.onEnd = { [self] in ended("\($0)") }
+                synchronise()
+            }
+        }
+    }
+
+    private func synchronise() {
+        guard onReady != nil, let stream else { return }
+        stream.write(session.synchronise())
+        retryTimer = loop.after(.seconds(1)) { [self] in synchronise() }
+    }
+
+    private func receive(_ bytes: UnsafeRawBufferPointer) {
+        for output in session.receive(bytes) {
+            switch output {
+            case .ready: ready(nil)
+            case .reply(_, let value): finish(.success(value))
+            case .failed(_, let error):
+                finish(.failure(GuestAgentFailure(reason: "the guest agent says: \(error.text)")))
+            case .protocolError(let error):
+                finish(.failure(GuestAgentFailure(reason: "the guest agent: \(error)")))
+            }
+        }
+    }
+
+    private func ended(_ reason: String) {
+        stream = nil
+        finish(.failure(GuestAgentFailure(reason: "the guest agent's channel ended: \(reason)")))
+        if onReady != nil { retryTimer = loop.after(.milliseconds(100)) { [self] in connect() } }
+    }
+
+    private func ready(_ failure: GuestAgentFailure?) {
+        guard let completion = onReady else { return }
+        onReady = nil
+        limitTimer?.cancel()
+        retryTimer?.cancel()
+        completion(failure)
+    }
+
+    private func finish(_ result: Result<JSON, GuestAgentFailure>) {
+        guard let completion = onReply else { return }
+        onReply = nil
+        limitTimer?.cancel()
+        completion(result)
+    }
+}

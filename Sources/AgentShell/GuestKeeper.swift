@@ -1,0 +1,217 @@
+// What the agent knows of one guest outside of a step: its current QEMU process, and its state.
+//
+//   stopped ─start─► starting ─monitor, runstate─► running ◄─► paused
+//      ▲                  │                           │
+//      └── process ended ─┴───────────────────────────┘      in a step: held, lost (the step says)
+//
+// A guest whose QEMU ended by itself is not started again within the same boot of the host: it may
+// have been shut down on purpose, and a guest must never be rebooted by Fermata. The file `started`
+// in its run directory holds the host's boot id; who wants it started removes the file.
+
+internal import AgentCore
+internal import Fleet
+internal import HostConfiguration
+internal import Logging
+internal import QMP
+internal import UvLoop
+
+final class GuestKeeper {
+    let configuration: GuestConfiguration
+    private(set) var state = GuestState.stopped
+    private(set) var current: Generation?
+    /// What the next start uses.
+    private(set) var hypervisor: Hypervisor
+    /// The step that works on it, if one does; the keeper then only watches.
+    var step: StepID?
+    /// Something that a host report tells has changed.
+    var onChange: (() -> Void)?
+
+    private let launcher: Launcher
+    private let logger: Logger
+    private var whenSettled: (() -> Void)?
+    private var problem = ""
+
+    var id: GuestID { configuration.id }
+
+    init(_ configuration: GuestConfiguration, launcher: Launcher, logger: Logger) {
+        self.configuration = configuration
+        self.launcher = launcher
+        var logger = logger
+        logger[metadataKey: "guest"] = "\(configuration.id)"
+        self.logger = logger
+        hypervisor = launcher.host.hypervisor
+        if let record = HypervisorRecord.read(launcher.paths.hypervisor(id)) { hypervisor = record }
+    }
+
+    /// Takes over a process that was found.
+    func adopt(_ generation: Generation, settled: @escaping () -> Void) {
+        logger.info("found", metadata: ["pid": "\(generation.process.pid)"])
+        whenSettled = settled
+        use(generation)
+    }
+
+    /// Starts the guest, unless it has run since the host booted.
+    func start(settled: @escaping () -> Void) {
+        let marker = launcher.paths.started(id)
+        if let bytes = try? Files.read(path: marker, byteCountMax: 4_096),
+            String(decoding: bytes, as: UTF8.self) == HostFacts.bootID
+        {
+            problem = "it ended by itself; remove \(marker) to have it started again"
+            logger.warning("not started: \(problem)")
+            return settled()
+        }
+        whenSettled = settled
+        do {
+            let generation = try launcher.start(
+                configuration, generation: 1, hypervisor: hypervisor, isWaiting: false)
+            change(.starting)
+            use(generation)
+            launcher.connectTaps(configuration) { [self] problem in
+                if let problem { logger.error("network: \(problem)") }
+            }
+        } catch {
+            problem = error.description
+            logger.error("not started: \(error)")
+            settle()
+        }
+    }
+
+    /// From now on this process is the guest's.
+    func use(_ generation: Generation) {
+        if let current, current !== generation { current.onNotice = nil }
+        current = generation
+        try? Files.writeAtomically(
+            path: launcher.paths.current(id), bytes: Array("\(generation.number)".utf8),
+            durable: false)
+        generation.onNotice = { [self] in onNotice($0) }
+        if generation.isConnected { queryState() } else { generation.connect() }
+    }
+
+    /// The guest now runs on `generation`, and so it does after a restart of host or agent.
+    func adoptNew(_ generation: Generation, on hypervisor: Hypervisor) {
+        self.hypervisor = hypervisor
+        use(generation)
+    }
+
+    /// Writes ``hypervisor`` where it survives a reboot. Not during a hold.
+    func keepHypervisor() {
+        do {
+            try HypervisorRecord.write(hypervisor, launcher.paths.hypervisor(id))
+        } catch { logger.error("its QEMU could not be recorded: \(error)") }
+    }
+
+    /// A step is over: what it left is the truth.
+    func stepEnded(lost: Bool) {
+        step = nil
+        if let current, !current.hasExited {
+            if lost { change(.lost) } else { queryState() }
+        } else {
+            current = nil
+            problem = "its QEMU ended during a step"
+            change(lost ? .lost : .stopped)
+        }
+    }
+
+    var report: GuestReport {
+        GuestReport(
+            id: id, set: configuration.set, updateDomain: configuration.updateDomain,
+            memoryBytes: configuration.memoryBytes, vcpuCount: configuration.vcpuCount,
+            state: state, hypervisorVersion: current?.hypervisorVersion ?? "",
+            hasGuestAgent: configuration.guestAgent, handOverProblem: handOverProblem)
+    }
+
+    private var handOverProblem: String {
+        switch state {
+        case .running, .held: ""
+        case .stopped where !problem.isEmpty: problem
+        default: "it is \(state.rawValue)"
+        }
+    }
+
+    private func onNotice(_ notice: Generation.Notice) {
+        switch notice {
+        case .connected: queryState()
+        case .disconnected: if step == nil { change(.unknown) }
+        case .event(let event): onEvent(event)
+        case .exited:
+            guard step == nil else { break }
+            problem = "its QEMU ended: \(current?.paths.lastLogLine() ?? "")"
+            if state != .starting {
+                logger.warning("\(problem)")
+            } else {
+                logger.error("\(problem)")
+            }
+            current?.close()
+            current = nil
+            change(.stopped)
+            settle()
+        }
+    }
+
+    private func onEvent(_ event: Event) {
+        switch event.kind {
+        case .stop: change(step == nil ? .paused : .held)
+        case .resume: change(.running)
+        case .shutdown, .guestPanicked, .suspend, .wakeup, .blockIOError: queryState()
+        default: break
+        }
+    }
+
+    private func queryState() {
+        guard let generation = current else { return }
+        generation.send([.queryStatus]) { [self] _, result in
+            guard generation === current, case .success(let value) = result,
+                let status = StatusReply(value)
+            else { return }
+            if status.running {
+                markStarted()
+                change(.running)
+            } else if step == nil {
+                change(.paused)
+            }
+            settle()
+        }
+    }
+
+    private func markStarted() {
+        try? Files.writeAtomically(
+            path: launcher.paths.started(id), bytes: Array(HostFacts.bootID.utf8), durable: false)
+    }
+
+    private func settle() {
+        let body = whenSettled
+        whenSettled = nil
+        body?()
+    }
+
+    private func change(_ next: GuestState) {
+        guard state != next else { return }
+        state = next
+        onChange?()
+    }
+}
+
+/// The small file that says which QEMU a guest runs on.
+enum HypervisorRecord {
+    static func read(_ path: String) -> Hypervisor? {
+        guard let bytes = try? Files.read(path: path, byteCountMax: 65_536),
+            let value = try? JSON.parse(bytes, byteCountMax: 65_536),
+            let version = value["version"]?.string, let binary = value["path"]?.string
+        else { return nil }
+        return Hypervisor(
+            version: version, path: binary, moduleDirectory: value["moduleDirectory"]?.string,
+            dataDirectories: (value["dataDirectories"]?.array ?? []).compactMap(\.string))
+    }
+
+    static func write(_ hypervisor: Hypervisor, _ path: String) throws(UvError) {
+        var members = [
+            JSON.Member("version", .string(hypervisor.version)),
+            JSON.Member("path", .string(hypervisor.path)),
+            JSON.Member("dataDirectories", .array(hypervisor.dataDirectories.map { .string($0) })),
+        ]
+        if let directory = hypervisor.moduleDirectory {
+            members.append(JSON.Member("moduleDirectory", .string(directory)))
+        }
+        try Files.writeAtomically(path: path, bytes: JSON.object(members).bytes, durable: true)
+    }
+}

@@ -1,0 +1,404 @@
+// Carries out what the HoldMachine of one step says, on real QEMU processes.
+//
+// Happy path of a guest, with what is sent to whom:
+//   prepare    new QEMU started (`-incoming defer -S`); both: migrate-set-capabilities; new:
+//              migrate-incoming unix:…/in; tap queues of both copied
+//   guard      started, armed
+//   hold       queues switched; old: stop and migrate, in one write; old says STOP, new says
+//              MIGRATION completed; guard told; SIGKILL to old; new: cont; new says RESUME
+//   after      durable record of the guest's QEMU; old's directory removed; clock; health
+// In the hold nothing is fsynced, nothing waits for a reply that is not needed, and the only file
+// writes are short appends in the run directory. What can wait is put off until no guest is held.
+//
+// Failure modes: every one is an event for the machine, which has the table. Nothing here decides.
+
+internal import AgentCore
+internal import Fleet
+internal import Logging
+internal import QMP
+internal import UvLoop
+
+final class HoldRunner {
+    struct Context {
+        var launcher: Launcher
+        var guardProgram: GuardProgram
+        var loop: Loop
+        var logger: Logger
+        var pause: TestPause
+        var paths: HostPaths { launcher.paths }
+    }
+
+    let directive: Directive
+    let context: Context
+    let guests: [StepGuest]
+    var onProgress: ((StepPhase, Timestamp) -> Void)?
+    var onFinish: ((StepReport) -> Void)?
+
+    var guardLink: GuardLink?
+    private(set) var machine: HoldMachine
+    private var timers: [HoldTimer: Timer] = [:]
+    private var events: [HoldEvent] = []
+    private var isDraining = false
+    /// What must not be done while a guest is held, such as an fsync.
+    private var putOff: [() -> Void] = []
+    private var preparing: [StepGuest] = []
+    private var preparingCount = 0
+
+    /// QEMUs that are being started at a time; more only make each slower.
+    private var preparingMax: Int { max(2, HostFacts.cpuCount) }
+    let notes: StepNotes
+
+    init(
+        _ machine: HoldMachine, guests: [StepGuest], context: Context
+    ) {
+        self.machine = machine
+        directive = machine.directive
+        self.guests = guests
+        self.context = context
+        notes = StepNotes(path: context.paths.notes)
+        for guest in guests {
+            if let old = guest.old { watch(old, .old, of: guest) }
+            if let new = guest.new { watch(new, .new, of: guest) }
+        }
+    }
+
+    func start() { feed(.begin) }
+
+    func isHeld(_ id: GuestID) -> Bool { machine.heldGuests.contains(id) }
+
+    // MARK: Events
+
+    func feed(_ event: HoldEvent) {
+        events.append(event)
+        guard !isDraining else { return }
+        isDraining = true
+        while !events.isEmpty {
+            let event = events.removeFirst()
+            let effects = machine.handle(
+                event, at: HoldClock.nowMicroseconds,
+                wall: Timestamp(microseconds: WallClock.nowMicroseconds))
+            for effect in effects { carryOut(effect) }
+        }
+        isDraining = false
+        guard machine.heldGuests.isEmpty else { return }
+        let bodies = putOff
+        putOff = []
+        for body in bodies { body() }
+    }
+
+    private func feed(_ guest: StepGuest, _ event: GuestEvent) { feed(.guest(guest.id, event)) }
+
+    private func watch(_ generation: Generation, _ side: Side, of guest: StepGuest) {
+        generation.onStepNotice = { [self] notice in
+            switch notice {
+            case .connected: if side == .new { configureNew(guest) }
+            case .disconnected: break
+            case .event(let event): onEvent(event, side, guest)
+            case .exited:
+                if side == .new {
+                    let said = generation.paths.lastLogLine()
+                    let reason = "its new QEMU ended" + (said.isEmpty ? "" : ": \(said)")
+                    feed(guest, .prepareFailed(reason: reason))
+                    feed(guest, .moveFailed(reason: reason))
+                    donePreparing(guest)
+                }
+                feed(guest, .exited(side))
+            }
+        }
+    }
+
+    private func onEvent(_ event: Event, _ side: Side, _ guest: StepGuest) {
+        switch (event.kind, side) {
+        case (.stop, .old):
+            guard let sentAt = guest.stopSentAt else { break }
+            let time = EventTime(event, notBefore: sentAt)
+            feed(guest, .stopped(at: time.hold, wall: time.wall))
+            context.pause.reached("stopped")
+        case (.resume, _):
+            guard let sentAt = guest.continueSentAt else { break }
+            guest.resumed = EventTime(event, notBefore: sentAt)
+        case (.migration(.completed), .new):
+            context.pause.reached("moved")
+            feed(guest, .moved)
+        case (.migration(.failed), .old), (.migration(.cancelled), .old):
+            // The new one says why in its log, and ends; its end usually comes first.
+            context.loop.after(.milliseconds(20)) { [self] in
+                feed(guest, .moveFailed(reason: "the device state could not be handed over"))
+            }
+        case (.migration(.failed), .new):
+            feed(guest, .moveFailed(reason: refusal(guest)))
+        default: break
+        }
+    }
+
+    private func refusal(_ guest: StepGuest) -> String {
+        let said = guest.new?.paths.lastLogLine() ?? ""
+        return "the new QEMU refused the device state" + (said.isEmpty ? "" : ": \(said)")
+    }
+
+    // MARK: Effects
+
+    private func carryOut(_ effect: HoldEffect) {
+        switch effect {
+        case .verifyArtifact: verifyArtifact()
+        case .prepare(let id): with(id) { preparing.append($0) }; prepareNext()
+        case .armGuard: armGuard()
+        case .tellGuard(let message): tellGuard(message)
+        case .setTimer(let timer, let at):
+            timers.removeValue(forKey: timer)?.cancel()
+            let delay = Duration.microseconds(max(0, at - HoldClock.nowMicroseconds))
+            timers[timer] = context.loop.after(delay) { [self] in
+                timers[timer] = nil
+                feed(.timerFired(timer))
+            }
+        case .cancelTimer(let timer): timers.removeValue(forKey: timer)?.cancel()
+        case .switchQueues(let id, let side): with(id) { switchQueues($0, to: side) }
+        case .stopAndMove(let id): with(id) { stopAndMove($0) }
+        case .kill(let id, let side): with(id) { kill($0, side) }
+        case .continueGuest(let id, let side): with(id) { continueGuest($0, side) }
+        case .adoptNew(let id): with(id) { adoptNew($0) }
+        case .discard(let id, let side): with(id) { discard($0, side) }
+        case .confirm(let id, let side): with(id) { confirm($0, side) }
+        case .note(let note): notes.append(note)
+        case .progress(let phase):
+            onProgress?(phase, Timestamp(microseconds: WallClock.nowMicroseconds))
+        case .finish(let report): putOff.append { [self] in finish(report) }
+        }
+    }
+
+    private func with(_ id: GuestID, _ body: (StepGuest) -> Void) {
+        if let guest = guests.first(where: { $0.id == id }) { body(guest) }
+    }
+
+    private func tellGuard(_ message: GuardMessage) {
+        guardLink?.tell(message)
+        switch message {
+        case .holding: context.pause.reached("holding")
+        case .committing: context.pause.reached("committing")
+        default: break
+        }
+    }
+
+    private func verifyArtifact() {
+        if let problem = Artifact.problem(directive.release) {
+            feed(.artifactRefused(reason: problem))
+        } else {
+            feed(.artifactVerified)
+        }
+    }
+
+    private func armGuard() {
+        context.pause.reached("prepared")
+        var watched: [GuardLink.Watched] = []
+        for guest in guests {
+            guard let old = guest.old, let new = guest.new else {
+                return feed(.guardFailed(reason: "\(guest.id) has no two processes"))
+            }
+            watched.append(GuardLink.Watched(guest: guest.id, old: old, new: new))
+        }
+        do {
+            guardLink = try GuardLink(
+                context.guardProgram, directive: directive, paths: context.paths,
+                watched: watched, on: context.loop,
+                onArmed: { [self] in
+                    context.pause.reached("armed")
+                    feed(.guardArmed)
+                },
+                onFailure: { [self] in feed(.guardFailed(reason: $0)) })
+        } catch { feed(.guardFailed(reason: "\(error)")) }
+    }
+
+    private func switchQueues(_ guest: StepGuest, to side: Side) {
+        do {
+            // The one that is to have them first, so that at no time nobody does.
+            try guest.queues(side).setAttached(true)
+            try guest.queues(side.other).setAttached(false)
+            feed(guest, .queuesSwitched)
+        } catch { feed(guest, .queuesFailed(reason: error.description)) }
+    }
+
+    private func stopAndMove(_ guest: StepGuest) {
+        guard let old = guest.old, let new = guest.new else { return }
+        guest.stopSentAt = HoldClock.nowMicroseconds
+        old.send([.stop, .migrate(uri: "unix:\(new.paths.incoming)")]) { [self] index, result in
+            guard case .failure(let failure) = result else { return }
+            feed(guest, .moveFailed(reason: "\(index == 0 ? "stop" : "migrate"): \(failure)"))
+        }
+    }
+
+    private func kill(_ guest: StepGuest, _ side: Side) {
+        do {
+            try guest.generation(side)?.kill()
+            feed(guest, .killed(side))
+        } catch { feed(guest, .killFailed(side, reason: error.description)) }
+        if side == .old { context.pause.reached("killed") }
+    }
+
+    private func continueGuest(_ guest: StepGuest, _ side: Side) {
+        guard let generation = guest.generation(side), generation.isConnected else {
+            return feed(guest, .continueFailed(side, reason: "its monitor is not connected"))
+        }
+        if guest.continueSentAt == nil { guest.continueSentAt = HoldClock.nowMicroseconds }
+        generation.send([.cont]) { [self] _, result in
+            switch result {
+            case .success:
+                if side == .new { context.pause.reached("continued") }
+                // The event comes before the reply; without one the guest had never stopped.
+                let at = guest.resumed?.hold ?? HoldClock.nowMicroseconds
+                feed(guest, .continued(side, at: at))
+            case .failure(let failure):
+                feed(guest, .continueFailed(side, reason: failure.description))
+            }
+        }
+    }
+
+    private func adoptNew(_ guest: StepGuest) {
+        guard let new = guest.new else { return }
+        guest.keeper.adoptNew(new, on: directive.release.hypervisor)
+        putOff.append { guest.keeper.keepHypervisor() }
+    }
+
+    private func discard(_ guest: StepGuest, _ side: Side) {
+        guest.queues(side).close()
+        guest.queues(side.other).close()
+        let number = side == .old ? guest.newNumber - 1 : guest.newNumber
+        let directory = context.paths.generation(guest.id, number).directory
+        guard let generation = guest.generation(side) else {
+            if side == .new { putOff.append { try? Files.removeTree(path: directory) } }
+            return
+        }
+        try? generation.kill()
+        putOff.append { [self] in removeOnceEnded(generation, directory) }
+    }
+
+    private func removeOnceEnded(_ generation: Generation, _ directory: String) {
+        guard generation.hasExited else {
+            context.loop.after(.milliseconds(20)) { [self] in
+                removeOnceEnded(generation, directory)
+            }
+            return
+        }
+        generation.close()
+        try? Files.removeTree(path: directory)
+    }
+
+    private func confirm(_ guest: StepGuest, _ side: Side) {
+        guard let generation = guest.generation(side) else { return }
+        context.pause.reached("confirming")
+        let confirmer = Confirmer(
+            guest.keeper.configuration, on: generation,
+            addsForwards: side == .new && guest.addsForwards, loop: context.loop
+        ) { [self] in feed(guest, .confirmed($0)) }
+        // Reading a clock is worth nothing while other guests are in their hold.
+        putOff.append { confirmer.start() }
+    }
+
+    private func finish(_ report: StepReport) {
+        for timer in timers.values { timer.cancel() }
+        timers = [:]
+        for guest in guests {
+            guest.oldQueues.close()
+            guest.newQueues.close()
+            guest.old?.onStepNotice = nil
+            guest.new?.onStepNotice = nil
+        }
+        guardLink = nil
+        let body = onFinish
+        onFinish = nil
+        onProgress = nil
+        body?(report)
+    }
+}
+
+// MARK: Preparing
+
+extension HoldRunner {
+    private func prepareNext() {
+        while preparingCount < preparingMax, !preparing.isEmpty {
+            let guest = preparing.removeFirst()
+            preparingCount += 1
+            guest.isPreparing = true
+            prepare(guest)
+        }
+    }
+
+    private func donePreparing(_ guest: StepGuest) {
+        guard guest.isPreparing else { return }
+        guest.isPreparing = false
+        preparingCount -= 1
+        prepareNext()
+    }
+
+    private func prepare(_ guest: StepGuest) {
+        do {
+            guard let old = guest.old, old.isConnected else {
+                throw AgentError.hypervisor(reason: "the monitor of its QEMU does not answer")
+            }
+            let new = try context.launcher.start(
+                guest.keeper.configuration, generation: guest.newNumber,
+                hypervisor: directive.release.hypervisor, isWaiting: true)
+            guest.new = new
+            watch(new, .new, of: guest)
+            try guest.copyQueues(.old)
+            try guest.copyQueues(.new)
+            guest.preparationsLeft = 3
+            old.send([.migrateSetHandOverCapabilities]) { [self] _, result in
+                step(guest, "the capabilities of its QEMU", result)
+            }
+            new.connect()
+        } catch {
+            feed(guest, .prepareFailed(reason: "\(error)"))
+            donePreparing(guest)
+        }
+    }
+
+    /// Called when the monitor of the new QEMU is there, also after it was lost and came back.
+    private func configureNew(_ guest: StepGuest) {
+        guard guest.isPreparing, let new = guest.new, guest.preparationsLeft > 0 else { return }
+        let commands = [
+            Command.migrateSetHandOverCapabilities,
+            .migrateIncoming(uri: "unix:\(new.paths.incoming)"),
+        ]
+        new.send(commands) { [self] index, result in
+            step(
+                guest, index == 0 ? "the capabilities of the new QEMU" : "migrate-incoming", result)
+        }
+    }
+
+    private func step(
+        _ guest: StepGuest, _ what: String, _ result: Result<JSON, MonitorFailure>
+    ) {
+        guard guest.isPreparing else { return }
+        if case .failure(let failure) = result {
+            feed(guest, .prepareFailed(reason: "\(what): \(failure)"))
+            return donePreparing(guest)
+        }
+        guest.preparationsLeft -= 1
+        guard guest.preparationsLeft == 0 else { return }
+        feed(guest, .prepared)
+        donePreparing(guest)
+    }
+}
+
+/// The file that a release names.
+enum Artifact {
+    /// - Returns: what is wrong with it and what to do, or nil.
+    static func problem(_ release: Release) -> String? {
+        let path = release.hypervisor.path
+        switch Files.kind(path: path) {
+        case nil: return "\(path) does not exist: install the release on this host"
+        case .regular: break
+        default: return "\(path) is not a file"
+        }
+        guard Files.isExecutable(path: path) else {
+            return "\(path) is not executable: correct its mode"
+        }
+        do {
+            guard try SHA256Digest.ofFile(path) == release.sha256 else {
+                return "\(path) has another SHA-256 than release \(release.id): install the right "
+                    + "file, or add the release again"
+            }
+        } catch { return "\(path) cannot be read: \(error)" }
+        return nil
+    }
+}

@@ -1,0 +1,134 @@
+internal import Fleet
+public import HostConfiguration
+internal import UvLoop
+
+/// What can only be known on the host itself: whether the things that its file names are there.
+public enum HostChecks {
+    /// The longest path of a Unix socket: `sun_path` less its zero.
+    public static let socketPathByteCountMax = 107
+
+    /// Looks at everything and starts nothing.
+    ///
+    /// - Parameters:
+    ///   - host: a checked file.
+    ///   - fileName: as in the problems that parsing gave.
+    ///   - locate: line and column of a place such as `guests[1].disks[0].path`, if known.
+    /// - Returns: every problem, in the order of the file's parts; empty if the host can be run.
+    public static func problems(
+        in host: HostFile, fileName: String,
+        locate: (String) -> (line: Int, column: Int)? = { _ in nil }
+    ) -> [Problem] {
+        var found: [Problem] = []
+        func add(_ path: String, _ message: String, _ advice: String) {
+            let place = locate(path) ?? (1, 1)
+            found.append(
+                Problem(
+                    file: fileName, line: place.line, column: place.column, path: path,
+                    message: message, advice: advice))
+        }
+        for (key, path) in [
+            ("runDirectory", host.runDirectory), ("stateDirectory", host.stateDirectory),
+            ("memoryDirectory", host.memoryDirectory),
+        ] {
+            if let problem = directoryProblem(path) {
+                add(key, "`\(key)`: \(problem)", "name a directory that the agent may write to")
+            }
+        }
+        let hypervisor = host.hypervisor
+        if Files.kind(path: hypervisor.path) != .regular {
+            add("hypervisor.path", "there is no QEMU at \(hypervisor.path)", "correct the path")
+        } else if !Files.isExecutable(path: hypervisor.path) {
+            add("hypervisor.path", "\(hypervisor.path) is not executable", "correct its mode")
+        }
+        for (index, path) in hypervisor.dataDirectories.enumerated()
+        where Files.kind(path: path) != .directory {
+            add(
+                "hypervisor.dataDirectories[\(index)]", "there is no directory \(path)",
+                "correct the path")
+        }
+        if let path = hypervisor.moduleDirectory, Files.kind(path: path) != .directory {
+            add("hypervisor.moduleDirectory", "there is no directory \(path)", "correct the path")
+        }
+        for (index, guest) in host.guests.enumerated() {
+            for problem in guestProblems(guest, host) {
+                add("guests[\(index)]\(problem.path)", problem.message, problem.advice)
+            }
+        }
+        let total = host.guests.reduce(UInt64(0)) { $0 &+ $1.memoryBytes }
+        if total > HostFacts.memoryBytes {
+            add(
+                "guests",
+                "the guests' memory is \(total >> 20) MiB in all, and the host has "
+                    + "\(HostFacts.memoryBytes >> 20) MiB", "give them less, or move some elsewhere"
+            )
+        }
+        return found
+    }
+
+    private struct Found {
+        var path: String
+        var message: String
+        var advice: String
+    }
+
+    private static func guestProblems(_ guest: GuestConfiguration, _ host: HostFile) -> [Found] {
+        var found: [Found] = []
+        for (key, path) in [
+            ("kernel", guest.kernel), ("initrd", guest.initrd), ("firmware", guest.firmware),
+        ] {
+            guard let path else { continue }
+            if !isFile(path) {
+                found.append(
+                    Found(
+                        path: ".\(key)", message: "guest \(guest.id): there is no \(key) \(path)",
+                        advice: "correct the path"))
+            }
+        }
+        for (index, disk) in guest.disks.enumerated() where !isFile(disk.path) {
+            found.append(
+                Found(
+                    path: ".disks[\(index)].path",
+                    message: "guest \(guest.id): there is no disk \(disk.path)",
+                    advice: "create it, or correct the path"))
+        }
+        if guest.memoryBytes > HostFacts.memoryBytes {
+            found.append(
+                Found(
+                    path: ".memory",
+                    message: "guest \(guest.id): \(guest.memoryBytes >> 20) MiB is more than the "
+                        + "host's \(HostFacts.memoryBytes >> 20) MiB", advice: "give it less"))
+        }
+        let longest = HostPaths(
+            run: host.runDirectory, state: host.stateDirectory, memory: host.memoryDirectory
+        ).generation(guest.id, 99_999).guardMonitor
+        if longest.utf8.count > socketPathByteCountMax {
+            found.append(
+                Found(
+                    path: ".id",
+                    message: "guest \(guest.id): its socket paths would have "
+                        + "\(longest.utf8.count) bytes, and \(socketPathByteCountMax) is the most",
+                    advice: "choose a shorter runDirectory or id"))
+        }
+        return found
+    }
+
+    private static func isFile(_ path: String) -> Bool {
+        switch Files.kind(path: path) {
+        case .regular, .blockDevice: Files.isReadable(path: path)
+        default: false
+        }
+    }
+
+    /// - Returns: nil if the directory can be used, or can be made.
+    private static func directoryProblem(_ path: String) -> String? {
+        var place = path
+        while Files.kind(path: place) == nil, let slash = place.lastIndex(of: "/") {
+            place = slash == place.startIndex ? "/" : String(place[..<slash])
+        }
+        guard Files.kind(path: place) == .directory else { return "\(place) is not a directory" }
+        guard Files.isWritableDirectory(path: place) else {
+            return place == path ? "\(path) is not writable" : "\(path) cannot be made in \(place)"
+        }
+        return nil
+    }
+}

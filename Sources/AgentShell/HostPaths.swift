@@ -1,0 +1,57 @@
+internal import Fleet
+internal import UvLoop
+
+/// Where everything of one host's agent is kept.
+struct HostPaths: Hashable {
+    /// Sockets, logs and notes; need not survive a reboot.
+    let run: String
+    /// The accepted token, the step in flight, unsent reports, each guest's hypervisor.
+    let state: String
+    /// The guests' RAM.
+    let memory: String
+
+    var guests: String { "\(run)/g" }
+    func guest(_ id: GuestID) -> String { "\(guests)/\(id)" }
+    func generation(_ id: GuestID, _ number: Int) -> GenerationPaths {
+        GenerationPaths(directory: "\(guest(id))/\(number)")
+    }
+    /// Holds the boot id of the host for as long as the guest is not to be started again.
+    func started(_ id: GuestID) -> String { "\(guest(id))/started" }
+    /// The number of the generation that is the guest's.
+    func current(_ id: GuestID) -> String { "\(guest(id))/current" }
+    func ram(_ id: GuestID) -> String { "\(memory)/\(id).ram" }
+
+    /// Held by a guard for as long as it lives.
+    var guardLock: String { "\(run)/guard.lock" }
+    var agentLock: String { "\(run)/agent.lock" }
+    var stateLock: String { "\(state)/agent.lock" }
+    var notes: String { "\(run)/step.notes" }
+    var guardNotes: String { "\(run)/guard.notes" }
+    var guardLog: String { "\(run)/guard.log" }
+
+    var accepted: String { "\(state)/accepted" }
+    var reports: String { "\(state)/reports" }
+    func hypervisor(_ id: GuestID) -> String { "\(state)/hypervisors/\(id)" }
+    var hypervisors: String { "\(state)/hypervisors" }
+}
+
+/// Where one QEMU process of one guest has its sockets.
+struct GenerationPaths: Hashable {
+    let directory: String
+    /// The agent's monitor.
+    var monitor: String { "\(directory)/qmp" }
+    /// The guard's monitor.
+    var guardMonitor: String { "\(directory)/guard" }
+    var guestAgent: String { "\(directory)/ga" }
+    /// Where the state arrives.
+    var incoming: String { "\(directory)/in" }
+    var log: String { "\(directory)/log" }
+
+    /// What QEMU said last, for a reason; empty if nothing.
+    func lastLogLine() -> String {
+        guard let bytes = try? Files.read(path: log, byteCountMax: 1 << 20) else { return "" }
+        let lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n")
+        let useful = lines.last { !$0.isEmpty && !$0.contains("terminating on signal") } ?? ""
+        return String(useful.prefix(300))
+    }
+}

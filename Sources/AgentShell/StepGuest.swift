@@ -1,0 +1,42 @@
+internal import AgentCore
+internal import Fleet
+internal import HostConfiguration
+internal import UvLoop
+
+/// One guest of a step with its two processes.
+final class StepGuest {
+    let keeper: GuestKeeper
+    let plan: GuestPlan
+    let newNumber: Int
+    var old: Generation?
+    var new: Generation?
+    let oldQueues = TapQueues()
+    let newQueues = TapQueues()
+
+    /// Everything that has to work before it counts as prepared, and has not yet.
+    var preparationsLeft = 0
+    var isPreparing = false
+    /// On the hold clock: the earliest that an event can have been caused by us.
+    var stopSentAt: Int64?
+    var continueSentAt: Int64?
+    var resumed: EventTime?
+    var moveIsTold = false
+    /// The new process was started by this step and its forwards were left out.
+    var addsForwards = true
+
+    init(_ keeper: GuestKeeper, _ plan: GuestPlan, oldNumber: Int) {
+        self.keeper = keeper
+        self.plan = plan
+        newNumber = oldNumber + 1
+    }
+
+    var id: GuestID { keeper.id }
+
+    func generation(_ side: Side) -> Generation? { side == .old ? old : new }
+    func queues(_ side: Side) -> TapQueues { side == .old ? oldQueues : newQueues }
+
+    func copyQueues(_ side: Side) throws(UvError) {
+        guard let generation = generation(side) else { return }
+        try queues(side).copy(from: generation.process, generation.tapNumbers)
+    }
+}
