@@ -87,6 +87,8 @@ let package = Package(
             ],
             swiftSettings: settings),
 
+        // Runs the built executable; nothing imports it.
+        .testTarget(name: "CommandLineTests", swiftSettings: settings),
         tests("Coordination", ["Fleet"], exclude: ["Scenarios"]),
         tests("Wire", ["Fleet", protobuf]),
         tests("Presentation", ["Fleet"]),

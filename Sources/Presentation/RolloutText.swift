@@ -3,10 +3,10 @@ public import Fleet
 // Plans and rollouts as text for a terminal.
 
 extension Policy {
-    /// `8 steps at once, deadline 30.00 s, stops after 1 failure`
+    /// `8 steps at once, deadline 30 s, stops after 1 failure`
     public var text: String {
         "up to \(counted(parallelism, "step")) at once, deadline "
-            + "\(spanText(microseconds: Int64(deadlineMilliseconds) * 1000)), stops after "
+            + "\(decimalText(thousandths: Int64(deadlineMilliseconds))) s, stops after "
             + counted(failuresMax, "failure")
     }
 }
@@ -56,7 +56,8 @@ extension RolloutView {
         let hosts =
             switch selection {
             case .allHosts: "all hosts"
-            case .hosts(let names): "hosts \(listed(names.map(\.rawValue)))"
+            case .hosts(let names):
+                "host\(names.count == 1 ? "" : "s") \(listed(names.map(\.rawValue)))"
             }
         var output = "\(id)  \(stateText)\n"
         output += "release    \(release) (\(component) \(printable(version)))\n"

@@ -123,7 +123,7 @@ import Testing
             ], problems: ["Host c is not connected."])
         #expect(
             plan.text == """
-                release qemu-7.2.22: 1 step in 1 wave, up to 1 step at once, deadline 30.00 s, \
+                release qemu-7.2.22: 1 step in 1 wave, up to 1 step at once, deadline 30 s, \
                 stops after 1 failure
                 WAVE  HOST  GUESTS  LOCKS
                    1  a     db-0    db/UD0
@@ -146,7 +146,7 @@ import Testing
             view.text == """
                 rollout-1  running
                 release    qemu-7.2.22 (hypervisor 7.2.22)
-                on         all hosts, up to 8 steps at once, deadline 30.00 s, stops after 1 failure
+                on         all hosts, up to 8 steps at once, deadline 30 s, stops after 1 failure
                 started    2026-04-11 22:26:58 UTC by alice
                 steps      1 of 2 over
 

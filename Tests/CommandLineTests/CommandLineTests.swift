@@ -1,0 +1,185 @@
+import Foundation
+import Testing
+
+@Suite struct UsageTests {
+    /// A command line that is wrong, and what its error must say.
+    struct Wrong: Sendable, CustomTestStringConvertible {
+        var line: String
+        var says: String
+        var testDescription: String { line }
+        init(_ line: String, _ says: String) {
+            self.line = line
+            self.says = says
+        }
+    }
+
+    @Test(
+        "wrong use exits with 64 and says what is wrong",
+        arguments: [
+            Wrong("frobnicate", "Unexpected argument 'frobnicate'"),
+            Wrong("status --output xml", "'text' and 'json'"),
+            Wrong("status --timeout never", "Write seconds"),
+            Wrong("status --timeout 0", "Write seconds"),
+            Wrong("status", "--credentials PREFIX or set FERMATA_CREDENTIALS"),
+            Wrong("status --credentials x --server nowhere", "Write host:port"),
+            Wrong("status --credentials x --server nowhere:0", "Write host:port"),
+            Wrong("status --credentials x --server nowhere:65536", "Write host:port"),
+            Wrong("status --credentials x --server ,", "no server is named"),
+            Wrong("guests --set a/b", "is not a name"),
+            Wrong("guests --host .hidden", "is not a name"),
+            Wrong("rollout show nine", "Write rollout-7 or 7"),
+            Wrong("rollout watch 0", "Write rollout-7 or 7"),
+            Wrong("rollout watch", "Missing expected argument"),
+            Wrong("rollout start", "Missing expected argument '--release"),
+            Wrong("rollout start --release r --deadline 30", "Write a number with a unit"),
+            Wrong("rollout start --release r --deadline 31s", "out of bounds: 500ms to 30s"),
+            Wrong("rollout start --release r --deadline 499ms", "out of bounds: 500ms to 30s"),
+            Wrong("rollout start --release r --parallelism 0", "out of bounds: 1 to 1000"),
+            Wrong("rollout start --release r --parallelism -1", "Missing value for '--parallelism"),
+            Wrong("rollout start --release r --failures-max 0", "must be at least 1"),
+            Wrong("rollout start --release r --host a,,b", "is not a name"),
+            Wrong("rollout abort 1", "Missing expected argument '--reason"),
+            Wrong("plan --release r --host a;b", "is not a name"),
+            Wrong("release add r --version 1 --path qemu", "is not an absolute path"),
+            Wrong("release add r --version 1 --path /q --sha256 12", "64 hexadecimal digits"),
+            Wrong(
+                "release add r --version 1 --path /q --data-directory d",
+                "is not an absolute path"),
+            Wrong("release add r --version 1 --path /q --component a/b", "name of a component"),
+            Wrong("annotations", "--database FILE or set FERMATA_NOTIFIER_DATABASE"),
+            Wrong("annotations --limit 0", "--limit must be at least 1"),
+            Wrong("pki init --directory d --cluster a/b", "is not a name"),
+            Wrong("pki init --directory d --cluster c --days 0", "out of bounds: 1 to 3650"),
+            Wrong("pki issue king a --directory d", "server, agent, operator or notifier"),
+            Wrong("server --data d", "--credentials PREFIX"),
+            Wrong("notifier --credentials x", "Missing expected argument '--database"),
+            Wrong(
+                "notifier --credentials x --database d --log-level loud",
+                "is invalid for '--log-level"),
+        ])
+    func wrongUse(_ wrong: Wrong) throws {
+        let result = try Runner.run(wrong.line.split(separator: " ").map(String.init))
+        #expect(result.code == 64)
+        #expect(result.errors.hasPrefix("fermata: "))
+        #expect(result.errors.contains(wrong.says), "\(result.errors)")
+        #expect(result.output.isEmpty)
+    }
+
+    @Test("a reason must say something")
+    func emptyReason() throws {
+        let result = try Runner.run(["locks", "release", "db", "--reason", "  "])
+        #expect(result.code == 64)
+        #expect(result.errors.contains("A reason is needed"))
+    }
+
+    @Test("what was typed cannot steer the terminal in the answer")
+    func terminal() throws {
+        let result = try Runner.run(["rollout", "show", "\u{1B}[2J"])
+        #expect(result.code == 64)
+        #expect(result.errors.contains("' [2J' is not a rollout"))
+    }
+}
+
+@Suite struct HelpTests {
+    @Test(
+        "each command's help goes to stdout, with an example",
+        arguments: [
+            "server", "notifier", "pki", "pki init", "pki issue", "pki show", "status", "hosts",
+            "guests", "sets", "locks list", "locks release", "release add", "release list", "plan",
+            "rollout start", "rollout watch", "rollout show", "rollout list", "rollout abort",
+            "annotations", "agent",
+        ])
+    func help(command: String) throws {
+        let result = try Runner.run(command.split(separator: " ").map(String.init) + ["--help"])
+        #expect(result.code == 0)
+        #expect(result.errors.isEmpty)
+        let example = command == "locks list" ? "locks" : command
+        #expect(result.output.contains("\n  fermata \(example)"), "\(result.output)")
+    }
+
+    @Test("the help of fermata itself lists every exit code")
+    func exitCodes() throws {
+        let result = try Runner.run(["--help"])
+        #expect(result.code == 0)
+        for code in [0, 1, 64, 65, 69, 70, 73, 76, 77, 78] {
+            #expect(result.output.contains("\n  \(code) "))
+        }
+        #expect(!result.output.contains("guard"), "only the agent starts it")
+    }
+
+    @Test("the version is one line")
+    func version() throws {
+        let result = try Runner.run(["--version"])
+        #expect(result.code == 0)
+        #expect(result.output.split(separator: ".").count == 3)
+        #expect(result.output.hasSuffix("\n"))
+    }
+}
+
+@Suite struct FileTests {
+    let directory: String
+
+    init() throws {
+        directory = NSTemporaryDirectory() + "/fermata-command-line-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(
+            atPath: directory, withIntermediateDirectories: true)
+    }
+
+    private func run(_ line: String) throws -> Runner.Result {
+        try Runner.run(line.split(separator: " ").map(String.init), in: directory)
+    }
+
+    @Test("an authority issues certificates, shows them, and overwrites nothing")
+    func certificates() throws {
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        #expect(try run("pki init --directory pki --cluster demo").code == 0)
+        let again = try run("pki init --directory pki --cluster other")
+        #expect(again.code == 73)
+        #expect(again.errors.contains("exists already"))
+        #expect(try run("pki issue operator alice --directory pki").code == 0)
+        #expect(try run("pki issue operator alice --directory pki").code == 73)
+        let shown = try run("pki show pki/operator-alice.pem --output json")
+        #expect(shown.code == 0)
+        let json = try JSONSerialization.jsonObject(with: Data(shown.output.utf8))
+        #expect((json as? [String: Any])?["uri"] as? String == "fermata://demo/operator/alice")
+        #expect((json as? [String: Any])?["isAuthority"] as? Bool == false)
+        let lost = try run("pki issue agent a --directory nowhere")
+        #expect(lost.code == 65)
+        #expect(lost.errors.contains("fermata pki init --directory nowhere"))
+
+        let unreachable = try run(
+            "status --credentials pki/operator-alice --server 127.0.0.1:1,localhost:1")
+        #expect(unreachable.code == 69)
+        #expect(unreachable.errors.contains("connection refused"))
+        #expect(unreachable.errors.contains("\n  Check the address"))
+        #expect(
+            try run("status --credentials pki/operator-alice.pem --server 127.0.0.1:1").code == 69)
+        let role = try run(
+            "notifier --credentials pki/operator-alice --server 127.0.0.1:1 --database n")
+        #expect(role.code == 77)
+        #expect(role.errors.contains("for the role operator, not for notifier"))
+        #expect(try run("status --credentials pki/nobody").code == 77)
+    }
+
+    @Test("a notifier database that cannot be read exits with 65")
+    func annotations() throws {
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let missing = try run("annotations --database none.db")
+        #expect(missing.code == 65)
+        #expect(missing.errors.contains("there is no notifier database at none.db"))
+        try Data(repeating: 65, count: 9000).write(
+            to: URL(fileURLWithPath: directory + "/letters.db"))
+        let damaged = try run("annotations --database letters.db --output json")
+        #expect(damaged.code == 65)
+        #expect(damaged.errors.contains("is damaged"))
+        #expect(damaged.output.isEmpty)
+    }
+
+    @Test("a digest that cannot be computed names the way around")
+    func digest() throws {
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let result = try run("release add r --version 1 --path /nonexistent/qemu")
+        #expect(result.code == 65)
+        #expect(result.errors.contains("--sha256"))
+    }
+}
