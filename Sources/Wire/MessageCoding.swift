@@ -100,7 +100,7 @@ extension Message {
             lastSequence: wire.lastSequence)
     }
 
-    private var schemaMessage: any SwiftProtobuf.Message {
+    var schemaMessage: any SwiftProtobuf.Message {
         switch self {
         case .hello(let hello): return hello.wire
         case .helloAccepted(let accepted): return accepted.wire
