@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A bare QMP script that hands a guest over to another QEMU in place: the peer of `make bench-hold`.
+"""A bare QMP script that hands a guest over to another QEMU in place: bench-hold's peer.
 
 It does what Fermata's agent does inside a hold and nothing else: no leader, no locks, no guard, no
 journal, no health checks. It is written to be hard to beat: the new QEMU is started, connected and
@@ -14,10 +14,10 @@ One hand-over (same guest, RAM in a shared file, `x-ignore-shared`):
     hold       steer the tap to the new queue; old: migrate, which stops it; wait for the new one's
                "completed"; SIGKILL the old through its pidfd; new: cont; wait for RESUME
     after      close what belonged to the old one
-The hold is counted twice: from the STOP to the RESUME event by QEMU's own timestamps (`eventMilliseconds`,
-wall clock, comparable with Fermata's holdMilliseconds) and by this script's CLOCK_MONOTONIC from
-before the first command is written to after RESUME is read (`localMilliseconds`; with "migrate" it
-includes the setup, during which the guest runs).
+The hold is counted twice: from the STOP to the RESUME event by QEMU's own timestamps
+(`eventMilliseconds`, wall clock, comparable with Fermata's holdMilliseconds), and by this script's
+CLOCK_MONOTONIC from before the first command is written to after RESUME is read
+(`localMilliseconds`; with "migrate" it includes the setup, during which the guest runs).
 
     bare_handover.py --qemu DIR --guest DIR [--count 20] [--net tap|user|none] [--memory 256]
 prints one JSON document: {holds: [...], eventMillisecondsMedian, localMillisecondsMedian, ...}.
@@ -26,13 +26,11 @@ DIR of --qemu is what cluster/qemu/install.sh made, DIR of --guest what cluster/
 As a library: `BareGuest` (start, hand_over, close).
 """
 import argparse
-import array
 import ctypes
 import fcntl
 import gc
 import json
 import os
-import selectors
 import shutil
 import signal
 import socket
@@ -202,8 +200,8 @@ class Generation:
 class BareGuest:
     """A test guest that can be handed over. `net`: "tap", "user" or "none".
 
-    `disk` False leaves the disk out, `agent` False the guest-agent channel. `steering` chooses how the
-    tap is switched: "bpf" (both queues stay attached; nothing is lost in either direction),
+    `disk` False leaves the disk out, `agent` False the guest-agent channel. `steering` chooses how
+    the tap is switched: "bpf" (both queues stay attached; nothing is lost in either direction),
     "queue" (TUNSETQUEUE) or None for whichever works.
     """
 
@@ -234,7 +232,8 @@ class BareGuest:
         fcntl.ioctl(anchor, 0x400454CB, 1)     # TUNSETPERSIST
         os.close(anchor)
         for command in ("link set lo up", "link add br0 type bridge",
-                        "link set br0 address 02:fe:00:00:00:01 up", "addr add 10.77.0.1/16 dev br0",
+                        "link set br0 address 02:fe:00:00:00:01 up",
+                        "addr add 10.77.0.1/16 dev br0",
                         f"link set {self.tap} master br0 up"):
             subprocess.run(["ip", *command.split()], check=True)
         self.programs = [load_steering(0), load_steering(1)] if steering != "queue" else [None]
@@ -250,8 +249,8 @@ class BareGuest:
              "-vga", "none", "-name", "guest=bare"]
         for directory in installation["dataDirectories"]:
             a += ["-L", directory]
-        a += ["-M", f"{self.machine},memory-backend=ram0", "-cpu", self.cpu, "-accel", self.accelerator,
-              "-smp", "1", "-m", f"{self.memory}M",
+        a += ["-M", f"{self.machine},memory-backend=ram0", "-cpu", self.cpu,
+              "-accel", self.accelerator, "-smp", "1", "-m", f"{self.memory}M",
               "-object", f"memory-backend-file,id=ram0,size={self.memory}M,"
               f"mem-path={self.memory_path},share=on",
               "-rtc", "base=utc,clock=host",
@@ -264,7 +263,7 @@ class BareGuest:
         if self.disk:
             a += ["-blockdev", f"driver=file,filename={self.directory}/disk.qcow2,node-name=disk0f",
                   "-blockdev", "driver=qcow2,file=disk0f,node-name=disk0",
-                  "-device", ",".join(["virtio-blk-pci,drive=disk0,id=blk0"])]
+                  "-device", "virtio-blk-pci,drive=disk0,id=blk0"]
         if self.net == "tap":
             a += ["-netdev", f"tap,id=net0,fd={generation.queue}"]
         elif self.net == "user":

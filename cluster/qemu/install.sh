@@ -39,15 +39,17 @@ done
 
 package_new=$(dpkg-query -W -f '${Version}' qemu-system-x86)
 
-# Up to date means: both are there, and "new" is still the build that is installed.
+# Up to date means: both are there, at this path, and "new" is still the build that is installed.
 if [ -z "${FERMATA_QEMU_FORCE:-}" ] && [ -f "$out/old/env.json" ] && [ -f "$out/new/env.json" ] \
     && [ "$(cat "$out/.installed" 2>/dev/null)" = "$package_new" ] \
+    && grep -qF "\"$out/new/bin/" "$out/new/env.json" \
     && cmp -s "$installed" "$out/new/bin/qemu-system-x86_64"; then
     exit 0
 fi
 
 work=$(mktemp -d "$out/.work.XXXXXX")
-trap 'rm -rf "$work"' EXIT INT TERM
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 
 # number FILE MODULES: the version that the executable itself states, which also shows it starts.
 number() {
