@@ -98,7 +98,9 @@ let package = Package(
         tests("UvLoop"),
         tests("LogStore", ["UvLoop", grdb]),
         tests("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
-        tests("LeaderShell", ["Fleet", "Coordination", "LogStore", "UvLoop", logging]),
+        tests(
+            "LeaderShell",
+            ["Fleet", "Wire", "Coordination", "LogStore", "UvLoop", "SessionShell", logging]),
         tests("NotifierShell", ["Fleet", "Wire", "Presentation", "UvLoop", grdb, logging]),
     ]
 )
