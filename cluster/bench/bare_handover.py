@@ -23,7 +23,11 @@ CLOCK_MONOTONIC from before the first command is written to after RESUME is read
 prints one JSON document: {holds: [...], eventMillisecondsMedian, localMillisecondsMedian, ...}.
 DIR of --qemu is what cluster/qemu/install.sh made, DIR of --guest what cluster/guest/build.sh made.
 --net tap needs root; the tap lives in a network namespace that ends with this process.
-As a library: `BareGuest` (start, hand_over, close).
+With --interactive it prints `{"ready": true, …}` once the guest is up, then makes one hand-over for
+each line on stdin and prints its figures as one line of JSON, and ends with stdin: so another program
+can alternate its own holds with these.
+As a library: `BareGuest` (start, hand_over, close); with net "tap" it moves the calling process into
+a network namespace of its own.
 """
 import argparse
 import ctypes
@@ -421,6 +425,7 @@ def main():
     parser.add_argument("--variant", choices=("pipelined", "explicit", "migrate"),
                         default="migrate")
     parser.add_argument("--accelerator", default="tcg")
+    parser.add_argument("--interactive", action="store_true", help="one hand-over a line of stdin")
     options = parser.parse_args()
     both = installations(options.qemu)
     guest = BareGuest(options.guest, options.net, options.memory, accelerator=options.accelerator)
@@ -428,6 +433,11 @@ def main():
     try:
         before = guest.start(both[0])
         holds = []
+        if options.interactive:
+            print(json.dumps({"ready": True, "report": before}), flush=True)
+            for number, _ in enumerate(sys.stdin, start=1):
+                print(json.dumps(guest.hand_over(both[number % 2], options.variant)), flush=True)
+            return
         for i in range(options.count):
             time.sleep(options.pause)
             holds.append(guest.hand_over(both[(i + 1) % 2], options.variant))
