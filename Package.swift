@@ -101,6 +101,16 @@ let package = Package(
         tests(
             "LeaderShell",
             ["Fleet", "Wire", "Coordination", "LogStore", "UvLoop", "SessionShell", logging]),
+        // An agent without a leader, for tests that kill it.
+        .executableTarget(
+            name: "AgentProbe",
+            dependencies: [
+                "AgentShell", "Fleet", "HostConfiguration", "UvLoop", "Wire", logging,
+            ],
+            path: "Tests/AgentProbe", swiftSettings: settings),
+        tests(
+            "AgentShell",
+            ["AgentProbe", "AgentCore", "Fleet", "HostConfiguration", "QMP", "UvLoop", "Wire"]),
         tests("NotifierShell", ["Fleet", "Wire", "Presentation", "UvLoop", grdb, logging]),
     ]
 )

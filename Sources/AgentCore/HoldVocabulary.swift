@@ -146,7 +146,7 @@ public enum HoldEffect: Hashable, Sendable {
     case cancelTimer(HoldTimer)
     /// Attach that side's tap queues and detach the other's.
     case switchQueues(GuestID, to: Side)
-    /// `stop` and `migrate` on the old QEMU, in one write.
+    /// Make the old QEMU stop the guest and send its state.
     case stopAndMove(GuestID)
     /// SIGKILL through the pidfd.
     case kill(GuestID, Side)

@@ -89,6 +89,14 @@ final class Generation {
         monitor.send(commands, reply)
     }
 
+    /// Whether `cont` is safe on a process that was handing its guest over.
+    ///
+    /// - Parameter answer: why it is not, or not yet; nil if it is.
+    func isReadyToContinue(_ answer: @escaping (String?) -> Void) {
+        guard let monitor else { return answer("its monitor is not connected") }
+        monitor.isReadyToContinue(answer)
+    }
+
     /// SIGKILL; a process that has ended already is as good.
     func kill() throws(UvError) {
         do {

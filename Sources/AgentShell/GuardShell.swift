@@ -47,6 +47,7 @@ final class GuardProcess {
         var monitor: Monitor?
         /// The guard has sent `cont`; since when, on the hold clock.
         var continuedAt: Int64?
+        var stoppedAt: Int64?
         var resumed: EventTime?
         init(_ process: ProcessReference, path: String) {
             self.process = process
@@ -187,9 +188,15 @@ final class GuardProcess {
     }
 
     private func onEvent(_ event: Event, _ entry: Watched, _ side: Side) {
-        guard let place = entry.sides[side], let sentAt = place.continuedAt else { return }
+        guard let place = entry.sides[side] else { return }
         switch event.kind {
-        case .resume: place.resumed = EventTime(event, notBefore: sentAt)
+        case .resume:
+            // An old one whose migration failed continues by itself.
+            guard let since = place.continuedAt ?? place.stoppedAt else { break }
+            place.resumed = EventTime(event, notBefore: since)
+        case .stop where place.continuedAt == nil:
+            place.stoppedAt = HoldClock.nowMicroseconds
+            place.resumed = nil
         case .stop:
             // A `stop` of the dead agent that was still on its way, behind our `cont`.
             place.monitor?.send(.cont) { _ in }
@@ -274,6 +281,17 @@ final class GuardProcess {
             return
         }
         if place.continuedAt == nil { place.continuedAt = HoldClock.nowMicroseconds }
+        guard side == .old else { return cont(guest, side, monitor, place) }
+        monitor.isReadyToContinue { [self] problem in
+            if problem != nil {
+                feed(.continueFailed(guest, side))
+            } else {
+                cont(guest, side, monitor, place)
+            }
+        }
+    }
+
+    private func cont(_ guest: GuestID, _ side: Side, _ monitor: Monitor, _ place: WatchedSide) {
         monitor.send([.cont, .queryStatus]) { [self] index, result in
             guard index == 1 else { return }
             if case .success(let value) = result, StatusReply(value)?.running == true {

@@ -84,6 +84,27 @@ final class Monitor {
         send([command]) { completion($1) }
     }
 
+    /// A migration that is under way, or whose end has not been taken in (`finish-migrate`), would
+    /// find a running guest at its end, and QEMU 7.2 then aborts.
+    ///
+    /// - Parameter answer: why `cont` has to wait; nil if it need not.
+    func isReadyToContinue(_ answer: @escaping (String?) -> Void) {
+        var migration: MigrationReply?
+        send([.queryMigrate, .queryStatus]) { index, result in
+            switch (index, result) {
+            case (0, .success(let value)): migration = MigrationReply(value)
+            case (0, .failure): break
+            case (_, .failure(let failure)): answer(failure.description)
+            case (_, .success(let value)):
+                let status = migration?.status ?? .none
+                guard status == .none || status.isOver, let state = StatusReply(value)?.state,
+                    state != .finishMigrate
+                else { return answer("its migration (\(status)) is not over") }
+                answer(nil)
+            }
+        }
+    }
+
     func close() {
         onEnd = nil
         end("closed here")

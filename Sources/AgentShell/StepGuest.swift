@@ -20,7 +20,10 @@ final class StepGuest {
     var stopSentAt: Int64?
     var continueSentAt: Int64?
     var resumed: EventTime?
-    var moveIsTold = false
+    /// The old QEMU has sent everything and stays stopped.
+    var hasLeft = false
+    /// The new QEMU has received everything.
+    var hasArrived = false
     /// The new process was started by this step and its forwards were left out.
     var addsForwards = true
 
