@@ -113,8 +113,9 @@ class ClusterCase(unittest.TestCase):
         self.assertEqual(rows(annotations), rows(holds))
         ids = [a["annotationId"] for a in annotations]
         self.assertEqual(len(ids), len(set(ids)), ids)
-        with open(c.directory / "annotations.jsonl") as file:
-            appended = [json.loads(line)["annotationId"] for line in file] if holds else []
+        lines = c.directory / "annotations.jsonl"
+        appended = [json.loads(line)["annotationId"]
+                    for line in (lines.read_text().splitlines() if lines.exists() else [])]
         self.assertEqual(sorted(appended), sorted(ids), "the appended lines")
 
     # ---- doing things ----

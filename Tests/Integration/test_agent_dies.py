@@ -5,8 +5,9 @@ itself. The guest is db-1, alone on host b.
 """
 import signal
 
+from cluster_case import ClusterCase  # first: it sets the path for the others
+
 import fermata_wire as wire
-from cluster_case import ClusterCase
 
 DEADLINE = "4s"
 DEADLINE_MILLISECONDS = 4000

@@ -5,9 +5,10 @@ import socket
 import subprocess
 import threading
 
+from support import (  # first: it sets the path for the others
+    CANNOT_CREATE, FERMATA, NOT_PERMITTED, PROTOCOL, UNAVAILABLE, Scratch, fermata, make_pki)
+
 import fermata_wire as wire
-from support import (CANNOT_CREATE, FERMATA, NOT_PERMITTED, PROTOCOL, UNAVAILABLE, Scratch,
-                     fermata, make_pki)
 
 HOST_FILE = """\
 host: {host}

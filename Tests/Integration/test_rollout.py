@@ -1,11 +1,18 @@
 """Rollouts on real guests: the whole way, and with server, notifier or agents missing meanwhile."""
 import random
 
+from cluster_case import ClusterCase  # first: it sets the path for the others
+
 import demo_report
-from cluster_case import ClusterCase
 
 
 class Rollout(ClusterCase):
+    def setUp(self):
+        super().setUp()
+        # Other tests leave single guests on another QEMU: a rollout would skip them.
+        if len(set(self.versions().values())) > 1:
+            self.assertEqual(self.roll("to-old")["state"], "succeeded")
+
     def assertAllHeldOnce(self, rollout, release):
         """Every guest was held once, in order, and runs the release's QEMU now."""
         version = self.cluster.new["version"] if release == "to-new" else self.cluster.old["version"]
@@ -55,6 +62,7 @@ class Rollout(ClusterCase):
 
     def test_a_guest_without_guest_agent_is_held_and_its_clock_left_alone(self):
         rollout = self.roll(self.next_release("mute"), "c")
+        self.assertEqual(rollout["state"], "succeeded", rollout)
         (step,) = self.steps(rollout, "mute")
         (hold,) = step["holds"]
         self.assertEqual(hold["outcome"], "succeeded", hold)
@@ -123,7 +131,3 @@ class Rollout(ClusterCase):
         self.assertIn("a test", over["reason"])
         for step in over["steps"]:
             self.assertIn(step["phase"], ("finished", "cancelled"), step)
-        # Whole again: the rest goes the same way.
-        versions = self.versions()
-        release = "to-old" if over["version"] == self.cluster.old["version"] else "to-new"
-        self.assertEqual(self.roll(release)["state"], "succeeded", versions)
