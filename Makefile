@@ -45,7 +45,7 @@ test-swift: build-debug
 	swift test --skip-build
 
 test-specification: deps
-	$(PYTHON) -m unittest discover -s proto-spec/python -v
+	PYTHON=$(PYTHON) scripts/check-vectors.sh
 
 test-integration: build-debug lab
 	FERMATA=$(FERMATA_DEBUG) FERMATA_CACHE=$(CACHE) \
