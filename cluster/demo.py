@@ -336,7 +336,7 @@ def main():
         return
     if not options.fermata or not options.cache:
         parser.error("--fermata and --cache are needed; `make demo` gives them")
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
         cluster = Cluster(options.fermata, options.cache, guests(), net=explain_network(),
