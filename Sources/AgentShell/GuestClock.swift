@@ -4,7 +4,7 @@
 //               ▲        │
 //               └────────┴─ at most 8 times
 //
-// A measurement is the best of three `guest-get-time`: the one with the shortest round trip, half of
+// A measurement is the best of four `guest-get-time`: the one with the shortest round trip, half of
 // which is taken off. Each set aims at the time it is to take effect and is corrected by the error
 // that the set before it left.
 
@@ -25,7 +25,7 @@ struct GuestClock {
     static let tolerableMicroseconds: Int64 = 20_000
     static let roundsBeforeTolerance = 4
     static let roundsMax = 8
-    private static let samples = 3
+    private static let samples = 4
 
     let channel: GuestAgentChannel
 

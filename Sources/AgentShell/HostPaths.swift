@@ -51,7 +51,8 @@ struct GenerationPaths: Hashable {
     func lastLogLine() -> String {
         guard let bytes = try? Files.read(path: log, byteCountMax: 1 << 20) else { return "" }
         let lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n")
-        let useful = lines.last { !$0.isEmpty && !$0.contains("terminating on signal") } ?? ""
-        return String(useful.prefix(300))
+        let useful = lines.filter { !$0.contains("terminating on signal") }
+        // QEMU names the cause first and then says that something failed.
+        return String(useful.suffix(3).joined(separator: "; ").prefix(500))
     }
 }

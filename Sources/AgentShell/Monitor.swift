@@ -30,6 +30,8 @@ final class Monitor {
 
     private let stream: SocketStream
     private var session = MonitorSession()
+    private var hasGreeting = false
+    private var beforeGreeting: [UInt8] = []
     private var completions: [CommandID: Completion] = [:]
     private var onReady: ((Result<Monitor, MonitorFailure>) -> Void)?
     private var readyTimer: Timer?
@@ -112,7 +114,38 @@ final class Monitor {
     }
 
     private func receive(_ bytes: UnsafeRawBufferPointer) {
-        for output in session.receive(bytes) {
+        if let rest = afterStaleLines(bytes) {
+            take(session.receive(rest))
+        } else if hasGreeting {
+            take(session.receive(bytes))
+        }
+    }
+
+    /// QEMU also sends a new client what it could not send to the one before it, ahead of the
+    /// greeting: lines that are skipped.
+    ///
+    /// - Returns: what has come since the greeting began, once, when it has come whole.
+    private func afterStaleLines(_ bytes: UnsafeRawBufferPointer) -> [UInt8]? {
+        guard !hasGreeting else { return nil }
+        beforeGreeting.append(contentsOf: bytes)
+        while let end = beforeGreeting.firstIndex(of: UInt8(ascii: "\n")) {
+            if beforeGreeting.starts(with: "{\"QMP\"".utf8) {
+                hasGreeting = true
+                let rest = beforeGreeting
+                beforeGreeting = []
+                return rest
+            }
+            beforeGreeting.removeSubrange(...end)
+        }
+        if beforeGreeting.count > QMPLimits.monitorLineByteCountMax {
+            end("what it sends is no greeting")
+            stream.close()
+        }
+        return nil
+    }
+
+    private func take(_ outputs: [MonitorSession.Output]) {
+        for output in outputs {
             switch output {
             case .write(let bytes): stream.write(bytes)
             case .ready:
