@@ -139,7 +139,7 @@ class CheckImports(unittest.TestCase):
 
     def test_nothing_imports_an_executable(self):
         def declare(named, _):
-            named["FleetTests"]["dependencies"].append({"byName": ["fermata", None]})
+            named["UvLoop"]["dependencies"].append({"byName": ["fermata", None]})
         self.expect("depends on the executable fermata", change=declare)
         self.expect("the executable fermata is imported",
                     {"Tests/FleetTests/X.swift": "@testable import fermata\n"})

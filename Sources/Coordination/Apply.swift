@@ -351,16 +351,15 @@ extension Coordinator {
         }
     }
 
-    /// Drops events that every notifier has kept safe; without a notifier, the oldest beyond a limit.
+    /// Drops events that every notifier has kept safe, but for the newest; without a notifier, the
+    /// oldest beyond a limit.
     private mutating func trimEvents() {
         guard let first = state.events.first else { return }
-        let safe: UInt64
-        if state.notifiers.isEmpty {
-            let kept = UInt64(Limits.eventsWithoutNotifierMax)
-            safe = state.lastSequence > kept ? state.lastSequence - kept : 0
-        } else {
-            safe = state.notifiers.values.min() ?? 0
-        }
+        let kept = UInt64(
+            state.notifiers.isEmpty
+                ? Limits.eventsWithoutNotifierMax : Limits.eventsForWatchersMin)
+        let old = state.lastSequence > kept ? state.lastSequence - kept : 0
+        let safe = min(old, state.notifiers.values.min() ?? old)
         guard safe >= first.sequence else { return }
         state.events.removeFirst(min(state.events.count, Int(safe - first.sequence + 1)))
     }

@@ -39,6 +39,9 @@ public enum Limits {
     public static let hostGuestsMax = 4_096
     /// Events kept while no notifier has ever followed: about a month of a busy small fleet.
     public static let eventsWithoutNotifierMax = 100_000
+    /// Events kept although every notifier has them: whoever begins to watch a rollout a moment after
+    /// its start still sees how it began.
+    public static let eventsForWatchersMin = 1_000
     /// Facts after which a snapshot is written, so that a start reads little.
     public static let snapshotFactsInterval: UInt64 = 10_000
     /// A reason given by a person or a program; longer ones are cut.

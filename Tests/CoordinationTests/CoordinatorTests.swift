@@ -362,19 +362,22 @@ struct InventoryTests {
         #expect(plan.problems.count == 3)
     }
 
-    @Test("events are kept until every notifier has them, and no longer")
+    @Test("events are kept until every notifier has them; the newest stay for watchers")
     func events() {
         var fleet = Fixture()
-        fleet.host("a", ["-", "-"])
+        fleet.host("a", Array(repeating: "-", count: 1_500))
         fleet.release()
         fleet.start()
-        fleet.schedule("a")
+        fleet.run(.abortRollout(RolloutID(1), reason: "enough", by: "al"))
         let last = fleet.coordinator.state.lastSequence
+        #expect(last > 1_500)
         fleet.run(.acknowledgeEvents(notifier: "n1", sequence: 0))
         fleet.run(.acknowledgeEvents(notifier: "n2", sequence: last))
         #expect(fleet.coordinator.state.events.first?.sequence == 1)
-        fleet.run(.acknowledgeEvents(notifier: "n1", sequence: 1))
-        #expect(fleet.coordinator.state.events.first?.sequence == 2)
+        fleet.run(.acknowledgeEvents(notifier: "n1", sequence: 2))
+        #expect(fleet.coordinator.state.events.first?.sequence == 3)
+        fleet.run(.acknowledgeEvents(notifier: "n1", sequence: last))
+        #expect(fleet.coordinator.state.events.count == Limits.eventsForWatchersMin)
         #expect(
             fleet.refusal(.acknowledgeEvents(notifier: "n1", sequence: last + 1))?.code
                 == .invalid)

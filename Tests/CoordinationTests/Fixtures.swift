@@ -51,7 +51,7 @@ struct Fixture {
                     updateDomain: parts.count > 1 ? UpdateDomain(Int(parts[1])!) : nil,
                     memoryBytes: 1 << 28, vcpuCount: 1, state: state, hypervisorVersion: version,
                     hasGuestAgent: true)
-            })
+            }.sorted { $0.id < $1.id })
     }
 
     mutating func release(_ id: String = "q2", version: String = "2") {
