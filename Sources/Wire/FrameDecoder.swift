@@ -47,6 +47,8 @@ public struct FrameDecoder: Sendable {
 
     /// Bytes kept that no frame has consumed.
     public var pendingByteCount: Int { buffer.count - start }
+    /// Bytes kept in all, consumed ones included.
+    var keptByteCount: Int { buffer.count }
 
     private mutating func decode() throws(FrameError) -> Frame? {
         guard pendingByteCount >= Frame.lengthByteCount else { return nil }

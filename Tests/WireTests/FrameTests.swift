@@ -91,6 +91,7 @@ struct FrameTests {
             decoder.append(Array(bytes[10...]) + part)
             while try decoder.next() != nil { count += 1 }
             #expect(decoder.pendingByteCount == 10)
+            #expect(decoder.keptByteCount < 3 * bytes.count)
         }
         #expect(count == 10_000)
     }
