@@ -372,9 +372,16 @@ extension HoldRunner {
             }
             new.connect()
         } catch {
-            feed(guest, .prepareFailed(reason: "\(error)"))
-            donePreparing(guest)
+            onPrepareError(guest, error)
         }
+    }
+
+    private func onPrepareError(_ guest: StepGuest, _ error: any Error) {
+        // A QEMU that has ended already has no descriptors to copy: the notice of its end, which
+        // comes next, tells why it did.
+        if guest.newHasJustEnded, guest.old?.process.hasExited == false { return }
+        feed(guest, .prepareFailed(reason: "\(error)"))
+        donePreparing(guest)
     }
 
     /// Called when the monitor of the new QEMU is there, also after it was lost and came back.

@@ -35,6 +35,9 @@ final class StepGuest {
 
     var id: GuestID { keeper.id }
 
+    /// It was started and has ended again, as a program that is no QEMU does.
+    var newHasJustEnded: Bool { new?.process.hasExited ?? false }
+
     func generation(_ side: Side) -> Generation? { side == .old ? old : new }
     func queues(_ side: Side) -> TapQueues { side == .old ? oldQueues : newQueues }
 
