@@ -188,7 +188,9 @@ public final class AgentShell {
     func makeGeneration(
         _ found: (label: ProcessLabel, process: ProcessReference)
     ) -> Generation? {
-        try? Generation(
+        // An agent that died in a hold may have left it preferred.
+        Scheduling.treatAsOthers(found.process.pid)
+        return try? Generation(
             guest: found.label.guest, number: found.label.generation,
             hypervisorVersion: found.label.hypervisorVersion,
             paths: paths.generation(found.label.guest, found.label.generation),

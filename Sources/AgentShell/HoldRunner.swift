@@ -189,8 +189,16 @@ final class HoldRunner {
         switch message {
         case .holding: context.pause.reached("holding")
         case .committing: context.pause.reached("committing")
+        case .released(let id): with(id) { treatAsOthers($0) }
         default: break
         }
+    }
+
+    private func treatAsOthers(_ guest: StepGuest) {
+        for generation in [guest.old, guest.new] {
+            if let generation { Scheduling.treatAsOthers(generation.process.pid) }
+        }
+        if machine.heldGuests.isEmpty { Scheduling.treatAsOthers(0) }
     }
 
     private func verifyArtifact() {
@@ -233,6 +241,8 @@ final class HoldRunner {
 
     private func stopAndMove(_ guest: StepGuest) {
         guard let old = guest.old, let new = guest.new else { return }
+        // Both main loops and our own do little, but the hold waits for each of them in turn.
+        for pid in [old.process.pid, new.process.pid, 0] { Scheduling.prefer(pid) }
         guest.stopSentAt = HoldClock.nowMicroseconds
         old.send([.migrate(uri: "unix:\(new.paths.incoming)")]) { [self] _, result in
             guard case .failure(let failure) = result else { return }

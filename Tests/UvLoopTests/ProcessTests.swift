@@ -171,3 +171,24 @@ import UvLoop
         loop.closeAll()
     }
 }
+
+@Suite("Scheduling")
+struct SchedulingTests {
+    private func policy(of pid: Int32) -> Int32 { sched_getscheduler(pid) }
+
+    @Test("a process is preferred and treated as others again; this needs root")
+    func preferAndBack() throws {
+        let loop = try Loop()
+        defer { loop.closeAll() }
+        let child = try ChildProcess.spawn(executable: "sleep", arguments: ["60"], on: loop) { _ in
+        }
+        let process = try ProcessReference(pid: child.pid)
+        defer { try? process.send(signal: 9) }
+        #expect(policy(of: child.pid) == SCHED_OTHER)
+        Scheduling.prefer(child.pid)
+        #expect(policy(of: child.pid) == SCHED_RR)
+        Scheduling.treatAsOthers(child.pid)
+        #expect(policy(of: child.pid) == SCHED_OTHER)
+        Scheduling.treatAsOthers(2_000_000_000)
+    }
+}

@@ -1,0 +1,25 @@
+import Glibc
+
+/// Lets the few threads that a hold waits for go before everything else on a busy host.
+///
+/// Needs CAP_SYS_NICE; without it everything stays as it is, and a hold takes what it takes.
+public enum Scheduling {
+    /// Gives a process's main thread the lowest real-time priority. Threads that it makes
+    /// meanwhile get it too: QEMU's migration thread is one.
+    ///
+    /// - Parameter pid: 0 means our own process.
+    public static func prefer(_ pid: Int32) {
+        var parameter = sched_param(sched_priority: 1)
+        sched_setscheduler(pid, SCHED_RR, &parameter)
+    }
+
+    /// Takes it back, from every thread of the process.
+    public static func treatAsOthers(_ pid: Int32) {
+        let directory = "/proc/\(pid == 0 ? getpid() : pid)/task"
+        for name in (try? Files.list(path: directory)) ?? [] {
+            guard let thread = Int32(name), sched_getscheduler(thread) == SCHED_RR else { continue }
+            var parameter = sched_param(sched_priority: 0)
+            sched_setscheduler(thread, SCHED_OTHER, &parameter)
+        }
+    }
+}
