@@ -22,7 +22,6 @@ both directories. `end(DIRECTORY)` does the same for a cluster that somebody lef
 Everything lives below one directory, /tmp/fm-XXXXXXXX; what has to be on tmpfs (RAM, sockets) below
 /dev/shm/fm-XXXXXXXX.
 """
-# Written by the demo session at 23:40, since there was none; lab session: change it in place, please.
 import contextlib
 import ctypes
 import json
@@ -194,7 +193,8 @@ class Guest:
     update_domain None leaves the place to the leader, set None makes it a guest of no set;
     agent False leaves the guest agent out of guest and file; `file_agent` tells the file something
     else than the truth. tick: µs between two looks at the clock inside the guest; an emulated guest
-    that looks each millisecond takes a third of a core for it. `extra` is appended to the guest's entry, YAML with 4 spaces.
+    that looks each millisecond takes a third of a core for it. `extra` is appended to the guest's
+    entry, YAML with 4 spaces.
     """
 
     def __init__(self, name, host, set=None, update_domain=None, memory=256, pattern=32,
