@@ -23,6 +23,7 @@
 
 internal import AgentCore
 internal import Fleet
+internal import HostConfiguration
 internal import Logging
 internal import QMP
 internal import UvLoop
@@ -156,7 +157,7 @@ final class HoldRunner {
         switch effect {
         case .verifyArtifact: verifyArtifact()
         case .prepare(let id): with(id) { preparing.append($0) }; prepareNext()
-        case .armGuard: armGuard()
+        case .armGuard: DiskFlush.run(guests.map(\.keeper.configuration), context.loop, armGuard)
         case .tellGuard(let message): tellGuard(message)
         case .setTimer(let timer, let at):
             timers.removeValue(forKey: timer)?.cancel()
@@ -419,6 +420,39 @@ extension HoldRunner {
         guard guest.preparationsLeft == 0 else { return }
         feed(guest, .prepared)
         donePreparing(guest)
+    }
+}
+
+/// Writes out what the host still caches of the guests' disks, while they run.
+///
+/// QEMU flushes every disk when it stops a guest. What has been written out before need not be then.
+enum DiskFlush {
+    private static let limit: Duration = .seconds(5)
+
+    /// - Parameter completion: called once, also if flushing fails or takes too long.
+    static func run(
+        _ guests: [GuestConfiguration], _ loop: Loop, _ completion: @escaping () -> Void
+    ) {
+        let paths = guests.flatMap(\.disks).filter { !$0.readOnly }.map(\.path)
+        guard !paths.isEmpty else { return loop.soon(completion) }
+        var isOver = false
+        let end = {
+            guard !isOver else { return }
+            isOver = true
+            completion()
+        }
+        let timer = loop.after(limit) { end() }
+        do {
+            _ = try ChildProcess.spawn(
+                executable: "sync", arguments: ["--data", "--"] + paths, on: loop
+            ) { _ in
+                timer.cancel()
+                end()
+            }
+        } catch {
+            timer.cancel()
+            loop.soon(end)
+        }
     }
 }
 
