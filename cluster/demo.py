@@ -274,7 +274,7 @@ def show_end(cluster, holds, broken):
     print(demo_report.table(holds), flush=True)
     if cluster.net != "tap":
         print("(TCP kept: – with user-mode networking the old QEMU is the other end of a connection)")
-    print("(guest gap: the longer of what its own millisecond ticks missed, which stand still in a "
+    print("(guest gap: the longer of what its own ticks missed, which stand still in a "
           "hold,\n and the silence on its TCP connection; longer than the hold where a guest is "
           "emulated, because\n the new process starts with an empty translation cache)")
     if any(abs(h["clockErrorMillisecondsBefore"] or 0) > 100 for h in holds):
