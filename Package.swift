@@ -87,6 +87,11 @@ let package = Package(
             ],
             swiftSettings: settings),
 
+        // `make bench-wire`: the codec, sessions and handshakes, measured.
+        .executableTarget(
+            name: "wire-bench", dependencies: ["Fleet", "Wire", protobuf],
+            path: "Benchmarks/Wire", swiftSettings: settings),
+
         // Runs the built executable; nothing imports it.
         .testTarget(name: "CommandLineTests", swiftSettings: settings),
         tests("Coordination", ["Fleet"], exclude: ["Scenarios"]),
