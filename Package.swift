@@ -67,8 +67,8 @@ let package = Package(
         shell(
             "LeaderShell",
             [
-                "Fleet", "Wire", "Coordination", "LogStore", "UvLoop", "SessionShell", logging,
-                protobuf, collections,
+                "Fleet", "Wire", "Coordination", "Presentation", "LogStore", "UvLoop",
+                "SessionShell", logging, protobuf, collections,
             ]),
         shell(
             "AgentShell",

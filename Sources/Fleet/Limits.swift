@@ -46,6 +46,10 @@ public enum Limits {
     public static let urgentReconnectMillisecondsMax: UInt32 = 500
     /// Refusals of one kind that are logged one by one each second; the rest as a number.
     public static let refusalLogLinesPerSecond = 10
+    /// How long before its end a certificate is warned of: time to renew it without haste.
+    public static let certificateWarningMicroseconds: Int64 = 30 * 86_400 * 1_000_000
+    /// Certificates of peers that a status shows: the first of them say what has to be done.
+    public static let certificateViewsMax = 1_000
     /// Silence after which a ping is sent, in milliseconds.
     public static let keepaliveMilliseconds: UInt32 = 1_000
     /// Silence after which a peer is taken for dead, in milliseconds.
