@@ -348,7 +348,9 @@ public struct SessionMachine: Sendable {
 
     private mutating func onOpening(_ kind: MessageKind, _ frame: Frame) throws {
         guard !frame.flags.contains(.more) else {
-            return close(.badFrame, "\(kind) in chunks before the session is open")
+            return close(
+                .badFrame, "\(kind) in chunks before the session is open",
+                fault: "chunkBeforeHello")
         }
         switch kind {
         case .close:
