@@ -268,7 +268,7 @@ def check(message, path):
     for descriptor in message.DESCRIPTOR.fields:
         where = f"{path}.{descriptor.name}"
         value = getattr(message, descriptor.name)
-        repeated = _is_repeated(descriptor)
+        repeated = is_repeated(descriptor)
         if descriptor.type == descriptor.TYPE_MESSAGE:
             if repeated:
                 for index, element in enumerate(value):
@@ -282,7 +282,8 @@ def check(message, path):
                 raise MessageError(where, f"unknown value {value}")
 
 
-def _is_repeated(descriptor):
+def is_repeated(descriptor):
+    """Whether a field is repeated, in every version of protobuf."""
     try:
         return descriptor.is_repeated
     except AttributeError:  # protobuf before 6.31; later ones have no label any more
@@ -591,7 +592,8 @@ def pauses(chance=random.random):
         pause = min(pause * 2, PAUSE_MAX_SECONDS)
 
 
-def _context(prefix, server_side, key_log=None):
+def tls_context(prefix, server_side, key_log=None):
+    """TLS as section 2 wants it. OSError or ssl.SSLError if a file cannot be used."""
     context = ssl.SSLContext(
         ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -761,7 +763,10 @@ class Session:
             magic=MAGIC, version_min=VERSIONS[0], version_max=VERSIONS[1], cluster=cluster,
             role=role, name=name, instance=os.urandom(16), software="fermata_wire.py")
         fields.update(changes)
-        self.send(pb.Hello(**fields))
+        try:
+            self.send(pb.Hello(**fields))
+        except OSError:
+            pass  # the alert that says why is still to be read
         try:
             accepted = self.receive(self.hello_deadline - time.monotonic()).message
         except socket.timeout:
@@ -816,7 +821,7 @@ def connect(host, port, prefix, timeout=10, key_log=None):
     TLS fails, SessionClosed if the server speaks something else.
     """
     deadline = time.monotonic() + HELLO_SECONDS
-    context = _context(prefix, False, key_log)
+    context = tls_context(prefix, False, key_log)
     plain = socket.create_connection((host, port), HELLO_SECONDS)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
@@ -836,7 +841,7 @@ class Listener:
 
     def __init__(self, prefix, host="127.0.0.1", port=0):
         self.prefix = prefix
-        self.context = _context(prefix, True)
+        self.context = tls_context(prefix, True)
         self.socket = socket.create_server((host, port))
         self.port = self.socket.getsockname()[1]
 
