@@ -71,9 +71,17 @@ def _load_messages():
         class_of = message_factory.GetMessageClass
     else:  # protobuf before 4.22, such as Debian 12's
         class_of = message_factory.MessageFactory(pool).GetPrototype
+
+    def with_nested(descriptor):
+        message = class_of(descriptor)
+        for nested in descriptor.nested_types:
+            if not hasattr(message, nested.name):  # so in the C++ runtime of Debian 12
+                setattr(message, nested.name, with_nested(nested))
+        return message
+
     found = SimpleNamespace(DESCRIPTOR=described)
     for name, descriptor in described.message_types_by_name.items():
-        setattr(found, name, class_of(descriptor))
+        setattr(found, name, with_nested(descriptor))
     for name, descriptor in described.enum_types_by_name.items():
         setattr(found, name, EnumTypeWrapper(descriptor))
         for value in descriptor.values:
