@@ -635,6 +635,7 @@ class Session:
         self.decoder = FrameDecoder()
         self.assembler = Assembler()
         self.is_ready = False
+        self.is_closed = False
         self.answers_pings = True
         self.keeps_alive = False
         self.keepalive = self.silence = None  # seconds
@@ -725,6 +726,7 @@ class Session:
                 if self.answers_pings:
                     self.send(pb.Pong(nonce=message.nonce), frame.correlation)
             elif name == "Close":
+                self.is_closed = True
                 raise SessionClosed(close_code_name(message.code), for_people(message.reason))
             elif name != "Pong":
                 return Received(name, frame.correlation, message)
@@ -809,8 +811,10 @@ class Session:
         self._open(accepted)
 
     def close(self, code="NORMAL", reason=""):
-        """Sends Close and closes the connection."""
-        self.send(pb.Close(code=pb.CloseCode.Value("CLOSE_CODE_" + code), reason=reason))
+        """Sends Close, unless the session is closed by either side, and closes the connection."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.send(pb.Close(code=pb.CloseCode.Value("CLOSE_CODE_" + code), reason=reason))
         self.close_connection()
 
     def close_connection(self):

@@ -469,11 +469,14 @@ class TheCommand(CommandCase):
                 if code in wanted:
                     self.assertIn(f"{code}: because", err)
 
-    def test_a_query_that_was_cut_off_is_asked_again(self):
+    def test_a_query_that_was_cut_off_is_asked_again_and_a_close_not_answered(self):
         def script(listener):
             with accepted(listener) as session:
                 session.receive()
-                session.close("SHUTTING_DOWN", "new software")
+                session.send(pb.Close(code=12, reason="new software"))
+                with self.assertRaises(wire.SessionClosed) as closed:
+                    session.receive_frame()
+                self.assertEqual(closed.exception.code, "END_OF_FILE")
             with accepted(listener) as session:
                 session.send(pb.QueryResult(hosts=pb.HostViews()), session.receive().correlation)
         code, _, err = self.run_client("hosts", server=self.serve(script))
