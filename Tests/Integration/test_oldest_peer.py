@@ -23,6 +23,23 @@ hypervisor: {{path: /bin/true, version: "1"}}
 """
 
 
+def start_server(case):
+    """A server `s1` with an empty log, until the test ends: its address, as text and as (host, port)."""
+    server = subprocess.Popen(
+        [FERMATA, "server", "--credentials", case.pki / "server-s1", "--data",
+         case.directory / "data", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True)
+
+    def end():
+        server.kill()
+        server.communicate()
+    case.addCleanup(end)
+    line = server.stdout.readline()
+    case.assertIn("fermata server ready on ", line)
+    address = line.split(" ready on ")[1].split()[0]
+    return address, (address.rpartition(":")[0], int(address.rpartition(":")[2]))
+
+
 class OldestPeer(Scratch):
     def setUp(self):
         super().setUp()
@@ -31,23 +48,8 @@ class OldestPeer(Scratch):
 
     # ---- frozen clients ----
 
-    def start_server(self):
-        server = subprocess.Popen(
-            [FERMATA, "server", "--credentials", self.pki / "server-s1", "--data",
-             self.directory / "data", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True)
-
-        def end():
-            server.kill()
-            server.communicate()
-        self.addCleanup(end)
-        line = server.stdout.readline()
-        self.assertIn("fermata server ready on ", line)
-        address = line.split(" ready on ")[1].split()[0]
-        return address, (address.rpartition(":")[0], int(address.rpartition(":")[2]))
-
     def play_client(self, name, change=lambda steps: steps):
-        address, pair = self.start_server()
+        address, pair = start_server(self)
         (script,) = [s for s in FROZEN["clients"] if s["name"] == name]
         Player(change(script["steps"]), FROZEN["alpn"], self.pki, connect=pair).play()
         return fermata("status", "--server", address, "--credentials", self.pki / "operator-alice",
