@@ -481,11 +481,14 @@ local function judge(direction, stream, packet, frame)
     local is_more = frame.flags % 2 == MORE
     if frame.kind == 0 then return { rule = "kindZero" } end
     if frame.flags > 3 then return { rule = "unknownFlags" } end
+    if not KINDS[frame.kind] then
+        -- Ignored, a chunk or not, wherever it is.
+        return frame.flags >= MANDATORY and { rule = "unknownKind" } or {}
+    end
     if is_more and not stream.is_open and stream.saw_hello then
         return { rule = "chunkBeforeHello" }
     end
     if is_more and #frame.body == 0 then return { rule = "emptyChunk" } end
-    if not KINDS[frame.kind] and frame.flags >= MANDATORY then return { rule = "unknownKind" } end
     local partial = state.partial
     if not partial then
         if not is_more then return {} end

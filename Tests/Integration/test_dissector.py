@@ -223,7 +223,9 @@ class MadeUp(Scratch, DissectorCase):
         while (frame := decoder.next()) is not None:
             frames.append(wire.encode_frame(frame.kind, frame.body, frame.correlation, frame.flags))
         self.assertGreater(len(frames), 2)
-        stream = frames[0] + SESSION[5] + b"".join(frames[1:]) + SESSION[5]  # a pong in between
+        # A pong and a kind of a later version in between.
+        stream = frames[0] + SESSION[5] + wire.encode_frame(999, b"x", 1, 1) \
+            + b"".join(frames[1:]) + SESSION[5]
         for size in (700, 1460, 4099, 4100, len(stream)):
             for passes in ((), ("-2",)):
                 with self.subTest(size=size, passes=passes):
@@ -231,7 +233,8 @@ class MadeUp(Scratch, DissectorCase):
                     capture = self.decode([*OPEN, *cut])
                     text = ", ".join(self.infos(capture, *passes)[2:])
                     self.assertEqual(
-                        text, ", ".join(["HostReport (chunk)", "Pong nonce=1"]
+                        text, ", ".join(["HostReport (chunk)", "Pong nonce=1",
+                                         "kind 999 (unknown, ignored)"]
                                         + ["HostReport (chunk)"] * (len(frames) - 2)
                                         + [f"HostReport ({len(frames)} chunks) host=a guests=500",
                                            "Pong nonce=1"]))

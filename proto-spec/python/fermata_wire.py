@@ -562,7 +562,7 @@ class ServerOpening:
             frame = self.decoder.next()
             if frame is None:
                 return None
-            if frame.flags & MORE:
+            if frame.kind in KINDS and frame.flags & MORE:
                 raise Refusal("BAD_FRAME", "a chunk before the session is open")
             if frame.kind == KIND_OF["Close"]:
                 parse(frame.kind, frame.body)
@@ -735,20 +735,20 @@ class Session:
         """A whole message as one frame, or None if there was a chunk or something to ignore."""
         frame = self.receive_frame(max(0, end - time.monotonic()))
         if not self.is_ready:
-            if frame.flags & MORE:
-                self.fail("BAD_FRAME", "a chunk before the session is open")
             awaited = "HelloAccepted" if self.peer.role == "server" else "Hello"
+            if frame.kind in KINDS and frame.flags & MORE:
+                self.fail("BAD_FRAME", "a chunk before the session is open")
             if frame.kind not in (KIND_OF[awaited], KIND_OF["Close"]):
                 self.fail("WRONG_STATE", f"kind {frame.kind} instead of {awaited}")
         elif frame.kind not in KINDS:
             if frame.flags & MANDATORY:
                 self.fail("UNKNOWN_KIND", f"kind {frame.kind}")
+            return None  # ignored, a chunk or not, even between the chunks of another
         elif KINDS[frame.kind] in (pb.Hello, pb.HelloAccepted):
             self.fail("WRONG_STATE", f"kind {frame.kind} in an open session")
         elif (frame.kind, self.peer.role, self.own.role) not in DIRECTIONS:
             self.fail("NOT_PERMITTED", f"kind {frame.kind} from a {self.peer.role}")
-        whole = self.assembler.add(frame)
-        return whole if whole is not None and whole.kind in KINDS else None
+        return self.assembler.add(frame)
 
     def request(self, message, timeout=None):
         """Sends a message and waits for the answer; other messages meanwhile are dropped."""

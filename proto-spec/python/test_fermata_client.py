@@ -433,7 +433,7 @@ class TheCommand(CommandCase):
                 query = session.receive()
                 data = wire.encode_message(hosts, query.correlation, limit=64)
                 session.send_bytes(data[:64 + 4] + wire.encode_frame(4, b"\x09" + bytes(8))
-                                   + data[64 + 4:])
+                                   + wire.encode_frame(999, b"later", 3) + data[64 + 4:])
                 self.assertEqual(session.receive_frame().kind, wire.KIND_OF["Pong"])
         code, out, _ = self.run_client("hosts", "--json", server=self.serve(script))
         self.assertEqual((code, len(json.loads(out))), (0, 50))
