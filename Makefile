@@ -48,6 +48,7 @@ test-swift: build-debug
 
 test-specification: deps
 	PYTHON=$(PYTHON) scripts/check-vectors.sh
+	$(PYTHON) -m unittest discover -s proto-spec/python
 
 test-integration: build-debug lab
 	FERMATA=$(FERMATA_DEBUG) FERMATA_CACHE=$(CACHE) \
