@@ -186,7 +186,8 @@ public struct SessionMachine: Sendable {
         let stall = now - tickedAt - keepaliveMilliseconds
         tickedAt = now
         if stall > 0 {
-            heardAt += stall
+            // Bytes that were read between the stall and this tick came after it.
+            heardAt = min(heardAt + stall, now)
             startedAt += stall
         }
         switch state {
