@@ -6,6 +6,9 @@ final class TLSEngine {
     enum HandshakeResult {
         case done(CertificateIdentity)
         case wantsInput
+        /// A server has read the client's hello and done nothing costly yet: call
+        /// ``letHandshakeGoOn()`` when it is this peer's turn.
+        case wantsTurn(isUrgent: Bool)
         case failed(TLSError)
     }
 
@@ -18,11 +21,12 @@ final class TLSEngine {
 
     private let ssl: OpaquePointer
     private let context: TLSContext
-    private let input: OpaquePointer
-    private let output: OpaquePointer
+    private var input: OpaquePointer
+    private var output: OpaquePointer
 
+    /// - Parameter isUrgent: a client asks to be let in before others.
     /// - Returns: nil when OpenSSL is out of memory.
-    init?(_ context: TLSContext) {
+    init?(_ context: TLSContext, isUrgent: Bool = false) {
         guard let ssl = SSL_new(context.raw) else { return nil }
         guard let input = fermata_bio_new(), let output = fermata_bio_new() else {
             SSL_free(ssl)
@@ -33,7 +37,12 @@ final class TLSEngine {
         self.input = input
         self.output = output
         SSL_set_bio(ssl, input, output)  // which then belong to it
-        if context.role == .server { SSL_set_accept_state(ssl) } else { SSL_set_connect_state(ssl) }
+        if context.role == .server {
+            SSL_set_accept_state(ssl)
+        } else {
+            SSL_set_connect_state(ssl)
+            if isUrgent { fermata_offer_urgent(ssl) }
+        }
     }
 
     deinit { SSL_free(ssl) }
@@ -50,8 +59,13 @@ final class TLSEngine {
         ERR_clear_error()
         let result = SSL_do_handshake(ssl)
         guard result == 1 else {
-            let error = SSL_get_error(ssl, result)
-            return error == SSL_ERROR_WANT_READ ? .wantsInput : .failed(handshakeError())
+            switch SSL_get_error(ssl, result) {
+            case SSL_ERROR_WANT_READ: return .wantsInput
+            case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+                return .wantsTurn(
+                    isUrgent: fermata_hello_state(ssl) == fermata_hello_seen_urgent)
+            default: return .failed(handshakeError())
+            }
         }
         guard fermata_has_alpn(ssl) == 1 else { return .failed(.wrongProtocol) }
         guard let certificate = Certificate(SSL_get1_peer_certificate(ssl)) else {
@@ -63,6 +77,21 @@ final class TLSEngine {
             return .failed(error)
         }
     }
+
+    /// After the handshake: gives back the buffers that it has made large. A memory BIO never shrinks,
+    /// and ten thousand idle sessions would keep some kilobytes each.
+    func shrinkBuffers() {
+        guard let input = fermata_bio_new(), let output = fermata_bio_new() else { return }
+        let (pending, unsent) = (drain(self.input), drain(self.output))
+        BIO_write(input, pending, Int32(clamping: pending.count))
+        BIO_write(output, unsent, Int32(clamping: unsent.count))
+        SSL_set_bio(ssl, input, output)  // which frees the old ones
+        self.input = input
+        self.output = output
+    }
+
+    /// After ``HandshakeResult/wantsTurn(isUrgent:)``: the next ``handshake()`` goes on.
+    func letHandshakeGoOn() { fermata_set_hello_state(ssl, Int32(fermata_hello_go)) }
 
     private static let peerSubject = "the peer's certificate"
 
