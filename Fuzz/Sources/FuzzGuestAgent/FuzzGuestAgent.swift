@@ -117,7 +117,8 @@ private struct Watched {
     mutating func answerSynchronisation(repeatsID: Bool) {
         let answer =
             repeatsID
-            ? "{\"return\": \(lastNumber), \"id\": \(lastNumber)}\n" : "{\"return\": \(lastNumber)}\n"
+            ? "{\"return\": \(lastNumber), \"id\": \(lastNumber)}\n"
+            : "{\"return\": \(lastNumber)}\n"
         let outputCount = outputs.count
         ([0xFF] + Array(answer.utf8)).withUnsafeBytes { receive($0) }
         check(

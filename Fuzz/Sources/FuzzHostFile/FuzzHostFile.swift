@@ -12,7 +12,8 @@ import HostConfiguration
 
 private let head = "host: a\nhypervisor: {path: /q, version: v}\n"
 private let prefixes = [
-    "", head, head + "guests: [{id: g, memory: 1MiB, ", head + "guests:\n- id: g\n  memory: 1MiB\n  ",
+    "", head, head + "guests: [{id: g, memory: 1MiB, ",
+    head + "guests:\n- id: g\n  memory: 1MiB\n  ",
 ].map { Array($0.utf8) }
 
 @main enum FuzzHostFile {
@@ -67,7 +68,9 @@ private func check(_ failure: HostFileProblems, _ text: String, _ places: HostFi
 
 /// What every file that is taken keeps to, for those who use it without looking again.
 private func checkFile(_ file: HostFile) {
-    var paths = [file.runDirectory, file.stateDirectory, file.memoryDirectory, file.hypervisor.path]
+    var paths = [
+        file.runDirectory, file.stateDirectory, file.memoryDirectory, file.hypervisor.path,
+    ]
     paths += file.hypervisor.dataDirectories
     if let directory = file.hypervisor.moduleDirectory { paths.append(directory) }
     check(["kvm", "tcg", "kvm:tcg", "tcg:kvm"].contains(file.accelerator), file.accelerator)

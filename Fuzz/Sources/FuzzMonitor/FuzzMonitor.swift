@@ -15,7 +15,9 @@ private let prelude = Array(
 private let shortLineByteCountMax = 96
 
 /// Sessions that are ready, by the count of commands sent: values, so a copy is all that a run costs.
-private let readySessions = (0..<16).map { Watched(readyAfter: $0, QMPLimits.monitorLineByteCountMax) }
+private let readySessions = (0..<16).map {
+    Watched(readyAfter: $0, QMPLimits.monitorLineByteCountMax)
+}
 private let shortSessions = (0..<16).map { Watched(readyAfter: $0, shortLineByteCountMax) }
 
 @main enum FuzzMonitor {
@@ -207,4 +209,3 @@ private func checkJSON(_ body: UnsafeRawBufferPointer) {
         check((0...bytes.count).contains(offset), "offset \(offset) of \(bytes.count)")
     }
 }
-

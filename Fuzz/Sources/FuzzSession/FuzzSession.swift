@@ -255,7 +255,8 @@ private struct Watched {
                 let kind = message.kind
                 check(hasOpened && closeCount == 0, "\(kind) before the beginning or after the end")
                 check(
-                    !kind.isControl && kind != .hello && kind != .helloAccepted, "delivered \(kind)")
+                    !kind.isControl && kind != .hello && kind != .helloAccepted, "delivered \(kind)"
+                )
                 check(
                     kind.isPermitted(from: side.peer.role, to: side.own.role),
                     "\(side.peer.role) sent \(kind)")
