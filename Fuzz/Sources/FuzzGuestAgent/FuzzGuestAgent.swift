@@ -78,8 +78,9 @@ private struct Watched {
                 check(id == answered, "reply to \(answered) instead of \(id)")
                 check((try? JSON.parse(value.bytes)) == value, "cannot read again \(value)")
                 state = .ready
-            case (.busy(let id), .failed(let answered, _)):
+            case (.busy(let id), .failed(let answered, let error)):
                 check(id == answered, "error for \(answered) instead of \(id)")
+                check(!error.description.utf8.contains { $0 < 0x20 }, "control in \(error)")
                 state = .ready
             case (.unsynchronised, _): fatalError("property violated: \(output) unsynchronised")
             case (_, .protocolError(let error)):

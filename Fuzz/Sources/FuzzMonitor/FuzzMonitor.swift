@@ -137,7 +137,9 @@ private struct Watched {
                 answered(id)
                 checkAgain(value)
                 checkReplies(value)
-            case .failed(let id, _): answered(id)
+            case .failed(let id, let error):
+                answered(id)
+                checkText(error.description)
             case .event(let event):
                 _ = event.kind
                 _ = event.timestampMicroseconds
@@ -145,7 +147,7 @@ private struct Watched {
             case .protocolError(let error):
                 isOver = true
                 outstanding = []
-                check(!error.description.utf8.contains(0x0A), "a line feed in \(error)")
+                checkText(error.description)
             }
             outputs.append(output)
         }
@@ -180,6 +182,12 @@ private func checkAgain(_ value: JSON) {
         fatalError("property violated: cannot read again \(value)")
     }
     check(again == value && again.bytes == bytes, "read again \(value) as \(again)")
+}
+
+/// Fit for a line of a log.
+private func checkText(_ text: String) {
+    check(!text.utf8.contains { $0 < 0x20 }, "a control character in \(text)")
+    check(text.utf8.count <= 20_000, "a text of \(text.utf8.count) bytes")
 }
 
 /// The readers of replies take any value.
