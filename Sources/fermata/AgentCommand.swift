@@ -70,6 +70,11 @@ struct AgentCommand: ParsableCommand {
             log.error("trying again in 30 s", metadata: ["problem": "\(down.problem)"])
             _ = loop.after(.seconds(30)) { link.start() }
         }
+        link.onRefused = { refusal in
+            log.error(
+                "the server does not take our report",
+                metadata: ["reason": "\(refusal.message)", "advice": "\(refusal.advice)"])
+        }
         process.onStop = { agent.stop() }
         do {
             try agent.start {
