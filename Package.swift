@@ -67,8 +67,8 @@ let package = Package(
         shell(
             "LeaderShell",
             [
-                "Fleet", "Wire", "Coordination", "LogStore", "UvLoop", "SessionShell", logging,
-                protobuf, collections,
+                "Fleet", "Wire", "Coordination", "Presentation", "LogStore", "UvLoop",
+                "SessionShell", logging, protobuf, collections,
             ]),
         shell(
             "AgentShell",
@@ -86,6 +86,11 @@ let package = Package(
                 "LogStore", "LeaderShell", "AgentShell", "NotifierShell", arguments, logging,
             ],
             swiftSettings: settings),
+
+        // `make bench-wire`: the codec, sessions and handshakes, measured.
+        .executableTarget(
+            name: "wire-bench", dependencies: ["Fleet", "Wire", protobuf],
+            path: "Benchmarks/Wire", swiftSettings: settings),
 
         // Runs the built executable; nothing imports it.
         .testTarget(name: "CommandLineTests", swiftSettings: settings),

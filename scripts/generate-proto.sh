@@ -6,8 +6,8 @@
 #                                        the schema gives
 #
 # Needs protoc (Debian: protobuf-compiler) and Swift. The plug-in is the one of the swift-protobuf
-# version that Package.swift pins, built in debug beside everything else. To use one that exists
-# already, set PROTOC_GEN_SWIFT to its path.
+# version that Package.swift pins, built once into .build-protoc. To use one that exists already, set
+# PROTOC_GEN_SWIFT to its path.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -26,14 +26,38 @@ if ! command -v protoc >/dev/null; then
     exit 69
 fi
 
+# Builds the plug-in from the checkout that the package uses. Its own manifest also builds a whole
+# protoc in C++, which takes many minutes and which Debian has; this one names only what is needed.
+build_plugin() {
+    swift package resolve >&2
+    mkdir -p .build-protoc
+    ln -sfn ../.build/checkouts/swift-protobuf/Sources .build-protoc/Sources
+    cat >.build-protoc/Package.swift <<'MANIFEST'
+// swift-tools-version: 6.1
+import PackageDescription
+let package = Package(
+    name: "plugin",
+    targets: [
+        .target(name: "SwiftProtobuf", exclude: ["CMakeLists.txt"]),
+        .target(
+            name: "SwiftProtobufPluginLibrary", dependencies: ["SwiftProtobuf"],
+            exclude: ["CMakeLists.txt"]),
+        .executableTarget(
+            name: "protoc-gen-swift", dependencies: ["SwiftProtobufPluginLibrary"],
+            exclude: ["CMakeLists.txt"]),
+    ])
+MANIFEST
+    swift build --package-path .build-protoc --product protoc-gen-swift >&2
+}
+
 plugin=${PROTOC_GEN_SWIFT:-}
 if [ -z "$plugin" ]; then
-    swift build --product protoc-gen-swift >&2
-    plugin="$(swift build --show-bin-path)/protoc-gen-swift"
+    build_plugin
+    plugin="$(swift build --package-path .build-protoc --show-bin-path)/protoc-gen-swift"
 fi
 if [ ! -x "$plugin" ]; then
-    echo "generate-proto: $plugin is not executable: build it with" \
-        "swift build --product protoc-gen-swift, or set PROTOC_GEN_SWIFT" >&2
+    echo "generate-proto: $plugin is not executable: remove .build-protoc and run this again, or" \
+        "set PROTOC_GEN_SWIFT" >&2
     exit 69
 fi
 

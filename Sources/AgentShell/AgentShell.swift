@@ -221,6 +221,9 @@ public final class AgentShell {
     // MARK: Leader
 
     private func connectLink() {
+        link.isUrgent = { [unowned self] in
+            runner != nil || !reports.isEmpty || keepers.contains { $0.state == .held }
+        }
         link.onReady = { [unowned self] in
             lastReport = nil
             sendHostReport()

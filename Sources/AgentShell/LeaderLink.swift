@@ -12,6 +12,9 @@ public protocol LeaderLink: AnyObject {
     var onDirective: ((Directive, @escaping (DirectiveAnswer) -> Void) -> Void)? { get set }
     var onReportCommitted: ((StepID, Token) -> Void)? { get set }
 
+    /// Whether the session is needed more than others': guests are held, or a report waits.
+    var isUrgent: () -> Bool { get set }
+
     func start()
     func stop()
     // Each is dropped when there is no session: the agent says everything again at `onReady`.
@@ -27,6 +30,11 @@ public final class SessionLeaderLink: LeaderLink {
     public var onReportCommitted: ((StepID, Token) -> Void)?
     /// A session was lost or could not be had; a fatal problem means that it will not be tried again.
     public var onDown: ((SessionDown) -> Void)?
+
+    public var isUrgent: () -> Bool {
+        get { client.isUrgent }
+        set { client.isUrgent = newValue }
+    }
 
     private let client: SessionClient
 

@@ -17,6 +17,43 @@
 static const unsigned char fermata_alpn[] = "\x09" "fermata/1";
 enum { fermata_alpn_byte_count = 10 };
 
+// What a client adds to its offer if it asks to be let in before others; never chosen.
+static const unsigned char fermata_alpn_urgent[] = "\x09" "fermata/1" "\x0d" "fermata-first";
+enum { fermata_alpn_urgent_byte_count = 24 };
+
+// How far a server-side handshake is, kept as the connection's application data.
+enum { fermata_hello_none, fermata_hello_seen, fermata_hello_seen_urgent, fermata_hello_go };
+
+static inline int fermata_hello_state(SSL *ssl) { return (int)(long)SSL_get_app_data(ssl); }
+
+static inline void fermata_set_hello_state(SSL *ssl, int state) {
+    SSL_set_app_data(ssl, (void *)(long)state);
+}
+
+// Whether a list of protocols, each with its length byte before it, has the urgent one.
+static inline int fermata_asks_first(const unsigned char *list, size_t byte_count) {
+    const unsigned char *wanted = fermata_alpn_urgent + fermata_alpn_byte_count;
+    for (size_t at = 0; at < byte_count; at += 1 + (size_t)list[at]) {
+        if (at + 1 + list[at] > byte_count) return 0;
+        if (list[at] == wanted[0] && memcmp(list + at + 1, wanted + 1, wanted[0]) == 0) return 1;
+    }
+    return 0;
+}
+
+// Stops a handshake after its first message, before anything costly, until it may go on.
+static inline int fermata_on_client_hello(SSL *ssl, int *alert, void *unused) {
+    (void)alert;
+    (void)unused;
+    if (fermata_hello_state(ssl) == fermata_hello_go) return SSL_CLIENT_HELLO_SUCCESS;
+    const unsigned char *offer = 0;
+    size_t byte_count = 0;
+    int urgent = SSL_client_hello_get0_ext(
+                     ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &offer, &byte_count)
+        && byte_count > 2 && fermata_asks_first(offer + 2, byte_count - 2);
+    fermata_set_hello_state(ssl, urgent ? fermata_hello_seen_urgent : fermata_hello_seen);
+    return SSL_CLIENT_HELLO_RETRY;
+}
+
 static inline int fermata_select_alpn(
     SSL *ssl, const unsigned char **chosen, unsigned char *chosen_byte_count,
     const unsigned char *offered, unsigned int offered_byte_count, void *unused) {
@@ -71,19 +108,21 @@ static inline int fermata_verify(int is_fine, X509_STORE_CTX *context) {
     }
     if (error == X509_V_OK) return 1;
     X509_STORE_CTX_set_error(context, error);
-    // Kept for the message; OpenSSL itself forgets a certificate that it has refused.
+    // Kept for the message; OpenSSL itself forgets a certificate that it has refused. The connection's
+    // own application data is the state of its hello, so that of its input has the place.
     SSL *ssl = X509_STORE_CTX_get_ex_data(context, SSL_get_ex_data_X509_STORE_CTX_idx());
-    if (ssl && certificate && X509_up_ref(certificate)) {
-        X509_free(SSL_get_app_data(ssl));
-        SSL_set_app_data(ssl, certificate);
+    BIO *input = ssl ? SSL_get_rbio(ssl) : 0;
+    if (input && certificate && X509_up_ref(certificate)) {
+        X509_free(BIO_get_app_data(input));
+        BIO_set_app_data(input, certificate);
     }
     return 0;
 }
 
 // The certificate of the peer's chain that was refused, or null. The caller then owns it.
-static inline X509 *fermata_take_refused(SSL *ssl) {
-    X509 *certificate = SSL_get_app_data(ssl);
-    SSL_set_app_data(ssl, 0);
+static inline X509 *fermata_take_refused(BIO *input) {
+    X509 *certificate = BIO_get_app_data(input);
+    BIO_set_app_data(input, 0);
     return certificate;
 }
 
@@ -125,9 +164,10 @@ static inline SSL_CTX *fermata_context_new(int is_server) {
     SSL_CTX_set_num_tickets(context, 0);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, fermata_verify);
-    if (is_server)
+    if (is_server) {
         SSL_CTX_set_alpn_select_cb(context, fermata_select_alpn, 0);
-    else
+        SSL_CTX_set_client_hello_cb(context, fermata_on_client_hello, 0);
+    } else
         SSL_CTX_set_alpn_protos(context, fermata_alpn, fermata_alpn_byte_count);
     return context;
 }
@@ -139,6 +179,10 @@ static inline int fermata_has_alpn(SSL *ssl) {
     SSL_get0_alpn_selected(ssl, &name, &byte_count);
     return byte_count + 1 == fermata_alpn_byte_count
         && memcmp(name, fermata_alpn + 1, byte_count) == 0;
+}
+
+static inline void fermata_offer_urgent(SSL *ssl) {
+    SSL_set_alpn_protos(ssl, fermata_alpn_urgent, fermata_alpn_urgent_byte_count);
 }
 
 // The newest error's reason code, or 0; alerts of the peer are 1000 + their number.

@@ -26,6 +26,30 @@ public enum Limits {
     public static let messageByteCountMax = 64 * 1024 * 1024
     /// Bytes that wait for a peer that does not read before its session is closed.
     public static let sessionQueueByteCountMax = 16 * 1024 * 1024
+    /// Requests of one session that wait for their answer before no more are read: what a peer asks
+    /// for costs us memory until it is answered, and TCP then slows the peer down.
+    public static let unansweredRequestsMax = 64
+    /// Connections from one address (IPv6: one /64) that are no sessions yet: a rack behind one
+    /// address may reconnect at once, a flood from it takes no more than this.
+    public static let halfOpenPerAddressMax = 128
+    /// The same from all addresses together: at a few kilobytes each, some ten megabytes.
+    public static let halfOpenMax = 2_048
+    /// Sessions from one address: many operators behind one gateway fit.
+    public static let sessionsPerAddressMax = 1_024
+    /// Handshakes that are carried out before the loop looks at its sessions again, in milliseconds:
+    /// a storm of reconnects must not delay the reports of hosts that are in.
+    public static let handshakeSliceMilliseconds: Int64 = 5
+    /// Peers that say they are urgent (guests held, a report to deliver) go first, but every fifth
+    /// turn is another's, so that nobody waits for ever behind those who only say so.
+    public static let urgentTurnsMax = 4
+    /// First pauses of an agent with guests held or a report to deliver stay below this.
+    public static let urgentReconnectMillisecondsMax: UInt32 = 500
+    /// Refusals of one kind that are logged one by one each second; the rest as a number.
+    public static let refusalLogLinesPerSecond = 10
+    /// How long before its end a certificate is warned of: time to renew it without haste.
+    public static let certificateWarningMicroseconds: Int64 = 30 * 86_400 * 1_000_000
+    /// Certificates of peers that a status shows: the first of them say what has to be done.
+    public static let certificateViewsMax = 1_000
     /// Silence after which a ping is sent, in milliseconds.
     public static let keepaliveMilliseconds: UInt32 = 1_000
     /// Silence after which a peer is taken for dead, in milliseconds.

@@ -20,12 +20,13 @@ public struct StatusView: Hashable, Sendable {
     public var notifiers: [NotifierView]
     /// What a person should look at, each a full sentence.
     public var warnings: [String]
+    public var traffic: ServerTraffic
     public init(
         cluster: String, server: String, term: UInt64, index: UInt64, softwareVersion: String,
         hostCount: UInt32, connectedHostCount: UInt32, guestCount: UInt32,
         runningGuestCount: UInt32, setCount: UInt32, lockedSetCount: UInt32,
         stuckSetCount: UInt32, activeRollouts: [RolloutID], notifiers: [NotifierView],
-        warnings: [String]
+        warnings: [String], traffic: ServerTraffic = ServerTraffic()
     ) {
         self.cluster = cluster
         self.server = server
@@ -42,6 +43,7 @@ public struct StatusView: Hashable, Sendable {
         self.activeRollouts = activeRollouts
         self.notifiers = notifiers
         self.warnings = warnings
+        self.traffic = traffic
     }
 }
 

@@ -52,6 +52,16 @@ final class AgentPeers {
     func onMessage(_ message: Message, correlation: UInt64, of session: ServerSession) {
         let host = HostID(checked: session.identity.name)
         guard let peer = peers[host], peer.session === session else { return }
+        if let step = message.step, let owner = committer.coordinator.state.step(step)?.plan.host,
+            owner != host
+        {
+            log.error(
+                "an agent spoke for another host",
+                metadata: ["host": "\(host)", "step": "\(step)", "of": "\(owner)"])
+            return session.close(
+                .notPermitted,
+                reason: "\(step) is on host \(owner); the certificate is for host \(host)")
+        }
         switch message {
         case .hostReport(let report): onReport(report, correlation, peer, host)
         case .directiveAnswer(let step, let token, let answer):
@@ -170,6 +180,18 @@ final class AgentPeers {
                     "token": "\(directive.token)",
                 ])
             peer.session.send(.directive(directive), correlation: directive.token.number)
+        }
+    }
+}
+
+extension Message {
+    /// The step that an agent's message is about.
+    fileprivate var step: StepID? {
+        switch self {
+        case .directiveAnswer(let step, _, _): step
+        case .stepProgress(let progress): progress.step
+        case .stepReport(let report): report.step
+        default: nil
         }
     }
 }

@@ -13,7 +13,7 @@ public import LogStore
 public import Logging
 public import SessionShell
 public import UvLoop
-import Wire
+public import Wire
 
 public enum LeaderError: Error, Hashable, Sendable, CustomStringConvertible {
     case log(LogStoreError)
@@ -31,7 +31,7 @@ public enum LeaderError: Error, Hashable, Sendable, CustomStringConvertible {
 }
 
 public final class LeaderShell {
-    private let credentials: Credentials
+    let credentials: Credentials
     private let listenAddress: SocketAddress
     private let softwareVersion: String
     private let loop: Loop
@@ -39,22 +39,30 @@ public final class LeaderShell {
     private let committer: Committer
     private let agents: AgentPeers
     private let followers = Followers()
-    private var listener: SessionListener?
-    private var refusedCommandCount = 0
+    private let bounds: ConnectionGate.Bounds
+    let tally = Tally()
+    private let audit: AuditLog
+    private(set) var listener: SessionListener?
 
     /// The log cannot be written any more: the process must end, and may start again.
     public var onFatal: (LeaderError) -> Void = { _ in }
 
+    /// - Parameters:
+    ///   - bounds: how many connections are let in.
+    ///   - auditPath: file that gets a line for each command of an operator; nil for none.
     public init(
         credentials: Credentials, listen: SocketAddress, store: any LogStore,
         softwareVersion: String, loop: Loop, log: Logger,
-        snapshotFactsInterval: UInt64 = Limits.snapshotFactsInterval
+        snapshotFactsInterval: UInt64 = Limits.snapshotFactsInterval,
+        bounds: ConnectionGate.Bounds = ConnectionGate.Bounds(), auditPath: String? = nil
     ) {
         self.credentials = credentials
         listenAddress = listen
         self.softwareVersion = softwareVersion
         self.loop = loop
         self.log = log
+        self.bounds = bounds
+        audit = AuditLog(path: auditPath, loop: loop, log: log, tally: tally)
         committer = Committer(
             store: store, snapshotFactsInterval: snapshotFactsInterval, loop: loop, log: log)
         agents = AgentPeers(committer: committer, loop: loop, log: log)
@@ -93,7 +101,8 @@ public final class LeaderShell {
 
     private func listen() throws(UvError) -> SocketAddress {
         let listener = try SessionListener(
-            on: loop, address: listenAddress, credentials: credentials, logger: log)
+            on: loop, address: listenAddress, credentials: credentials, logger: log,
+            bounds: bounds, tally: tally)
         self.listener = listener
         listener.onHello = { [unowned self] _, _ in
             .accept(
@@ -112,7 +121,12 @@ public final class LeaderShell {
                 onClientMessage(message, correlation, session)
             }
         }
-        listener.onDown = { [unowned self] session, _ in
+        listener.onDown = { [unowned self] session, end in
+            if case .session(.closedByUs(.notPermitted, let reason)) = end {
+                audit.record(
+                    AuditLog.Asker(session), ["command": "unknown"],
+                    .refused(code: CloseCode.notPermitted.counterName, reason: reason))
+            }
             if session.identity.role == .agent { agents.remove(session) }
             followers.remove(session)
         }
@@ -169,7 +183,7 @@ public final class LeaderShell {
     ) {
         let by = session.identity.name
         if let refusal = refusalWhileAtWork(command) {
-            refuse(refusal, by, correlation, session)
+            refuse(refusal, command, correlation, session)
             return
         }
         committer.submit(self.command(command, by: by)) { [self] result in
@@ -180,25 +194,35 @@ public final class LeaderShell {
                 let started = committed.facts.compactMap { fact in
                     if case .rolloutStarted(let started) = fact.body { started.id } else { nil }
                 }
-                session.send(
-                    .commandAccepted(index: committed.index, rollout: started.first),
-                    correlation: correlation)
-            case .failure(let refusal): refuse(refusal, by, correlation, session)
+                tally.count("commands_accepted")
+                audit.record(
+                    AuditLog.Asker(session), command.auditJSON,
+                    .accepted(index: committed.index, rollout: started.first)
+                ) {
+                    session.send(
+                        .commandAccepted(index: committed.index, rollout: started.first),
+                        correlation: correlation)
+                }
+            case .failure(let refusal): refuse(refusal, command, correlation, session)
             }
         }
     }
 
     private func refuse(
-        _ refusal: Refusal, _ by: String, _ correlation: UInt64, _ session: ServerSession
+        _ refusal: Refusal, _ command: OperatorCommand, _ correlation: UInt64,
+        _ session: ServerSession
     ) {
-        refusedCommandCount += 1
+        tally.count("commands_refused", refusal.code.rawValue)
         log.notice(
             "command refused",
             metadata: [
-                "by": "\(by)", "code": "\(refusal.code.rawValue)", "reason": "\(refusal.message)",
-                "count": "\(refusedCommandCount)",
+                "by": "\(session.identity.name)", "code": "\(refusal.code.rawValue)",
+                "reason": "\(refusal.message)", "command": "\(command)",
             ])
-        session.send(.refused(refusal), correlation: correlation)
+        audit.record(
+            AuditLog.Asker(session), command.auditJSON,
+            .refused(code: refusal.code.rawValue, reason: refusal.message)
+        ) { session.send(.refused(refusal), correlation: correlation) }
     }
 
     /// A set whose step is still being worked on by a connected agent opens by itself: opening it by
@@ -232,11 +256,12 @@ public final class LeaderShell {
         let connected = agents.connectedHosts
         switch query {
         case .status:
-            return .success(
-                .status(
-                    coordinator.statusView(
-                        cluster: credentials.identity.cluster, server: credentials.identity.name,
-                        softwareVersion: softwareVersion, connected: connected)))
+            var view = coordinator.statusView(
+                cluster: credentials.identity.cluster, server: credentials.identity.name,
+                softwareVersion: softwareVersion, connected: connected)
+            view.traffic = traffic
+            view.warnings += certificateWarnings(view.traffic.certificates)
+            return .success(.status(view))
         case .hosts: return .success(.hosts(coordinator.hostViews(connected: connected)))
         case .guests: return .success(.guests(coordinator.guestViews(connected: connected)))
         case .sets: return .success(.sets(coordinator.setViews()))

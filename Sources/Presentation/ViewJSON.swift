@@ -49,7 +49,36 @@ extension StatusView {
                         "lastSequence": .unsigned($0.lastSequence),
                     ]
                 }),
-            "warnings": JSON(warnings),
+            "warnings": JSON(warnings), "sessionCount": JSON(traffic.sessionCount),
+            "halfOpenCount": JSON(traffic.halfOpenCount), "counters": traffic.countersJSON,
+            "certificates": .array(traffic.certificates.map(\.json)),
+        ]
+    }
+}
+
+extension ServerTraffic {
+    /// `{NAME: {REASON: COUNT}}`; a counter without reasons has the reason `all`.
+    fileprivate var countersJSON: JSON {
+        var members: [JSON.Member] = []
+        var reasons: [JSON.Member] = []
+        for (index, counter) in counters.enumerated() {
+            reasons.append(
+                JSON.Member(
+                    counter.reason.isEmpty ? "all" : counter.reason, .unsigned(counter.count)))
+            let isLast = index + 1 == counters.count || counters[index + 1].name != counter.name
+            guard isLast else { continue }
+            members.append(JSON.Member(counter.name, .object(reasons)))
+            reasons = []
+        }
+        return .object(members)
+    }
+}
+
+extension CertificateView {
+    public var json: JSON {
+        [
+            "identity": .string(identity), "serial": .string(serial),
+            "expiresAt": JSON(expiresAt),
         ]
     }
 }

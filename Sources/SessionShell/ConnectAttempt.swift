@@ -14,6 +14,7 @@ final class ConnectAttempt {
     private let server: String
     private let context: TLSContext
     private let hello: Hello
+    private let isUrgent: Bool
     private var connecting: Cancellable?
     private var driver: SessionDriver?
     private var timer: UvLoop.Timer?
@@ -23,7 +24,11 @@ final class ConnectAttempt {
 
     private static let tickInterval = Duration.milliseconds(250)
 
-    init(on loop: Loop, server: String, context: TLSContext, hello: Hello) {
+    /// - Parameter isUrgent: asks the server to be let in before others.
+    init(
+        on loop: Loop, server: String, context: TLSContext, hello: Hello, isUrgent: Bool = false
+    ) {
+        self.isUrgent = isUrgent
         self.loop = loop
         self.server = server
         self.context = context
@@ -82,7 +87,9 @@ final class ConnectAttempt {
     }
 
     private func secure(_ stream: SocketStream) {
-        TLSStream.start(context, over: stream, on: loop, timeout: timeLeft) { [self] result in
+        TLSStream.start(
+            context, over: stream, on: loop, timeout: timeLeft, isUrgent: isUrgent
+        ) { [self] result in
             switch result {
             case .success(let stream):
                 if isOver { stream.close() } else { open(stream) }

@@ -14,13 +14,20 @@ public final class ServerSession {
     /// For whoever uses the session: dropped with it.
     public var attachment: AnyObject?
 
+    /// The peer's certificate.
+    public let certificate: CertificateIdentity
+
     let driver: SessionDriver
     /// Whether its `onReady` has been called, so that `onDown` must be.
     var wasReady = false
 
-    init(number: UInt64, identity: PeerIdentity, peer: String, driver: SessionDriver) {
+    init(
+        number: UInt64, identity: PeerIdentity, certificate: CertificateIdentity, peer: String,
+        driver: SessionDriver
+    ) {
         self.number = number
         self.identity = identity
+        self.certificate = certificate
         self.peer = peer
         self.driver = driver
     }

@@ -59,6 +59,10 @@ public final class SessionClient {
     /// See ``SessionDown``. Not called for ``stop(_:)``.
     public var onDown: ((SessionDown) -> Void)?
 
+    /// Whether we should be let in before others, and come back sooner: an agent whose guests are
+    /// held or that has a report to deliver; a person who waits.
+    public var isUrgent: () -> Bool = { false }
+
     public let credentials: Credentials
     /// The addresses as given, `host:port`.
     public let servers: [String]
@@ -174,7 +178,8 @@ public final class SessionClient {
         let hello = Hello(
             identity: credentials.identity, instance: instance, software: software)
         let attempt = ConnectAttempt(
-            on: loop, server: server, context: credentials.context, hello: hello)
+            on: loop, server: server, context: credentials.context, hello: hello,
+            isUrgent: isUrgent())
         self.attempt = attempt
         attempt.onReady = { [weak self] accepted in self?.opened(server, accepted) }
         attempt.onMessage = { [weak self] message, correlation in
@@ -274,6 +279,10 @@ public final class SessionClient {
 
     /// Half of it fixed, half by chance.
     private func nextPause() -> Duration {
+        if isUrgent() {
+            pauseMilliseconds = min(
+                pauseMilliseconds, Int64(Limits.urgentReconnectMillisecondsMax))
+        }
         let milliseconds = Int64.random(in: pauseMilliseconds / 2...pauseMilliseconds)
         pauseMilliseconds = min(pauseMilliseconds * 2, Int64(Limits.reconnectMillisecondsMax))
         return .milliseconds(milliseconds)

@@ -2,6 +2,8 @@
 //
 // Happy path: bytes from the stream go into the machine, what the machine wants sent is written in
 // one piece for each event, and messages are handed up one by one.
+// While the machine does not want bytes (a hello is being decided on, too many requests wait for
+// their answers) nothing is read, and TCP slows the peer down.
 // Failure modes: the machine closes (a rule was broken, silence), the stream ends, or the peer does
 // not read what it asked for. Each ends the driver once, with `onEnd`.
 import Fleet
@@ -27,6 +29,7 @@ final class SessionDriver {
     private let stream: any ByteStream
     private var machine: SessionMachine
     private var isPumping = false
+    private var isReading = false
     private var hasEnded = false
     private var outgoing: [UInt8] = []
 
@@ -45,15 +48,27 @@ final class SessionDriver {
     var state: SessionMachine.State { machine.state }
     var queuedByteCount: Int { stream.queuedByteCount + outgoing.count }
 
+    /// Why we closed, in one word; see ``Wire/SessionMachine/fault``.
+    var fault: String { machine.fault }
+
     /// Call once the callbacks are set.
-    func start() {
-        machine.start(at: SessionClock.nowMilliseconds)
+    ///
+    /// - Parameter connectedAt: see ``Wire/SessionMachine/start(at:connectedAt:)``.
+    func start(connectedAt: Int64? = nil) {
+        machine.start(at: SessionClock.nowMilliseconds, connectedAt: connectedAt)
         stream.onEnd = { [self] end in finish(.stream(end)) }
-        stream.onBytes = { [self] bytes in
-            machine.receive(bytes, at: SessionClock.nowMilliseconds)
-            pump()
-        }
         pump()
+    }
+
+    private func updateReading() {
+        guard !hasEnded, machine.wantsBytes != isReading else { return }
+        isReading = machine.wantsBytes
+        stream.onBytes =
+            isReading
+            ? { [self] bytes in
+                machine.receive(bytes, at: SessionClock.nowMilliseconds)
+                pump()
+            } : nil
     }
 
     func tick() {
@@ -106,6 +121,7 @@ final class SessionDriver {
             }
         }
         flush()
+        updateReading()
     }
 
     private func flush() {

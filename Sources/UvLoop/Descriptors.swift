@@ -11,5 +11,19 @@ public enum Descriptors {
         return (first, second)
     }
 
+    /// Lets this process have as many descriptors open as the system allows it.
+    ///
+    /// - Returns: how many that is.
+    public static func raiseLimit() -> Int {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 0 }
+        if limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max
+            setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+            getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        }
+        return Int(clamping: limit.rlim_cur)
+    }
+
     public static func close(_ descriptor: Int32) { _ = Glibc.close(descriptor) }
 }

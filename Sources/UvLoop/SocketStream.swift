@@ -39,6 +39,8 @@ public final class SocketStream: ByteStream, LoopOwned {
 
     /// `1.2.3.4:99`, `unix:PATH`, or `unix` when the peer has no name.
     public internal(set) var peer: String
+    /// Numeric address of a TCP peer.
+    public private(set) var peerIP: String?
 
     public var onBytes: ((UnsafeRawBufferPointer) -> Void)? {
         didSet { updateReading() }
@@ -92,7 +94,10 @@ public final class SocketStream: ByteStream, LoopOwned {
     func didConnect() {
         guard kind == .tcp else { return }
         uv_tcp_nodelay(tcp, 1)
-        if let address = tcpAddress(tcp, uv_tcp_getpeername) { peer = address.description }
+        if let address = tcpAddress(tcp, uv_tcp_getpeername) {
+            peer = address.description
+            peerIP = address.ip
+        }
     }
 
     // MARK: Reading

@@ -6,6 +6,9 @@ final class TLSEngine {
     enum HandshakeResult {
         case done(CertificateIdentity)
         case wantsInput
+        /// A server has read the client's hello and done nothing costly yet: call
+        /// ``letHandshakeGoOn()`` when it is this peer's turn.
+        case wantsTurn(isUrgent: Bool)
         case failed(TLSError)
     }
 
@@ -21,8 +24,9 @@ final class TLSEngine {
     private let input: OpaquePointer
     private let output: OpaquePointer
 
+    /// - Parameter isUrgent: a client asks to be let in before others.
     /// - Returns: nil when OpenSSL is out of memory.
-    init?(_ context: TLSContext) {
+    init?(_ context: TLSContext, isUrgent: Bool = false) {
         guard let ssl = SSL_new(context.raw) else { return nil }
         guard let input = fermata_bio_new(), let output = fermata_bio_new() else {
             SSL_free(ssl)
@@ -33,10 +37,18 @@ final class TLSEngine {
         self.input = input
         self.output = output
         SSL_set_bio(ssl, input, output)  // which then belong to it
-        if context.role == .server { SSL_set_accept_state(ssl) } else { SSL_set_connect_state(ssl) }
+        if context.role == .server {
+            SSL_set_accept_state(ssl)
+        } else {
+            SSL_set_connect_state(ssl)
+            if isUrgent { fermata_offer_urgent(ssl) }
+        }
     }
 
-    deinit { SSL_free(ssl) }
+    deinit {
+        X509_free(fermata_take_refused(input))
+        SSL_free(ssl)
+    }
 
     /// Takes in what the peer has sent.
     func receive(_ bytes: UnsafeRawBufferPointer) {
@@ -50,33 +62,46 @@ final class TLSEngine {
         ERR_clear_error()
         let result = SSL_do_handshake(ssl)
         guard result == 1 else {
-            let error = SSL_get_error(ssl, result)
-            return error == SSL_ERROR_WANT_READ ? .wantsInput : .failed(handshakeError())
+            switch SSL_get_error(ssl, result) {
+            case SSL_ERROR_WANT_READ: return .wantsInput
+            case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+                return .wantsTurn(
+                    isUrgent: fermata_hello_state(ssl) == fermata_hello_seen_urgent)
+            default: return .failed(handshakeError())
+            }
         }
         guard fermata_has_alpn(ssl) == 1 else { return .failed(.wrongProtocol) }
         guard let certificate = Certificate(SSL_get1_peer_certificate(ssl)) else {
             return .failed(.noPeerCertificate)
         }
         do {
-            return .done(try certificate.identity(of: Self.peerSubject))
+            return .done(
+                try certificate.identity(of: Certificate.peerSubject(certificate, code: 0)))
         } catch {
             return .failed(error)
         }
     }
 
-    private static let peerSubject = "the peer's certificate"
+    /// After ``HandshakeResult/wantsTurn(isUrgent:)``: the next ``handshake()`` goes on.
+    func letHandshakeGoOn() { fermata_set_hello_state(ssl, Int32(fermata_hello_go)) }
 
     private func handshakeError() -> TLSError {
         let reason = fermata_error_reason()
         switch reason {
         case SSL_R_CERTIFICATE_VERIFY_FAILED:
-            return Certificate.verifyError(SSL_get_verify_result(ssl), of: Self.peerSubject, nil)
+            let refused = Certificate(fermata_take_refused(input))
+            let code = Int32(SSL_get_verify_result(ssl))
+            return Certificate.verifyError(
+                code, of: Certificate.peerSubject(refused, code: code), refused)
         case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
             return .noPeerCertificate
         case SSL_R_NO_APPLICATION_PROTOCOL, Self.noProtocolAlert:
             return .wrongProtocol
+        case SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_UNKNOWN_PROTOCOL, SSL_R_WRONG_SSL_VERSION,
+            SSL_R_WRONG_VERSION_NUMBER, SSL_R_VERSION_TOO_LOW, Self.versionAlert:
+            return .tlsVersion
         case Self.alerts:
-            return .refusedByPeer(reason: opensslReason())
+            return .refusedByPeer(reason: Self.alertText(reason))
         default:
             return .failed(operation: "TLS handshake", reason: opensslReason())
         }
@@ -85,6 +110,11 @@ final class TLSEngine {
     /// OpenSSL's reason codes of alerts that the peer has sent.
     private static let alerts: Range<Int32> = 1_000..<1_256
     private static let noProtocolAlert: Int32 = 1_120
+    private static let versionAlert: Int32 = 1_070
+
+    private static func alertText(_ reason: Int32) -> String {
+        TLSAlert(number: reason - alerts.lowerBound)?.reason ?? opensslReason()
+    }
 
     /// Decrypts into `buffer`.
     func read(into buffer: UnsafeMutableRawBufferPointer) -> ReadResult {
@@ -95,10 +125,11 @@ final class TLSEngine {
         case SSL_ERROR_WANT_READ: return .wantsInput
         case SSL_ERROR_ZERO_RETURN: return .closed
         default:
-            let text = opensslReason()
+            let reason = fermata_error_reason()
             return .failed(
-                Self.alerts.contains(fermata_error_reason())
-                    ? TLSError.refusedByPeer(reason: text).description : text)
+                Self.alerts.contains(reason)
+                    ? TLSError.refusedByPeer(reason: Self.alertText(reason)).description
+                    : opensslReason())
         }
     }
 

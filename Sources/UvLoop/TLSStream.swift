@@ -44,17 +44,40 @@ public final class TLSStream: ByteStream {
 
     /// Makes a TLS connection of a connected stream, which it then owns.
     ///
-    /// - Parameter completion: called once, later; after a failure the transport is being closed.
+    /// - Parameters:
+    ///   - isUrgent: a client asks to be let in before others that wait.
+    ///   - completion: called once, later; after a failure the transport is being closed.
+    @discardableResult
     public static func start(
         _ context: TLSContext, over transport: any ByteStream, on loop: Loop, timeout: Duration,
+        isUrgent: Bool = false, completion: @escaping (Result<TLSStream, TLSError>) -> Void
+    ) -> TLSHandshake {
+        let handshake = TLSHandshake(
+            context, over: transport, on: loop, timeout: timeout, isUrgent: isUrgent,
+            completion)
+        handshake.start()
+        return handshake
+    }
+
+    /// The same for the accepting side, which may have many handshakes under way.
+    ///
+    /// - Parameters:
+    ///   - queue: where the handshake waits for its turn once the client's hello has come.
+    ///   - onHello: the hello has come: from now on the peer waits for us.
+    ///   - onAnswered: it has been answered: now we wait for the peer.
+    public static func accept(
+        _ context: TLSContext, over transport: any ByteStream, on loop: Loop, timeout: Duration,
+        queue: HandshakeQueue, onHello: @escaping () -> Void,
+        onAnswered: @escaping () -> Void,
         completion: @escaping (Result<TLSStream, TLSError>) -> Void
-    ) {
-        guard let engine = TLSEngine(context) else {
-            transport.close()
-            let error = TLSError.failed(operation: "start TLS", reason: opensslReason())
-            return loop.soon { completion(.failure(error)) }
-        }
-        TLSHandshake(engine, over: transport, on: loop, timeout: timeout, completion).start()
+    ) -> TLSHandshake {
+        let handshake = TLSHandshake(
+            context, over: transport, on: loop, timeout: timeout, isUrgent: false, completion)
+        handshake.queue = queue
+        handshake.onHello = onHello
+        handshake.onAnswered = onAnswered
+        handshake.start()
+        return handshake
     }
 
     // MARK: Reading
@@ -164,29 +187,49 @@ public final class TLSStream: ByteStream {
 }
 
 /// From the first byte to the verified peer, or a reason why not.
-private final class TLSHandshake {
-    private let engine: TLSEngine
+public final class TLSHandshake {
+    private let context: TLSContext
     private let transport: any ByteStream
     private let loop: Loop
+    private let isUrgent: Bool
+    /// A server makes it when the first byte comes: who connects and says nothing costs a socket.
+    private var engine: TLSEngine?
+    private var hasFirstByte = false
+    /// Bytes that came while the peer waits for its turn.
+    private var earlyByteCount = 0
     private var limit: Timer?
     private var completion: ((Result<TLSStream, TLSError>) -> Void)?
-    private var hasFirstByte = false
+    private var turn: HandshakeQueue.Turn?
+    fileprivate var queue: HandshakeQueue?
+    fileprivate var onHello: (() -> Void)?
+    fileprivate var onAnswered: (() -> Void)?
 
-    init(
-        _ engine: TLSEngine, over transport: any ByteStream, on loop: Loop, timeout: Duration,
-        _ completion: @escaping (Result<TLSStream, TLSError>) -> Void
+    /// A record that some clients send for the sake of old middle boxes has 6 bytes.
+    private static let earlyByteCountMax = 1_024
+
+    fileprivate init(
+        _ context: TLSContext, over transport: any ByteStream, on loop: Loop, timeout: Duration,
+        isUrgent: Bool, _ completion: @escaping (Result<TLSStream, TLSError>) -> Void
     ) {
-        self.engine = engine
+        self.context = context
         self.transport = transport
         self.loop = loop
+        self.isUrgent = isUrgent
         self.completion = completion
         limit = loop.after(timeout) { self.fail(.timedOut) }
     }
 
-    func start() {
+    /// Ends it without a word to the peer; the completion gets ``TLSError/ended(_:)``.
+    public func cancel() {
+        guard completion != nil else { return }
+        transport.close()
+        fail(.ended(.closedHere))
+    }
+
+    fileprivate func start() {
         transport.onEnd = { self.fail(.ended($0)) }
         transport.onBytes = { self.receive($0) }
-        advance()
+        if context.role == .client { advance() }
     }
 
     private func receive(_ bytes: UnsafeRawBufferPointer) {
@@ -194,16 +237,34 @@ private final class TLSHandshake {
         // A TLS peer starts with a handshake record (22) or an alert (21).
         if !hasFirstByte, first != 22, first != 21 { return fail(.plaintextPeer) }
         hasFirstByte = true
+        guard let engine = makeEngine() else { return }
         engine.receive(bytes)
-        advance()
+        guard turn != nil else { return advance() }
+        // It is not its turn yet. An honest client has nothing more to say until we answer.
+        earlyByteCount += bytes.count
+        if earlyByteCount > Self.earlyByteCountMax {
+            fail(.failed(operation: "TLS handshake", reason: "the peer does not wait for us"))
+        }
+    }
+
+    private func makeEngine() -> TLSEngine? {
+        if engine == nil {
+            engine = TLSEngine(context, isUrgent: isUrgent)
+            if engine == nil {
+                fail(.failed(operation: "start TLS", reason: opensslReason()))
+            }
+        }
+        return engine
     }
 
     private func advance() {
+        guard completion != nil, let engine = makeEngine() else { return }
         let result = engine.handshake()
         let output = engine.takeOutput()
         if !output.isEmpty { transport.write(output) }
         switch result {
         case .wantsInput: break
+        case .wantsTurn(let isUrgent): waitForTurn(engine, isUrgent: isUrgent)
         case .failed(let error): fail(error)
         case .done(let identity):
             guard let completion else { return }
@@ -215,10 +276,27 @@ private final class TLSHandshake {
         }
     }
 
+    private func waitForTurn(_ engine: TLSEngine, isUrgent: Bool) {
+        onHello?()
+        onHello = nil
+        engine.letHandshakeGoOn()
+        guard let queue else { return advance() }
+        turn = queue.wait(isUrgent: isUrgent) { [self] in
+            turn = nil
+            advance()
+            if completion != nil { onAnswered?() }
+            onAnswered = nil
+        }
+    }
+
     private func fail(_ error: TLSError) {
         guard let completion else { return }
         self.completion = nil
         limit?.cancel()
+        turn?.cancel()
+        turn = nil
+        onHello = nil
+        onAnswered = nil
         transport.closeAfterWriting()
         loop.soon { completion(.failure(error)) }
     }

@@ -25,6 +25,26 @@ public enum CloseCode: Int, Hashable, Sendable, CaseIterable {
         }
     }
 
+    /// The same in one word, for counting.
+    public var counterName: String {
+        switch self {
+        case .normal: "normal"
+        case .versionMismatch: "versionMismatch"
+        case .wrongCluster: "wrongCluster"
+        case .wrongIdentity: "wrongIdentity"
+        case .notPermitted: "notPermitted"
+        case .badFrame: "badFrame"
+        case .unknownKind: "unknownKind"
+        case .wrongState: "wrongState"
+        case .tooSlow: "tooSlow"
+        case .replaced: "replaced"
+        case .notLeader: "notLeader"
+        case .shuttingDown: "shuttingDown"
+        case .timeout: "timeout"
+        case .internal: "internal"
+        }
+    }
+
     /// The schema's name without its prefix, as in logs and in proto-spec/README.md.
     public var name: String {
         switch self {

@@ -34,6 +34,10 @@ extension StatusView {
         wire.activeRollouts = activeRollouts.map(\.number)
         wire.notifiers = notifiers.map(\.wire)
         wire.warnings = warnings
+        wire.counters = traffic.counters.map(\.wire)
+        wire.certificates = traffic.certificates.map(\.wire)
+        wire.sessionCount = traffic.sessionCount
+        wire.halfOpenCount = traffic.halfOpenCount
         return wire
     }
     public init(wire: PBStatusView) throws(ConversionError) {
@@ -49,7 +53,43 @@ extension StatusView {
                 number throws(ConversionError) in try checkedRollout(number, "")
             },
             notifiers: try list(wire.notifiers, "notifiers", NotifierView.init(wire:)),
-            warnings: wire.warnings.map(cutText))
+            warnings: wire.warnings.map(cutText),
+            traffic: ServerTraffic(
+                sessionCount: wire.sessionCount, halfOpenCount: wire.halfOpenCount,
+                counters: try list(wire.counters, "counters", Counter.init(wire:)),
+                certificates: try list(
+                    wire.certificates, "certificates", CertificateView.init(wire:))))
+    }
+}
+
+extension Counter {
+    public var wire: PBCounter {
+        var wire = PBCounter()
+        wire.name = name
+        wire.reason = reason
+        wire.count = count
+        return wire
+    }
+    public init(wire: PBCounter) throws(ConversionError) {
+        self.init(
+            name: try checkedText(wire.name, "name"),
+            reason: try checkedText(wire.reason, "reason"), count: wire.count)
+    }
+}
+
+extension CertificateView {
+    public var wire: PBCertificateView {
+        var wire = PBCertificateView()
+        wire.identity = identity
+        wire.serial = serial
+        wire.expiresAtMicroseconds = expiresAt.microseconds
+        return wire
+    }
+    public init(wire: PBCertificateView) throws(ConversionError) {
+        self.init(
+            identity: try checkedText(wire.identity, "identity"),
+            serial: try checkedText(wire.serial, "serial"),
+            expiresAt: Timestamp(microseconds: wire.expiresAtMicroseconds))
     }
 }
 

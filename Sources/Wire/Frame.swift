@@ -53,6 +53,19 @@ public enum FrameError: Error, Hashable, Sendable, CustomStringConvertible {
     case interleaved(kind: UInt16)
     case messageTooLong(limit: Int)
 
+    /// The vectors' word for the rule that was broken; for counting.
+    public var name: String {
+        switch self {
+        case .tooShort: "tooShort"
+        case .tooLong: "tooLong"
+        case .kindZero: "kindZero"
+        case .unknownFlags: "unknownFlags"
+        case .emptyChunk: "emptyChunk"
+        case .interleaved: "interleaved"
+        case .messageTooLong: "messageTooLong"
+        }
+    }
+
     public var description: String {
         switch self {
         case .tooShort(let count): "frame of \(count) bytes is shorter than its header of 12"

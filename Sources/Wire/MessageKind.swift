@@ -87,6 +87,26 @@ public enum MessageKind: UInt16, Hashable, Sendable, CaseIterable {
         return false
     }
 
+    /// Kinds that ask for one answer with the same correlation.
+    public var isRequest: Bool {
+        switch self {
+        case .hostReport, .stepReport, .command, .query: true
+        default: false
+        }
+    }
+
+    /// Kinds that answer one request.
+    public var isAnswer: Bool {
+        switch self {
+        case .hostReportCommitted, .stepReportCommitted, .commandAccepted, .refused, .queryResult:
+            true
+        default: false
+        }
+    }
+
+    /// Kinds whose sender waits for an answer that only the correlation can name.
+    public var needsCorrelation: Bool { self == .command || self == .query || self == .followEvents }
+
     /// Kinds that keep a session alive or end it: they may come between the chunks of a message.
     public var isControl: Bool { self == .close || self == .ping || self == .pong }
 }

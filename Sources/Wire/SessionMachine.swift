@@ -21,12 +21,15 @@
 //   opening   nothing for 5 s                closed    Close TIMEOUT
 //   opening   anything else                  closed    Close WRONG_STATE
 //   deciding  accept()                       ready     HelloAccepted is sent
-//   deciding  bytes                          deciding  kept until the decision
+//   deciding  bytes                          deciding  left unread until the decision
 //   ready     Hello, HelloAccepted           closed    Close WRONG_STATE
 //   ready     Ping                           ready     Pong with the same nonce
 //   ready     Pong                           ready     nothing (every byte counts as life)
 //   ready     a kind the peer's role may send ready    .deliver
 //   ready     a kind it may not send         closed    Close NOT_PERMITTED
+//   ready     the 64th unanswered request    ready     nothing more is read until one is answered
+//   ready     a request whose correlation is closed    Close BAD_FRAME
+//             0 or waits for its answer
 //   ready     unknown kind                   ready     ignored; if MANDATORY: Close UNKNOWN_KIND
 //   ready     silence of keepalive           ready     Ping, and again each keepalive
 //   ready     silence of the limit           closed    Close TIMEOUT
@@ -64,7 +67,8 @@ public enum SessionEnd: Hashable, Sendable, CustomStringConvertible {
 /// One session's rules. See the table at the top of this file.
 ///
 /// Moments are milliseconds on any clock that only goes forward. Use: feed it with
-/// ``receive(_:at:)`` and ``tick(at:)``, and after each call do what ``next()`` says until nil.
+/// ``receive(_:at:)`` and ``tick(at:)``, and after each call do what ``next()`` says until nil. Read
+/// from the peer only while ``wantsBytes`` says so.
 public struct SessionMachine: Sendable {
     public enum State: Hashable, Sendable, CaseIterable {
         case opening
@@ -96,6 +100,8 @@ public struct SessionMachine: Sendable {
     private var assembler = ChunkAssembler()
     private var actions: [Action] = []
     private var actionIndex = 0
+    /// Correlations of the peer's requests that have no answer yet.
+    private var unanswered: [UInt64] = []
 
     private var startedAt: Int64 = 0
     private var heardAt: Int64 = 0
@@ -126,11 +132,27 @@ public struct SessionMachine: Sendable {
 
     private var isClient: Bool { opening != nil }
 
+    /// Whether more may be read from the peer now. False while a hello is being decided on and while
+    /// too many requests wait for their answers, so that a peer cannot fill our memory with either.
+    public var wantsBytes: Bool {
+        switch state {
+        case .opening: true
+        case .deciding, .closed: false
+        case .ready: unanswered.count < Limits.unansweredRequestsMax
+        }
+    }
+
+    /// Why we closed, in one word for counting: a ``CloseCode``'s name, or the rule of frames that
+    /// was broken, or `badMessage`. Empty unless we closed.
+    public private(set) var fault = ""
+
     // MARK: - Events
 
     /// TLS is established.
-    public mutating func start(at now: Int64) {
-        startedAt = now
+    ///
+    /// - Parameter connectedAt: when the connection was; the hello's time limit counts from there.
+    public mutating func start(at now: Int64, connectedAt: Int64? = nil) {
+        startedAt = connectedAt ?? now
         heardAt = now
         tickedAt = now
         guard let opening else { return }
@@ -174,15 +196,26 @@ public struct SessionMachine: Sendable {
                 close(.timeout, "no hello within \(Limits.handshakeMillisecondsMax) ms")
             }
         case .ready:
+            // What we do not read is no silence of the peer's. It must still hear us.
+            if !wantsBytes {
+                heardAt = now
+                ping(at: now)
+                return
+            }
             let silence = now - heardAt
             if silence >= silenceMilliseconds {
                 close(.timeout, "nothing heard for \(silence) ms")
-            } else if silence >= keepaliveMilliseconds, now - pingedAt >= keepaliveMilliseconds {
-                pingedAt = now
-                nonce &+= 1
-                push(.ping(nonce: nonce), correlation: 0)
+            } else if silence >= keepaliveMilliseconds {
+                ping(at: now)
             }
         }
+    }
+
+    private mutating func ping(at now: Int64) {
+        guard now - pingedAt >= keepaliveMilliseconds else { return }
+        pingedAt = now
+        nonce &+= 1
+        push(.ping(nonce: nonce), correlation: 0)
     }
 
     /// Server side: lets the peer in.
@@ -208,12 +241,21 @@ public struct SessionMachine: Sendable {
         precondition(
             message.kind.isPermitted(from: own.role, to: peer.role),
             "\(own.role) may not send \(message.kind) to \(peer.role)")
-        return push(message, correlation: correlation)
+        guard push(message, correlation: correlation) else { return false }
+        if message.kind.isAnswer, let index = unanswered.firstIndex(of: correlation) {
+            unanswered.remove(at: index)
+        }
+        return true
     }
 
     /// Tells the peer why, and ends.
     public mutating func close(_ code: CloseCode, _ reason: String) {
+        close(code, reason, fault: code.counterName)
+    }
+
+    private mutating func close(_ code: CloseCode, _ reason: String, fault: String) {
         guard state != .closed else { return }
+        self.fault = fault
         var reason = reason
         while reason.utf8.count > Self.closeReasonByteCountMax { reason.removeLast() }
         push(.close(code, reason: reason), correlation: 0)
@@ -236,14 +278,14 @@ public struct SessionMachine: Sendable {
                 actions.removeAll(keepingCapacity: true)
                 actionIndex = 0
             }
-            guard state == .opening || state == .ready else { return nil }
+            guard wantsBytes else { return nil }
             do {
                 guard let frame = try decoder.next() else { return nil }
                 try on(frame)
             } catch let error as FrameError {
-                close(.badFrame, error.description)
+                close(.badFrame, error.description, fault: error.name)
             } catch let error as ConversionError {
-                close(.badFrame, error.description)
+                close(.badFrame, error.description, fault: "badMessage")
             } catch {
                 preconditionFailure("unexpected error \(error)")
             }
@@ -280,8 +322,28 @@ public struct SessionMachine: Sendable {
         case .ping(let nonce): push(.pong(nonce: nonce), correlation: whole.correlation)
         case .pong: break
         case .close(let code, let reason): end(.closedByPeer(code, reason: reason))
-        case let message: actions.append(.deliver(message, correlation: whole.correlation))
+        case let message:
+            guard accepts(kind, whole.correlation) else { return }
+            actions.append(.deliver(message, correlation: whole.correlation))
         }
+    }
+
+    /// Counts a request until it is answered. Closes, and says false, if nobody could tell which
+    /// answer would be meant.
+    private mutating func accepts(_ kind: MessageKind, _ correlation: UInt64) -> Bool {
+        if correlation == 0, kind.needsCorrelation {
+            close(.badFrame, "\(kind) with correlation 0", fault: "badCorrelation")
+            return false
+        }
+        guard kind.isRequest else { return true }
+        if correlation != 0, unanswered.contains(correlation) {
+            close(
+                .badFrame, "\(kind) with correlation \(correlation), which waits for its answer",
+                fault: "badCorrelation")
+            return false
+        }
+        unanswered.append(correlation)
+        return true
     }
 
     private mutating func onOpening(_ kind: MessageKind, _ frame: Frame) throws {

@@ -53,6 +53,7 @@ final class ClientConnection {
         let client = SessionClient(
             on: loop, servers: servers, credentials: credentials, software: Version.software,
             logger: Logger(label: "fermata") { _ in SwiftLogNoOpLogHandler() })
+        client.isUrgent = { true }  // somebody waits
         let connection = ClientConnection(loop: loop, client: client, timeout: options.timeout)
         try connection.connect()
         return connection

@@ -1,8 +1,10 @@
 import ArgumentParser
 import LeaderShell
+import Fleet
 import LogStore
 import SessionShell
 import UvLoop
+import Wire
 
 struct ServerCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -22,6 +24,33 @@ struct ServerCommand: ParsableCommand {
         help: ArgumentHelp(
             "Where to listen; port 0 lets the system choose one.", valueName: "address:port"))
     var listen: String = "0.0.0.0:7450"
+    @Option(
+        help: ArgumentHelp(
+            "Where each command of an operator, and what came of it, is recorded as a line of "
+                + "JSON. Default: audit.jsonl in --data.", valueName: "file"))
+    var audit: String?
+    @Option(
+        help: ArgumentHelp(
+            "Sessions that one address (IPv6: one /64) may have; raise it if many hosts share one.",
+            valueName: "count"))
+    var sessionsPerAddress: Int = Limits.sessionsPerAddressMax
+    @Option(
+        help: ArgumentHelp(
+            "Connections of one address that have not become sessions yet. Beyond it the one that "
+                + "has been silent longest goes.", valueName: "count"))
+    var halfOpenPerAddress: Int = Limits.halfOpenPerAddressMax
+
+    /// Some thousand hosts, the half-open connections and the log's own files.
+    private static let descriptorsWanted = 8_192
+
+    func validate() throws {
+        for (name, value) in [
+            ("--sessions-per-address", sessionsPerAddress),
+            ("--half-open-per-address", halfOpenPerAddress),
+        ] where !(1...1_000_000).contains(value) {
+            throw ValidationError("\(name) \(value) is out of bounds: 1 to 1000000.")
+        }
+    }
 
     func run() throws {
         guard let address = SocketAddress(parsing: listen) else {
@@ -36,7 +65,17 @@ struct ServerCommand: ParsableCommand {
         let shell = LeaderShell(
             credentials: credentials, listen: address,
             store: SQLiteLogStore(directory: data, loop: process.loop),
-            softwareVersion: Version.text, loop: process.loop, log: log)
+            softwareVersion: Version.text, loop: process.loop, log: log,
+            bounds: ConnectionGate.Bounds(
+                halfOpenPerAddressMax: halfOpenPerAddress,
+                sessionsPerAddressMax: sessionsPerAddress),
+            auditPath: audit ?? "\(data)/audit.jsonl")
+        let descriptorMax = Descriptors.raiseLimit()
+        if descriptorMax < Self.descriptorsWanted {
+            log.warning(
+                "this process may have few descriptors open, one for each session: raise its limit",
+                metadata: ["limit": "\(descriptorMax)"])
+        }
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
         process.onStop = { shell.stop() }
         shell.start { result in

@@ -47,6 +47,28 @@ struct StatusCommand: QueryCommand {
     }
 }
 
+struct MetricsCommand: QueryCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "metrics", abstract: "Prints the leader's figures for Prometheus.",
+        discussion: """
+            The text format of Prometheus: the fleet, open sessions, what was refused and why since \
+            the server started, and when certificates end. Run it from a timer and let \
+            node_exporter's textfile collector read the file:
+
+              fermata metrics > /var/lib/node_exporter/fermata.prom.new && \\
+                mv /var/lib/node_exporter/fermata.prom.new /var/lib/node_exporter/fermata.prom
+
+            --output json prints what `fermata status --output json` does.
+            """)
+    @OptionGroup var client: ClientOptions
+    var query: OperatorQuery { .status }
+
+    func show(_ result: OperatorQueryResult) throws(CommandFailure) {
+        guard case .status(let view) = result else { throw mismatch() }
+        client.output.show(text: view.metricsText, json: view.json)
+    }
+}
+
 struct HostsCommand: QueryCommand {
     static let configuration = CommandConfiguration(
         commandName: "hosts", abstract: "Lists the hosts and whether their agents are connected.",

@@ -19,6 +19,7 @@ import UvLoop
 import Wire
 
 final class FileLink: LeaderLink {
+    var isUrgent: () -> Bool = { false }
     var onReady: (() -> Void)?
     var onDirective: ((Directive, @escaping (DirectiveAnswer) -> Void) -> Void)?
     var onReportCommitted: ((StepID, Token) -> Void)?

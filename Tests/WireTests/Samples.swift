@@ -118,7 +118,17 @@ enum Samples {
         connectedHostCount: 2, guestCount: 3, runningGuestCount: 4, setCount: 5,
         lockedSetCount: 6, stuckSetCount: 7, activeRollouts: [RolloutID(7)],
         notifiers: [NotifierView(name: "n1", acknowledgedSequence: 8, lastSequence: 9)],
-        warnings: ["no notifier has ever followed"])
+        warnings: ["no notifier has ever followed"],
+        traffic: ServerTraffic(
+            sessionCount: 10, halfOpenCount: 11,
+            counters: [
+                Counter(name: "connections_refused", reason: "expired", count: 12),
+                Counter(name: "sessions_opened", reason: "", count: 13),
+            ],
+            certificates: [
+                CertificateView(
+                    identity: "fermata://demo/server/s1", serial: "4a0b", expiresAt: at)
+            ]))
 
     static let events: [FleetEvent] = [
         .rolloutStarted(

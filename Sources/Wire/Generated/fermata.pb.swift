@@ -1398,44 +1398,153 @@ public nonisolated struct PBNotifierView: Sendable {
   public init() {}
 }
 
-public nonisolated struct PBStatusView: Sendable {
+/// How often something happened since the server started.
+public nonisolated struct PBCounter: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var cluster: String = String()
+  /// connections_refused | sessions_closed | commands_refused | …
+  public var name: String = String()
 
-  public var server: String = String()
+  /// why, one word; empty if the name says it all
+  public var reason: String = String()
 
-  public var term: UInt64 = 0
-
-  public var index: UInt64 = 0
-
-  public var softwareVersion: String = String()
-
-  public var hostCount: UInt32 = 0
-
-  public var connectedHostCount: UInt32 = 0
-
-  public var guestCount: UInt32 = 0
-
-  public var runningGuestCount: UInt32 = 0
-
-  public var setCount: UInt32 = 0
-
-  public var lockedSetCount: UInt32 = 0
-
-  public var stuckSetCount: UInt32 = 0
-
-  public var activeRollouts: [UInt64] = []
-
-  public var notifiers: [PBNotifierView] = []
-
-  public var warnings: [String] = []
+  public var count: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+}
+
+/// A certificate that the server uses or has seen, and when it ends.
+public nonisolated struct PBCertificateView: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// its URI name
+  public var identity: String = String()
+
+  /// hexadecimal
+  public var serial: String = String()
+
+  public var expiresAtMicroseconds: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct PBStatusView: @unchecked Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var cluster: String {
+    get {_storage._cluster}
+    set {_uniqueStorage()._cluster = newValue}
+  }
+
+  public var server: String {
+    get {_storage._server}
+    set {_uniqueStorage()._server = newValue}
+  }
+
+  public var term: UInt64 {
+    get {_storage._term}
+    set {_uniqueStorage()._term = newValue}
+  }
+
+  public var index: UInt64 {
+    get {_storage._index}
+    set {_uniqueStorage()._index = newValue}
+  }
+
+  public var softwareVersion: String {
+    get {_storage._softwareVersion}
+    set {_uniqueStorage()._softwareVersion = newValue}
+  }
+
+  public var hostCount: UInt32 {
+    get {_storage._hostCount}
+    set {_uniqueStorage()._hostCount = newValue}
+  }
+
+  public var connectedHostCount: UInt32 {
+    get {_storage._connectedHostCount}
+    set {_uniqueStorage()._connectedHostCount = newValue}
+  }
+
+  public var guestCount: UInt32 {
+    get {_storage._guestCount}
+    set {_uniqueStorage()._guestCount = newValue}
+  }
+
+  public var runningGuestCount: UInt32 {
+    get {_storage._runningGuestCount}
+    set {_uniqueStorage()._runningGuestCount = newValue}
+  }
+
+  public var setCount: UInt32 {
+    get {_storage._setCount}
+    set {_uniqueStorage()._setCount = newValue}
+  }
+
+  public var lockedSetCount: UInt32 {
+    get {_storage._lockedSetCount}
+    set {_uniqueStorage()._lockedSetCount = newValue}
+  }
+
+  public var stuckSetCount: UInt32 {
+    get {_storage._stuckSetCount}
+    set {_uniqueStorage()._stuckSetCount = newValue}
+  }
+
+  public var activeRollouts: [UInt64] {
+    get {_storage._activeRollouts}
+    set {_uniqueStorage()._activeRollouts = newValue}
+  }
+
+  public var notifiers: [PBNotifierView] {
+    get {_storage._notifiers}
+    set {_uniqueStorage()._notifiers = newValue}
+  }
+
+  public var warnings: [String] {
+    get {_storage._warnings}
+    set {_uniqueStorage()._warnings = newValue}
+  }
+
+  /// ascending by name and reason
+  public var counters: [PBCounter] {
+    get {_storage._counters}
+    set {_uniqueStorage()._counters = newValue}
+  }
+
+  /// The authority's, the revocation list's, the server's own, then those of open sessions that
+  /// end within 30 days.
+  public var certificates: [PBCertificateView] {
+    get {_storage._certificates}
+    set {_uniqueStorage()._certificates = newValue}
+  }
+
+  public var sessionCount: UInt32 {
+    get {_storage._sessionCount}
+    set {_uniqueStorage()._sessionCount = newValue}
+  }
+
+  /// connections without a session yet
+  public var halfOpenCount: UInt32 {
+    get {_storage._halfOpenCount}
+    set {_uniqueStorage()._halfOpenCount = newValue}
+  }
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 public nonisolated struct PBHostView: Sendable {
@@ -4013,9 +4122,9 @@ nonisolated extension PBNotifierView: SwiftProtobuf.Message, SwiftProtobuf._Mess
   }
 }
 
-nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".StatusView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}cluster\0\u{1}server\0\u{1}term\0\u{1}index\0\u{3}software_version\0\u{3}host_count\0\u{3}connected_host_count\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}set_count\0\u{3}locked_set_count\0\u{3}stuck_set_count\0\u{3}active_rollouts\0\u{1}notifiers\0\u{1}warnings\0")
+nonisolated extension PBCounter: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Counter"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}reason\0\u{1}count\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -4023,91 +4132,263 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.cluster) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.server) }()
-      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.term) }()
-      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.index) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.softwareVersion) }()
-      case 6: try { try decoder.decodeSingularUInt32Field(value: &self.hostCount) }()
-      case 7: try { try decoder.decodeSingularUInt32Field(value: &self.connectedHostCount) }()
-      case 8: try { try decoder.decodeSingularUInt32Field(value: &self.guestCount) }()
-      case 9: try { try decoder.decodeSingularUInt32Field(value: &self.runningGuestCount) }()
-      case 10: try { try decoder.decodeSingularUInt32Field(value: &self.setCount) }()
-      case 11: try { try decoder.decodeSingularUInt32Field(value: &self.lockedSetCount) }()
-      case 12: try { try decoder.decodeSingularUInt32Field(value: &self.stuckSetCount) }()
-      case 13: try { try decoder.decodeRepeatedUInt64Field(value: &self.activeRollouts) }()
-      case 14: try { try decoder.decodeRepeatedMessageField(value: &self.notifiers) }()
-      case 15: try { try decoder.decodeRepeatedStringField(value: &self.warnings) }()
+      case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.count) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.cluster.isEmpty {
-      try visitor.visitSingularStringField(value: self.cluster, fieldNumber: 1)
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
     }
-    if !self.server.isEmpty {
-      try visitor.visitSingularStringField(value: self.server, fieldNumber: 2)
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
     }
-    if self.term != 0 {
-      try visitor.visitSingularUInt64Field(value: self.term, fieldNumber: 3)
+    if self.count != 0 {
+      try visitor.visitSingularUInt64Field(value: self.count, fieldNumber: 3)
     }
-    if self.index != 0 {
-      try visitor.visitSingularUInt64Field(value: self.index, fieldNumber: 4)
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBCounter, rhs: PBCounter) -> Bool {
+    if lhs.name != rhs.name {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.count != rhs.count {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBCertificateView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".CertificateView"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}identity\0\u{1}serial\0\u{3}expires_at_microseconds\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.identity) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.serial) }()
+      case 3: try { try decoder.decodeSingularSInt64Field(value: &self.expiresAtMicroseconds) }()
+      default: break
+      }
     }
-    if !self.softwareVersion.isEmpty {
-      try visitor.visitSingularStringField(value: self.softwareVersion, fieldNumber: 5)
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.identity.isEmpty {
+      try visitor.visitSingularStringField(value: self.identity, fieldNumber: 1)
     }
-    if self.hostCount != 0 {
-      try visitor.visitSingularUInt32Field(value: self.hostCount, fieldNumber: 6)
+    if !self.serial.isEmpty {
+      try visitor.visitSingularStringField(value: self.serial, fieldNumber: 2)
     }
-    if self.connectedHostCount != 0 {
-      try visitor.visitSingularUInt32Field(value: self.connectedHostCount, fieldNumber: 7)
+    if self.expiresAtMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.expiresAtMicroseconds, fieldNumber: 3)
     }
-    if self.guestCount != 0 {
-      try visitor.visitSingularUInt32Field(value: self.guestCount, fieldNumber: 8)
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBCertificateView, rhs: PBCertificateView) -> Bool {
+    if lhs.identity != rhs.identity {return false}
+    if lhs.serial != rhs.serial {return false}
+    if lhs.expiresAtMicroseconds != rhs.expiresAtMicroseconds {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".StatusView"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}cluster\0\u{1}server\0\u{1}term\0\u{1}index\0\u{3}software_version\0\u{3}host_count\0\u{3}connected_host_count\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}set_count\0\u{3}locked_set_count\0\u{3}stuck_set_count\0\u{3}active_rollouts\0\u{1}notifiers\0\u{1}warnings\0\u{1}counters\0\u{1}certificates\0\u{3}session_count\0\u{3}half_open_count\0")
+
+  fileprivate class _StorageClass {
+    var _cluster: String = String()
+    var _server: String = String()
+    var _term: UInt64 = 0
+    var _index: UInt64 = 0
+    var _softwareVersion: String = String()
+    var _hostCount: UInt32 = 0
+    var _connectedHostCount: UInt32 = 0
+    var _guestCount: UInt32 = 0
+    var _runningGuestCount: UInt32 = 0
+    var _setCount: UInt32 = 0
+    var _lockedSetCount: UInt32 = 0
+    var _stuckSetCount: UInt32 = 0
+    var _activeRollouts: [UInt64] = []
+    var _notifiers: [PBNotifierView] = []
+    var _warnings: [String] = []
+    var _counters: [PBCounter] = []
+    var _certificates: [PBCertificateView] = []
+    var _sessionCount: UInt32 = 0
+    var _halfOpenCount: UInt32 = 0
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _cluster = source._cluster
+      _server = source._server
+      _term = source._term
+      _index = source._index
+      _softwareVersion = source._softwareVersion
+      _hostCount = source._hostCount
+      _connectedHostCount = source._connectedHostCount
+      _guestCount = source._guestCount
+      _runningGuestCount = source._runningGuestCount
+      _setCount = source._setCount
+      _lockedSetCount = source._lockedSetCount
+      _stuckSetCount = source._stuckSetCount
+      _activeRollouts = source._activeRollouts
+      _notifiers = source._notifiers
+      _warnings = source._warnings
+      _counters = source._counters
+      _certificates = source._certificates
+      _sessionCount = source._sessionCount
+      _halfOpenCount = source._halfOpenCount
     }
-    if self.runningGuestCount != 0 {
-      try visitor.visitSingularUInt32Field(value: self.runningGuestCount, fieldNumber: 9)
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
     }
-    if self.setCount != 0 {
-      try visitor.visitSingularUInt32Field(value: self.setCount, fieldNumber: 10)
+    return _storage
+  }
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularStringField(value: &_storage._cluster) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._server) }()
+        case 3: try { try decoder.decodeSingularUInt64Field(value: &_storage._term) }()
+        case 4: try { try decoder.decodeSingularUInt64Field(value: &_storage._index) }()
+        case 5: try { try decoder.decodeSingularStringField(value: &_storage._softwareVersion) }()
+        case 6: try { try decoder.decodeSingularUInt32Field(value: &_storage._hostCount) }()
+        case 7: try { try decoder.decodeSingularUInt32Field(value: &_storage._connectedHostCount) }()
+        case 8: try { try decoder.decodeSingularUInt32Field(value: &_storage._guestCount) }()
+        case 9: try { try decoder.decodeSingularUInt32Field(value: &_storage._runningGuestCount) }()
+        case 10: try { try decoder.decodeSingularUInt32Field(value: &_storage._setCount) }()
+        case 11: try { try decoder.decodeSingularUInt32Field(value: &_storage._lockedSetCount) }()
+        case 12: try { try decoder.decodeSingularUInt32Field(value: &_storage._stuckSetCount) }()
+        case 13: try { try decoder.decodeRepeatedUInt64Field(value: &_storage._activeRollouts) }()
+        case 14: try { try decoder.decodeRepeatedMessageField(value: &_storage._notifiers) }()
+        case 15: try { try decoder.decodeRepeatedStringField(value: &_storage._warnings) }()
+        case 16: try { try decoder.decodeRepeatedMessageField(value: &_storage._counters) }()
+        case 17: try { try decoder.decodeRepeatedMessageField(value: &_storage._certificates) }()
+        case 18: try { try decoder.decodeSingularUInt32Field(value: &_storage._sessionCount) }()
+        case 19: try { try decoder.decodeSingularUInt32Field(value: &_storage._halfOpenCount) }()
+        default: break
+        }
+      }
     }
-    if self.lockedSetCount != 0 {
-      try visitor.visitSingularUInt32Field(value: self.lockedSetCount, fieldNumber: 11)
-    }
-    if self.stuckSetCount != 0 {
-      try visitor.visitSingularUInt32Field(value: self.stuckSetCount, fieldNumber: 12)
-    }
-    if !self.activeRollouts.isEmpty {
-      try visitor.visitPackedUInt64Field(value: self.activeRollouts, fieldNumber: 13)
-    }
-    if !self.notifiers.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.notifiers, fieldNumber: 14)
-    }
-    if !self.warnings.isEmpty {
-      try visitor.visitRepeatedStringField(value: self.warnings, fieldNumber: 15)
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      if !_storage._cluster.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._cluster, fieldNumber: 1)
+      }
+      if !_storage._server.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._server, fieldNumber: 2)
+      }
+      if _storage._term != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._term, fieldNumber: 3)
+      }
+      if _storage._index != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._index, fieldNumber: 4)
+      }
+      if !_storage._softwareVersion.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._softwareVersion, fieldNumber: 5)
+      }
+      if _storage._hostCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._hostCount, fieldNumber: 6)
+      }
+      if _storage._connectedHostCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._connectedHostCount, fieldNumber: 7)
+      }
+      if _storage._guestCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._guestCount, fieldNumber: 8)
+      }
+      if _storage._runningGuestCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._runningGuestCount, fieldNumber: 9)
+      }
+      if _storage._setCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._setCount, fieldNumber: 10)
+      }
+      if _storage._lockedSetCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._lockedSetCount, fieldNumber: 11)
+      }
+      if _storage._stuckSetCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._stuckSetCount, fieldNumber: 12)
+      }
+      if !_storage._activeRollouts.isEmpty {
+        try visitor.visitPackedUInt64Field(value: _storage._activeRollouts, fieldNumber: 13)
+      }
+      if !_storage._notifiers.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._notifiers, fieldNumber: 14)
+      }
+      if !_storage._warnings.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._warnings, fieldNumber: 15)
+      }
+      if !_storage._counters.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._counters, fieldNumber: 16)
+      }
+      if !_storage._certificates.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._certificates, fieldNumber: 17)
+      }
+      if _storage._sessionCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._sessionCount, fieldNumber: 18)
+      }
+      if _storage._halfOpenCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._halfOpenCount, fieldNumber: 19)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBStatusView, rhs: PBStatusView) -> Bool {
-    if lhs.cluster != rhs.cluster {return false}
-    if lhs.server != rhs.server {return false}
-    if lhs.term != rhs.term {return false}
-    if lhs.index != rhs.index {return false}
-    if lhs.softwareVersion != rhs.softwareVersion {return false}
-    if lhs.hostCount != rhs.hostCount {return false}
-    if lhs.connectedHostCount != rhs.connectedHostCount {return false}
-    if lhs.guestCount != rhs.guestCount {return false}
-    if lhs.runningGuestCount != rhs.runningGuestCount {return false}
-    if lhs.setCount != rhs.setCount {return false}
-    if lhs.lockedSetCount != rhs.lockedSetCount {return false}
-    if lhs.stuckSetCount != rhs.stuckSetCount {return false}
-    if lhs.activeRollouts != rhs.activeRollouts {return false}
-    if lhs.notifiers != rhs.notifiers {return false}
-    if lhs.warnings != rhs.warnings {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._cluster != rhs_storage._cluster {return false}
+        if _storage._server != rhs_storage._server {return false}
+        if _storage._term != rhs_storage._term {return false}
+        if _storage._index != rhs_storage._index {return false}
+        if _storage._softwareVersion != rhs_storage._softwareVersion {return false}
+        if _storage._hostCount != rhs_storage._hostCount {return false}
+        if _storage._connectedHostCount != rhs_storage._connectedHostCount {return false}
+        if _storage._guestCount != rhs_storage._guestCount {return false}
+        if _storage._runningGuestCount != rhs_storage._runningGuestCount {return false}
+        if _storage._setCount != rhs_storage._setCount {return false}
+        if _storage._lockedSetCount != rhs_storage._lockedSetCount {return false}
+        if _storage._stuckSetCount != rhs_storage._stuckSetCount {return false}
+        if _storage._activeRollouts != rhs_storage._activeRollouts {return false}
+        if _storage._notifiers != rhs_storage._notifiers {return false}
+        if _storage._warnings != rhs_storage._warnings {return false}
+        if _storage._counters != rhs_storage._counters {return false}
+        if _storage._certificates != rhs_storage._certificates {return false}
+        if _storage._sessionCount != rhs_storage._sessionCount {return false}
+        if _storage._halfOpenCount != rhs_storage._halfOpenCount {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
