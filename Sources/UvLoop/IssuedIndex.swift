@@ -113,7 +113,7 @@ extension IssuedEntry {
 }
 
 /// `2026-11-23T23:05:55Z`
-func formatUTC(_ unixSeconds: Int64) -> String {
+public func formatUTC(_ unixSeconds: Int64) -> String {
     var seconds = time_t(unixSeconds)
     var parts = tm()
     gmtime_r(&seconds, &parts)

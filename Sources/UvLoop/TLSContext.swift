@@ -104,6 +104,22 @@ public final class TLSContext {
         revokedSerials.contains(certificate.serialHex)
     }
 
+    /// What a revocation list must not do when it is read again.
+    public enum Setback: Hashable, Sendable {
+        case gone
+        case older(number: UInt64, loaded: UInt64)
+    }
+
+    /// Whether `new` knows less of what is revoked, for an authority that both trust.
+    public func setback(to new: TLSContext) -> Setback? {
+        for (authority, number) in listNumbers {
+            guard let loaded = number, let found = new.listNumbers[authority] else { continue }
+            guard let found else { return .gone }
+            if found < loaded { return .older(number: found, loaded: loaded) }
+        }
+        return nil
+    }
+
     private func verify(
         _ certificate: Certificate, _ path: String, _ trust: Trust, _ authorityPath: String
     ) throws(TLSError) {

@@ -57,6 +57,7 @@ struct AgentCommand: ParsableCommand {
             software: Version.software, logger: log)
         let link = SessionLeaderLink(client)
         var hasHadSession = false
+        var waitsForCredentials = false
         let agent = AgentShell(
             configuration: host, link: link, loop: process.loop,
             guardProgram: GuardProgram(executable: try ownPath(), arguments: ["guard"]),
@@ -68,9 +69,16 @@ struct AgentCommand: ParsableCommand {
             // that has may be in the middle of a hold: it stays, and waits for better credentials.
             guard hasHadSession else { return process.stop(with: CommandFailure([down.problem])) }
             log.error("trying again in 30 s", metadata: ["problem": "\(down.problem)"])
+            waitsForCredentials = true
             _ = loop.after(.seconds(30)) { link.start() }
         }
         process.onStop = { agent.stop() }
+        process.keep(credentials, log: log) {
+            client.use($0)
+            // At once, if it had given up until there are better ones.
+            if waitsForCredentials { link.start() }
+            waitsForCredentials = false
+        }
         do {
             try agent.start {
                 let count = host.guests.count

@@ -39,6 +39,7 @@ struct NotifierCommand: ParsableCommand {
         }
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
         process.onStop = { shell.stop() }
+        process.keep(credentials, log: log) { shell.use($0) }
         shell.start()
         try process.run()
     }

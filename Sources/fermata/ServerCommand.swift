@@ -78,6 +78,7 @@ struct ServerCommand: ParsableCommand {
         }
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
         process.onStop = { shell.stop() }
+        process.keep(credentials, log: log) { shell.use($0) }
         shell.start { result in
             switch result {
             case .success((let address, let term)):
