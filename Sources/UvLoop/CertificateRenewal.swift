@@ -45,9 +45,10 @@ extension CertificateAuthority {
             throw .wrongAuthority(of: path, reason: "\(directory)/ca.pem has not signed it")
         }
         var index = try IssuedIndex.read(directory: directory)
-        let isRevoked = index.entries.contains {
-            $0.serialHex == old.serialHex && $0.revocation != nil
-        }
+        let listed = try ownList(directory, authority)?.description.entries ?? []
+        let isRevoked =
+            listed.contains { $0.serialHex == old.serialHex }
+            || index.entries.contains { $0.serialHex == old.serialHex && $0.revocation != nil }
         guard newKey || !isRevoked else { throw .revokedKey(of: path) }
         let real = try realPath(path)
         guard !newKey || real.hasSuffix(".pem") else {

@@ -69,7 +69,8 @@ extension CertificateAuthority {
         return outcome
     }
 
-    private static func ownList(
+    /// The authority's own `crl.pem`; nil if there is none.
+    static func ownList(
         _ directory: String, _ authority: Authority
     ) throws(TLSError) -> RevocationList? {
         let path = "\(directory)/crl.pem"

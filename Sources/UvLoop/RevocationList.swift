@@ -105,18 +105,18 @@ final class RevocationList {
             && X509_CRL_verify(raw, X509_get0_pubkey(authority.raw)) == 1
     }
 
-    /// A signed list as PEM. Its end is the authority's, so that one which nobody renews is never
-    /// out of date while there is something to check.
+    /// A signed list as PEM. Its end is the authority's, unless a test wants another, so that one
+    /// which nobody renews is never out of date while there is something to check.
     static func make(
         _ entries: [RevokedCertificate], number: UInt64, authority: Certificate, key: PrivateKey,
-        now: Int64
+        now: Int64, notAfter: Int64? = nil
     ) throws(TLSError) -> [UInt8] {
         ERR_clear_error()
         let failure = { TLSError.failed(operation: "make crl.pem", reason: opensslReason()) }
         guard
             let raw = fermata_list_new(
                 authority.raw, now - CertificateAuthority.clockToleranceSeconds,
-                authority.notAfter, number)
+                notAfter ?? authority.notAfter, number)
         else { throw failure() }
         defer { X509_CRL_free(raw) }
         for entry in entries {
