@@ -3,9 +3,10 @@
 import UvLoop
 public import Wire
 
-/// What is said to a peer whose certificate has been revoked while it was connected.
+/// What is said to a peer whose certificate has been revoked while it was connected. Short enough
+/// for a line of the log, which has the identity beside it.
 private func revokedReason(_ certificate: CertificateIdentity) -> String {
-    "certificate \(certificate.serialHex) of \(certificate.uri) has been revoked"
+    "certificate \(certificate.serialHex) has been revoked"
 }
 
 extension SessionListener {

@@ -172,7 +172,8 @@ final class Certificate {
             return "the authority of the peer's certificate"
         }
         let name = certificate.uriNames.first
-        let isPlain = !name.isEmpty && name.utf8.count <= 200
+        let isPlain =
+            !name.isEmpty && name.utf8.count <= 200
             && name.utf8.allSatisfy { (0x21...0x7E).contains($0) }
         let serial = "serial \(certificate.serialHex)"
         return "the peer's certificate (\(isPlain ? "\(name), \(serial)" : serial))"

@@ -6,7 +6,8 @@ import Wire
 
 struct PKICommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "pki", abstract: "Makes an authority, and issues, renews, revokes certificates.",
+        commandName: "pki",
+        abstract: "Makes an authority, and issues, renews, revokes certificates.",
         discussion: """
             Every process of Fermata has a certificate that says who it is: one URI name, \
             fermata://CLUSTER/ROLE/NAME. All of this works on files in one directory, that of the \
@@ -129,7 +130,8 @@ func cluster(ofAuthorityIn directory: String) throws(CommandFailure) -> String {
     } catch {
         throw CommandFailure(
             .badInput, "\(error)",
-            advice: "`fermata pki init --directory \(directory) --cluster NAME` makes an authority.")
+            advice: "`fermata pki init --directory \(directory) --cluster NAME` makes an authority."
+        )
     }
     let parts = uri.split(separator: "/")
     guard parts.count == 4, parts[0] == "fermata:", parts[2] == "authority" else {

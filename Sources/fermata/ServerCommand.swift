@@ -1,6 +1,6 @@
 import ArgumentParser
-import LeaderShell
 import Fleet
+import LeaderShell
 import LogStore
 import SessionShell
 import UvLoop

@@ -64,7 +64,9 @@ import Testing
             held.close()
             let error = #expect(throws: TLSError.self) { try pki.context(.client, "agent-a") }
             #expect(error?.description.contains("`fermata pki list` finishes it") == true)
-            #expect(try CertificateAuthority.list(directory: directory).last?.serialHex == made.serialHex)
+            #expect(
+                try CertificateAuthority.list(directory: directory).last?.serialHex
+                    == made.serialHex)
             #expect(try pki.context(.client, "agent-a").identity.serialHex == made.serialHex)
             #expect(!AuthorityDirectory.isUnfinished(directory))
         }
@@ -88,7 +90,8 @@ import Testing
                 serialHex: "0a1f", uri: "fermata://c/agent/a", notBeforeUnixSeconds: 1_800_000_000,
                 notAfterUnixSeconds: 1_900_000_000),
             IssuedEntry(
-                serialHex: "00", uri: "-", notBeforeUnixSeconds: 0, notAfterUnixSeconds: 3_000_000_000,
+                serialHex: "00", uri: "-", notBeforeUnixSeconds: 0,
+                notAfterUnixSeconds: 3_000_000_000,
                 revocation: .init(atUnixSeconds: 1_850_000_001, reason: .superseded)),
         ]
         #expect(try IssuedIndex(index.text) == index)
@@ -103,7 +106,9 @@ import Testing
             let wrong = index.text.replacing(old, with: new)
             #expect(throws: IssuedIndex.Malformed(line: line)) { try IssuedIndex(wrong) }
         }
-        #expect(throws: IssuedIndex.Malformed(line: 1)) { try IssuedIndex(String(index.text.dropLast())) }
+        #expect(throws: IssuedIndex.Malformed(line: 1)) {
+            try IssuedIndex(String(index.text.dropLast()))
+        }
     }
 
     @Test("a directory without an index, as an older Fermata left it, is served as well")

@@ -80,7 +80,9 @@ private let agentA = CertificateReference.identity(role: "agent", name: "a")
         }
     }
 
-    @Test("every reason is written, read back and kept beside the others", arguments: RevocationReason.allCases)
+    @Test(
+        "every reason is written, read back and kept beside the others",
+        arguments: RevocationReason.allCases)
     func reasons(_ reason: RevocationReason) throws {
         try withDirectory { directory in
             let pki = try Cluster(directory)
@@ -109,14 +111,18 @@ private let agentA = CertificateReference.identity(role: "agent", name: "a")
             try other.issue("agent", "a")
             let file = "\(other.directory)/agent-a.pem"
             for body in [
-                { try CertificateAuthority.revoke(agentA, directory: directory, reason: .superseded) },
+                {
+                    try CertificateAuthority.revoke(
+                        agentA, directory: directory, reason: .superseded)
+                },
                 {
                     try CertificateAuthority.revoke(
                         .serial("0a"), directory: directory, reason: .superseded)
                 },
             ] {
                 guard
-                    case .neverIssued = #expect(throws: TLSError.self, performing: { _ = try body() })
+                    case .neverIssued = #expect(
+                        throws: TLSError.self, performing: { _ = try body() })
                 else { return #expect(Bool(false)) }
             }
             let reference = CertificateReference.file(file)
@@ -197,7 +203,8 @@ private let agentA = CertificateReference.identity(role: "agent", name: "a")
             let pki = try Cluster(directory)
             try pki.issueOdd("a", from: -100, to: -10, uris: ["fermata://demo/agent/a"])
             _ = try CertificateAuthority.renew(agentA, directory: directory, days: 1, newKey: false)
-            _ = try CertificateAuthority.revoke(agentA, directory: directory, reason: .keyCompromise)
+            _ = try CertificateAuthority.revoke(
+                agentA, directory: directory, reason: .keyCompromise)
             #expect(throws: TLSError.revoked(of: "\(directory)/agent-a.pem")) {
                 try pki.context(.client, "agent-a")
             }
@@ -231,7 +238,8 @@ private let agentA = CertificateReference.identity(role: "agent", name: "a")
 }
 
 @Suite("Revocation lists beside ca.pem") struct TrustTests {
-    @Test("a list of another authority, of none, or without our authority's is refused, and says so")
+    @Test(
+        "a list of another authority, of none, or without our authority's is refused, and says so")
     func wrongLists() throws {
         try withDirectory { directory in
             let pki = try Cluster(directory)

@@ -87,7 +87,9 @@ struct Unfit: Sendable, CustomTestStringConvertible {
 }
 
 @Suite("TLS refusals by name") struct TLSRefusalNameTests {
-    @Test("a server refuses an unfit client by its name, and the client hears why", arguments: Unfit.all)
+    @Test(
+        "a server refuses an unfit client by its name, and the client hears why",
+        arguments: Unfit.all)
     func client(_ unfit: Unfit) throws {
         try withCluster { cluster, loop in
             let client = try unfit.context(cluster, .client)
@@ -103,7 +105,9 @@ struct Unfit: Sendable, CustomTestStringConvertible {
         }
     }
 
-    @Test("a client refuses an unfit server by its name, and the server hears why", arguments: Unfit.all)
+    @Test(
+        "a client refuses an unfit server by its name, and the server hears why",
+        arguments: Unfit.all)
     func server(_ unfit: Unfit) throws {
         try withCluster { cluster, loop in
             let server = try unfit.context(cluster, .server)
@@ -186,7 +190,8 @@ struct Unfit: Sendable, CustomTestStringConvertible {
         let end = StreamEnd.endOfFile
         let errors: [TLSError: String] = [
             .plaintextPeer: "plaintext", .tlsVersion: "tlsVersion",
-            .noPeerCertificate: "noCertificate", .wrongAuthority(of: "", reason: ""): "wrongAuthority",
+            .noPeerCertificate: "noCertificate",
+            .wrongAuthority(of: "", reason: ""): "wrongAuthority",
             .expired(of: "", notAfterUnixSeconds: nil): "expired",
             .notYetValid(of: "", notBeforeUnixSeconds: nil): "notYetValid",
             .revoked(of: ""): "revoked", .authorityAsLeaf(of: ""): "authorityAsLeaf",

@@ -225,7 +225,8 @@ func withCluster(_ body: (Cluster, Loop) throws -> Void) throws {
             try cluster.issueOdd("no-name", uris: [])
             try cluster.issueOdd("authority", isAuthority: true)
             #expect(complaint("agent-two") == .uriNames(of: "\(pki)/agent-two.pem", count: 2))
-            #expect(complaint("agent-no-name") == .uriNames(of: "\(pki)/agent-no-name.pem", count: 0))
+            #expect(
+                complaint("agent-no-name") == .uriNames(of: "\(pki)/agent-no-name.pem", count: 0))
             #expect(
                 complaint("agent-authority") == .authorityAsLeaf(of: "\(pki)/agent-authority.pem"))
 
