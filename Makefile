@@ -1,7 +1,7 @@
 # Fermata: `make demo` shows the main job on real guests, `make test` runs all the tests.
 # Both install what is missing (apt-get, as root or with sudo).
 
-.PHONY: help demo test test-swift test-integration test-specification bench-hold build \
+.PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-wire build \
 	build-debug format lint check-generated deps clean
 
 CACHE ?= .cache
@@ -14,6 +14,8 @@ help:
 	@echo 'make demo REPORT=F     the same, with a JSON report in the file F'
 	@echo 'make demo KEEP=1       the same, left running with the commands to look around'
 	@echo 'make test              all the tests, on real guests too'
+	@echo 'make bench             bench-wire and bench-hold'
+	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
 	@echo 'make bench-hold        our hold against a bare script that does the same'
 	@echo 'make build             the release executable: $(FERMATA_RELEASE)'
 	@echo 'make format, make lint swift format, warnings, import rule'
@@ -46,10 +48,17 @@ test-swift: build-debug
 
 test-specification: deps
 	PYTHON=$(PYTHON) scripts/check-vectors.sh
+	$(PYTHON) -m unittest discover -s proto-spec/python
 
 test-integration: build-debug lab
 	FERMATA=$(FERMATA_DEBUG) FERMATA_CACHE=$(CACHE) \
 		$(PYTHON) -m unittest discover -s Tests/Integration -t Tests/Integration -v
+
+bench: bench-wire bench-hold
+
+bench-wire: build
+	swift build -c release --product wire-bench
+	$(PYTHON) cluster/bench/wire.py --fermata $(FERMATA_RELEASE) --bench .build/release/wire-bench
 
 bench-hold: build lab
 	$(PYTHON) cluster/bench/hold.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)

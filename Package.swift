@@ -89,7 +89,8 @@ let package = Package(
 
         // `make bench-wire`: the codec, sessions and handshakes, measured.
         .executableTarget(
-            name: "wire-bench", dependencies: ["Fleet", "Wire", protobuf],
+            name: "wire-bench",
+            dependencies: ["Fleet", "Wire", "UvLoop", "SessionShell", logging],
             path: "Benchmarks/Wire", swiftSettings: settings),
 
         // Runs the built executable; nothing imports it.

@@ -88,6 +88,8 @@ for part in "${parts[@]}"; do
         specification)
             run "specification's vectors" count_vectors \
                 env PYTHON="$python" scripts/check-vectors.sh
+            run "Python client" count_python \
+                "$python" -m unittest discover -s proto-spec/python -v
             ;;
         imports)
             run "test of the import check" count_python \

@@ -159,7 +159,9 @@ static inline SSL_CTX *fermata_context_new(int is_server) {
     if (!context) return 0;
     SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
     SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION);
-    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
+    // Without NO_AUTO_CHAIN the authority's own certificate is sent along, which the peer has
+    // anyway and would keep a copy of for each session.
+    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
     SSL_CTX_set_num_tickets(context, 0);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);

@@ -60,15 +60,18 @@ struct Lines {
 
     /// The text for the YAML library.
     func text(with marks: KeyMarks) -> String {
-        var view = String.UnicodeScalarView()
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(scalars.count)
         if marks.count == 0 {
-            view.append(contentsOf: scalars)
+            for scalar in scalars { bytes.append(contentsOf: scalar.utf8) }
         } else {
             for number in 1..<starts.count {
-                view.append(contentsOf: marks.apply(to: line(number), number: number))
+                for scalar in marks.apply(to: line(number), number: number) {
+                    bytes.append(contentsOf: scalar.utf8)
+                }
             }
         }
-        return String(view)
+        return String(decoding: bytes, as: UTF8.self)
     }
 
     /// Refuses a key that is a list, a map or an alias in a file that has anchors.

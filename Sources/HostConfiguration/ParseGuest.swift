@@ -325,6 +325,11 @@ extension Reader {
                 value, "has \(text.utf8.count) bytes", "keep to \(Self.textByteCountMax)")
             return nil
         }
+        // As an escape in quotes. QEMU would get only what stands before it.
+        guard !text.utf8.contains(0) else {
+            add(value, "is \(quoted(text)), with a NUL in it", "remove `\\0`")
+            return nil
+        }
         return text
     }
 

@@ -152,15 +152,16 @@ enum Words {
             }
     }
 
+    private static let synonyms = [
+        "name": "id", "cpus": "vcpus", "ram": "memory", "availabilityset": "set",
+        "ud": "updateDomain", "append": "commandLine", "cmdline": "commandLine",
+        "bios": "firmware", "networks": "nics", "interfaces": "nics", "args": "arguments",
+        "file": "path", "ro": "readOnly", "sets": "availabilitySets",
+        "addr": "tcp", "address": "tcp", "qemu": "hypervisor", "accel": "accelerator",
+    ]
+
     /// The one of `known` that was probably meant by `text`.
     static func suggestion(for text: String, among known: [String]) -> String? {
-        let synonyms = [
-            "name": "id", "cpus": "vcpus", "ram": "memory", "availabilityset": "set",
-            "ud": "updateDomain", "append": "commandLine", "cmdline": "commandLine",
-            "bios": "firmware", "networks": "nics", "interfaces": "nics", "args": "arguments",
-            "file": "path", "ro": "readOnly", "sets": "availabilitySets",
-            "addr": "tcp", "address": "tcp", "qemu": "hypervisor", "accel": "accelerator",
-        ]
         let text = text.lowercased()
         if let synonym = synonyms[text], known.contains(synonym) { return synonym }
         guard text.utf8.count <= 40 else { return nil }
@@ -173,19 +174,22 @@ enum Words {
     static func distance(_ left: String, _ right: String) -> Int {
         let left = Array(left.utf8)
         let right = Array(right.utf8)
-        var rows = [Array(0...right.count)]
+        // Rows of the table: that of the byte before, the one before that, and the next.
+        var above = Array(0...right.count)
+        var twoAbove = above
+        var row = above
         for i in 0..<left.count {
-            var row = [i + 1]
+            row[0] = i + 1
             for j in 0..<right.count {
-                var best = min(rows[i][j] + (left[i] == right[j] ? 0 : 1), rows[i][j + 1] + 1)
+                var best = min(above[j] + (left[i] == right[j] ? 0 : 1), above[j + 1] + 1)
                 best = min(best, row[j] + 1)
                 if i > 0, j > 0, left[i] == right[j - 1], left[i - 1] == right[j] {
-                    best = min(best, rows[i - 1][j - 1] + 1)
+                    best = min(best, twoAbove[j - 1] + 1)
                 }
-                row.append(best)
+                row[j + 1] = best
             }
-            rows.append(row)
+            (twoAbove, above, row) = (above, row, twoAbove)
         }
-        return rows[left.count][right.count]
+        return above[right.count]
     }
 }

@@ -21,8 +21,8 @@ final class TLSEngine {
 
     private let ssl: OpaquePointer
     private let context: TLSContext
-    private let input: OpaquePointer
-    private let output: OpaquePointer
+    private var input: OpaquePointer
+    private var output: OpaquePointer
 
     /// - Parameter isUrgent: a client asks to be let in before others.
     /// - Returns: nil when OpenSSL is out of memory.
@@ -80,6 +80,18 @@ final class TLSEngine {
         } catch {
             return .failed(error)
         }
+    }
+
+    /// After the handshake: gives back the buffers that it has made large. A memory BIO never shrinks,
+    /// and ten thousand idle sessions would keep some kilobytes each.
+    func shrinkBuffers() {
+        guard let input = fermata_bio_new(), let output = fermata_bio_new() else { return }
+        let (pending, unsent) = (drain(self.input), drain(self.output))
+        BIO_write(input, pending, Int32(clamping: pending.count))
+        BIO_write(output, unsent, Int32(clamping: unsent.count))
+        SSL_set_bio(ssl, input, output)  // which frees the old ones
+        self.input = input
+        self.output = output
     }
 
     /// After ``HandshakeResult/wantsTurn(isUrgent:)``: the next ``handshake()`` goes on.

@@ -270,6 +270,7 @@ public final class TLSHandshake {
             guard let completion else { return }
             self.completion = nil
             limit?.cancel()
+            engine.shrinkBuffers()
             completion(
                 .success(
                     TLSStream(engine, over: transport, on: loop, peerIdentity: identity)))

@@ -21,7 +21,7 @@ extension Hello {
         do { wire = try PBHello(serializedBytes: body) } catch {
             throw ConversionError(.unreadable, field: "hello")
         }
-        return try checkedVersions(wire)
+        do { return try checkedVersions(wire) } catch { throw error.within("hello") }
     }
 
     private static func checkedVersions(

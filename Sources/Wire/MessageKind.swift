@@ -105,7 +105,9 @@ public enum MessageKind: UInt16, Hashable, Sendable, CaseIterable {
     }
 
     /// Kinds whose sender waits for an answer that only the correlation can name.
-    public var needsCorrelation: Bool { self == .command || self == .query || self == .followEvents }
+    public var needsCorrelation: Bool {
+        self == .command || self == .query || self == .followEvents
+    }
 
     /// Kinds that keep a session alive or end it: they may come between the chunks of a message.
     public var isControl: Bool { self == .close || self == .ping || self == .pong }

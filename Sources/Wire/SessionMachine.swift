@@ -186,7 +186,8 @@ public struct SessionMachine: Sendable {
         let stall = now - tickedAt - keepaliveMilliseconds
         tickedAt = now
         if stall > 0 {
-            heardAt += stall
+            // Bytes that were read between the stall and this tick came after it.
+            heardAt = min(heardAt + stall, now)
             startedAt += stall
         }
         switch state {
@@ -348,7 +349,9 @@ public struct SessionMachine: Sendable {
 
     private mutating func onOpening(_ kind: MessageKind, _ frame: Frame) throws {
         guard !frame.flags.contains(.more) else {
-            return close(.badFrame, "\(kind) in chunks before the session is open")
+            return close(
+                .badFrame, "\(kind) in chunks before the session is open",
+                fault: "chunkBeforeHello")
         }
         switch kind {
         case .close:

@@ -43,7 +43,8 @@ struct Fermata: ParsableCommand {
         subcommands: [
             ServerCommand.self, AgentCommand.self, GuardCommand.self, NotifierCommand.self,
             PKICommand.self, StatusCommand.self, HostsCommand.self, GuestsCommand.self,
-            SetsCommand.self, LocksCommand.self, MetricsCommand.self, ReleaseCommand.self, PlanCommand.self,
+            SetsCommand.self, LocksCommand.self, MetricsCommand.self, ReleaseCommand.self,
+            PlanCommand.self,
             RolloutCommand.self, AnnotationsCommand.self,
         ])
 

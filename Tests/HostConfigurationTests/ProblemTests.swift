@@ -330,6 +330,14 @@ struct ProblemTests {
             "h:3:45: guests[0].arguments[0] is `--incoming`, which Fermata gives itself: remove it"
         ),
         (
+            guest(#"arguments: ["-S\0x"]"#),
+            "h:3:45: guests[0].arguments[0] is `-S x`, with a NUL in it: remove `\\0`"
+        ),
+        (
+            guest(#"kernel: /k, commandLine: "a\0b""#),
+            "h:3:58: guests[0].commandLine is `a b`, with a NUL in it: remove `\\0`"
+        ),
+        (
             guest("arguments: -S"),
             "h:3:44: guests[0].arguments is `-S` where a list is wanted: write it as `[\"-device\", \"virtio-rng-pci\"]`"
         ),

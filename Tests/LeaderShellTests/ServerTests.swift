@@ -33,6 +33,8 @@ private final class Stage {
         try start()
     }
 
+    var auditPath: String { directory + "/audit.jsonl" }
+
     deinit {
         server.stop()
         try? FileManager.default.removeItem(atPath: directory)
@@ -46,7 +48,7 @@ private final class Stage {
         return LeaderShell(
             credentials: credentials, listen: SocketAddress(ip: "127.0.0.1", port: port)!,
             store: SQLiteLogStore(directory: directory + "/data", loop: loop),
-            softwareVersion: "test", loop: loop, log: log)
+            softwareVersion: "test", loop: loop, log: log, auditPath: directory + "/audit.jsonl")
     }
 
     private func start() throws {
@@ -270,5 +272,102 @@ struct ServerTests {
             count = status.guestCount
         }
         #expect(newer.client.isReady)
+    }
+
+    @Test("an agent that speaks of another host's step is closed, and the step goes on")
+    func wrongStep() throws {
+        let stage = try Stage(issue: [("agent", "a"), ("agent", "b"), ("operator", "al")])
+        let a = try ScriptedAgent(stage, "a", sets: ["db"])
+        let b = try ScriptedAgent(stage, "b", sets: ["web"])
+        let alice = try stage.client(.operator, "al")
+        alice.start()
+        _ = try stage.ask(alice, .command(.addRelease(release)))
+        let onlyA = Message.command(
+            .startRollout(release: release.id, selection: .hosts([a.host]), policy: Policy()))
+        while case .refused = try stage.ask(alice, onlyA) {}
+        stage.run("the directive") { a.directives.count == 1 && b.client.isReady }
+        let directive = a.directives[0]
+        for message: Message in [
+            .stepProgress(
+                StepProgress(
+                    step: directive.step, token: directive.token, phase: .held,
+                    at: Timestamp(microseconds: 1))),
+            .directiveAnswer(
+                step: directive.step, token: directive.token, answer: .refused(reason: "no")),
+            .stepReport(
+                StepReport(
+                    step: directive.step, token: directive.token, outcome: .failed, reason: "no",
+                    phases: [], holds: [])),
+        ] {
+            b.downs = []
+            stage.run("a session of b") { b.client.isReady }
+            b.client.send(message)
+            stage.run("its end") { !b.downs.isEmpty }
+            #expect("\(b.downs[0].problem)".contains("is on host a"), "\(message.kind)")
+            #expect(b.downs[0].problem.kind == .notPermitted)
+            b.client.start()
+        }
+        a.finish(directive)
+        stage.run("a's own report") { a.committedReports == [directive.step] }
+    }
+
+    @Test("what operators asked for is on record before they are answered, refused or not")
+    func audit() throws {
+        let stage = try Stage(issue: [("operator", "al"), ("agent", "a")])
+        let alice = try stage.client(.operator, "al")
+        alice.start()
+        func lines() throws -> [String] {
+            try String(contentsOfFile: stage.auditPath, encoding: .utf8)
+                .split(separator: "\n").map(String.init)
+        }
+        _ = try stage.ask(alice, .command(.addRelease(release)))
+        #expect(try lines().count == 1)
+        _ = try stage.ask(alice, .command(.abortRollout(RolloutID(9), reason: "say \"no\"\n")))
+        let record = try lines()
+        #expect(record.count == 2)
+        #expect(record[0].contains(#""identity":"fermata://test/operator/al""#))
+        #expect(record[0].contains(#""command":"addRelease","release":"q2""#))
+        #expect(record[0].contains(#""outcome":"accepted","index":"#))
+        #expect(record[1].contains(#""reason":"say \"no\"\n""#))
+        #expect(record[1].contains(#""outcome":"refused","code":"notFound""#))
+        // A role that may not: its session is closed, and that is on record, too.
+        let agent = try ScriptedAgent(stage, "a", sets: [])
+        agent.report.host = HostID(checked: "b")
+        stage.run("the agent's end") { !agent.downs.isEmpty }
+        stage.run("the record") { ((try? lines().count) ?? 0) == 3 }
+        #expect(try lines()[2].contains(#""code":"notPermitted""#))
+
+        // Without room for the record the answer comes all the same, and the figures tell.
+        try FileManager.default.removeItem(atPath: stage.auditPath)
+        try FileManager.default.createDirectory(
+            atPath: stage.auditPath, withIntermediateDirectories: true)
+        _ = try stage.ask(alice, .command(.abortRollout(RolloutID(9), reason: "")))
+        guard case .queryResult(.status(let status)) = try stage.ask(alice, .query(.status)) else {
+            Issue.record("no status")
+            return
+        }
+        let counters = status.traffic.counters
+        #expect(counters.contains(Counter(name: "audit_failed", reason: "", count: 1)))
+        #expect(counters.contains(Counter(name: "commands_accepted", reason: "", count: 1)))
+        #expect(counters.contains(Counter(name: "commands_refused", reason: "notFound", count: 2)))
+        #expect(status.traffic.sessionCount == 1)
+    }
+
+    @Test("certificates that end within 30 days are warned of, each once")
+    func certificates() throws {
+        let stage = try Stage(issue: [("operator", "al")])
+        let alice = try stage.client(.operator, "al")
+        alice.start()
+        guard case .queryResult(.status(let status)) = try stage.ask(alice, .query(.status)) else {
+            Issue.record("no status")
+            return
+        }
+        for name in ["server/s1", "operator/al"] {
+            #expect(status.traffic.certificates.count { $0.identity.hasSuffix(name) } == 1)
+            #expect(
+                status.warnings.contains {
+                    $0.contains("certificate fermata://test/\(name) ends in")
+                })
+        }
     }
 }

@@ -49,8 +49,10 @@ struct HandshakeQueueTests {
         first.cancel()
         #expect(seen.isEmpty)
         loop.run()
-        #expect(seen == ["second", "third", "after second", "after third"] || seen == [
-            "second", "after second", "third", "after third",
-        ])
+        #expect(
+            seen == ["second", "third", "after second", "after third"]
+                || seen == [
+                    "second", "after second", "third", "after third",
+                ])
     }
 }

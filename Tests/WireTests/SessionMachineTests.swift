@@ -399,6 +399,18 @@ struct SessionMachineTests {
         #expect(drain(&machine).end?.code == .timeout)
     }
 
+    @Test("after a stall of our own, a peer that was heard before the tick is still found dead")
+    func stallBeforeBytes() {
+        var machine = machine(.client, in: .ready)
+        machine.tick(at: 250)
+        // We did not run for a minute, and the peer's bytes are read before the clock ticks.
+        machine.receive(frames(.ping(nonce: 1)), at: 60_000)
+        #expect(drain(&machine).sentKinds.contains(.pong))
+        machine.tick(at: 60_000)
+        for now in stride(from: Int64(60_250), through: 63_000, by: 250) { machine.tick(at: now) }
+        #expect(drain(&machine).end?.code == .timeout)
+    }
+
     @Test("no hello within five seconds ends it", arguments: Side.allCases)
     func helloTimeout(side: Side) {
         var machine = machine(side, in: .opening)

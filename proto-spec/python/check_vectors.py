@@ -90,20 +90,54 @@ def check_session(steps):
                 each.limit = wire.LIMIT if step["message"] == "HelloAccepted" else each.limit
 
 
+def check_identity(vector):
+    found = wire.parse_identity(vector["uri"])
+    expect(f"identity: {vector['name']}", found and found._asdict(), vector["identity"], "identity")
+
+
+def check_handshake(vector):
+    data = bytes.fromhex(vector["bytes"])
+    expected = {key: vector.get(key) for key in ("outcome", "version", "code", "field")}
+    for size in (1, max(1, len(data))):  # byte by byte, and all at once
+        opening = wire.ServerOpening("demo", (1, 1), wire.parse_identity(vector["peer"]))
+        found = dict.fromkeys(expected) | {"outcome": "waits"}
+        try:
+            for start in range(0, len(data), size):
+                version = opening.feed(data[start:start + size])
+                if version is not None:
+                    found.update(outcome="accepted", version=version)
+                    break
+        except wire.Refusal as refusal:
+            found.update(outcome="close" if refusal.code else "closed", code=refusal.code)
+            if vector.get("field") and refusal.reason.startswith(f"{vector['field']}: "):
+                found["field"] = vector["field"]
+        expect(f"handshake: {vector['name']}", found, expected, f"outcome {size} at a time")
+
+
 def main():
     frames, messages, session = load("frames.json"), load("messages.json"), load("session.json")
+    identities, handshakes = load("identities.json"), load("handshakes.json")
     for vector in frames:
         check_frames(vector)
     for vector in messages:
         check_message(vector)
     check_session(session)
+    for vector in identities:
+        check_identity(vector)
+    for vector in handshakes:
+        check_handshake(vector)
+    codes = {vector["code"] for vector in handshakes if "code" in vector}
+    expect("handshakes", codes, {
+        "BAD_FRAME", "VERSION_MISMATCH", "WRONG_CLUSTER", "WRONG_IDENTITY", "NOT_PERMITTED",
+        "WRONG_STATE"}, "codes with a vector")
     seen = {vector["kind"] for vector in messages if "json" in vector}
     expect("messages", sorted(seen), sorted(wire.KINDS), "kinds with a vector")
     for failure in failures:
         print(f"check_vectors: {failure}", file=sys.stderr)
     if failures:
         return 1
-    print(f"read {len(frames)} frame, {len(messages)} message and {len(session)} session vectors")
+    print(f"read {len(frames)} frame, {len(messages)} message, {len(session)} session, "
+          f"{len(identities)} identity and {len(handshakes)} handshake vectors")
     return 0
 
 

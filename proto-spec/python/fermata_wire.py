@@ -4,8 +4,8 @@ Written from proto-spec/README.md, apart from the Swift code, so that each check
 check_vectors.py, and by integration tests that need a peer which does what no real one would: a
 false leader, a later version, a slow reader.
 
-Needs Python 3.9 or later with google.protobuf (Debian: python3-protobuf) and protoc (Debian:
-protobuf-compiler). The message classes are generated on import, into a temporary directory.
+Needs Python 3.9 or later with google.protobuf (Debian: python3-protobuf, or protobuf of PyPI) and
+protoc (Debian: protobuf-compiler). The message classes are made on import, from fermata.proto.
 
     import fermata_wire as wire
     with wire.connect("127.0.0.1", 7450, "pki/operator-alice") as session:
@@ -22,6 +22,7 @@ protobuf-compiler). The message classes are generated on import, into a temporar
 """
 
 import os
+import random
 import re
 import shutil
 import socket
@@ -30,10 +31,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import unicodedata
 from collections import namedtuple
+from types import SimpleNamespace
 
 try:
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     from google.protobuf import message as _protobuf
+    from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 except ImportError:
     raise SystemExit(
         f"{sys.executable} has no google.protobuf: run apt-get install python3-protobuf and use "
@@ -43,19 +48,45 @@ PROTO_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def _load_messages():
+    """The messages and enums of fermata.proto by name.
+
+    From a descriptor set, not from generated Python: that must fit the version of the runtime, and
+    Debian's protoc is years older than the protobuf of PyPI.
+    """
     protoc = shutil.which("protoc")
     if protoc is None:
         raise SystemExit("protoc is not installed: run apt-get install protobuf-compiler")
     with tempfile.TemporaryDirectory(prefix="fermata-pb-") as directory:
+        path = os.path.join(directory, "fermata.bin")
         subprocess.run(
-            [protoc, f"--proto_path={PROTO_DIRECTORY}", f"--python_out={directory}",
+            [protoc, f"--proto_path={PROTO_DIRECTORY}", f"--descriptor_set_out={path}",
              os.path.join(PROTO_DIRECTORY, "fermata.proto")], check=True)
-        sys.path.insert(0, directory)
-        try:
-            import fermata_pb2
-        finally:
-            sys.path.remove(directory)
-    return fermata_pb2
+        with open(path, "rb") as stream:
+            files = descriptor_pb2.FileDescriptorSet.FromString(stream.read()).file
+    pool = descriptor_pool.DescriptorPool()
+    for file in files:
+        pool.Add(file)
+    described = pool.FindFileByName("fermata.proto")
+    if hasattr(message_factory, "GetMessageClass"):
+        class_of = message_factory.GetMessageClass
+    else:  # protobuf before 4.22, such as Debian 12's
+        class_of = message_factory.MessageFactory(pool).GetPrototype
+
+    def with_nested(descriptor):
+        message = class_of(descriptor)
+        for nested in descriptor.nested_types:
+            if not hasattr(message, nested.name):  # so in the C++ runtime of Debian 12
+                setattr(message, nested.name, with_nested(nested))
+        return message
+
+    found = SimpleNamespace(DESCRIPTOR=described)
+    for name, descriptor in described.message_types_by_name.items():
+        setattr(found, name, with_nested(descriptor))
+    for name, descriptor in described.enum_types_by_name.items():
+        setattr(found, name, EnumTypeWrapper(descriptor))
+        for value in descriptor.values:
+            setattr(found, value.name, value.number)
+    return found
 
 
 pb = _load_messages()
@@ -70,7 +101,11 @@ HEADER = 12
 MORE = 1
 MANDATORY = 2
 TEXT_MAX = 4096
+REASON_MAX = 1024
+VERSIONS = (1, 1)
 ALPN = "fermata/1"
+HELLO_SECONDS = 5
+PAUSE_MIN_SECONDS, PAUSE_MAX_SECONDS = 0.1, 5
 
 KINDS = {
     1: pb.Hello, 2: pb.HelloAccepted, 3: pb.Close, 4: pb.Ping, 5: pb.Pong,
@@ -81,6 +116,31 @@ KINDS = {
 }
 KIND_OF = {message.DESCRIPTOR.name: kind for kind, message in KINDS.items()}
 CONTROL = {KIND_OF["Close"], KIND_OF["Ping"], KIND_OF["Pong"]}
+
+ROLES = ("server", "agent", "operator", "notifier")
+_CLIENTS = ROLES[1:]
+
+
+def _directions():
+    """(kind, sender's role, receiver's role) for all that section 6 allows."""
+    to_server = {
+        "Hello": _CLIENTS, "HostReport": ["agent"], "DirectiveAnswer": ["agent"],
+        "StepProgress": ["agent"], "StepReport": ["agent"], "Command": ["operator"],
+        "Query": ["operator"], "FollowEvents": ["operator", "notifier"],
+        "AcknowledgeEvents": ["notifier"]}
+    from_server = {
+        "HelloAccepted": _CLIENTS, "HostReportCommitted": ["agent"], "Directive": ["agent"],
+        "StepProgress": ["operator", "notifier"], "StepReportCommitted": ["agent"],
+        "CommandAccepted": ["operator"], "Refused": _CLIENTS, "QueryResult": ["operator"],
+        "EventBatch": ["operator", "notifier"]}
+    for name in ("Close", "Ping", "Pong"):
+        to_server[name] = from_server[name] = _CLIENTS
+    return ({(KIND_OF[name], role, "server") for name in to_server for role in to_server[name]}
+            | {(KIND_OF[name], "server", role)
+               for name in from_server for role in from_server[name]})
+
+
+DIRECTIONS = _directions()
 
 
 class FrameError(Exception):
@@ -187,7 +247,6 @@ class Assembler:
 # ---- Messages ---------------------------------------------------------------------------------
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
-_ROLES = ("server", "agent", "operator", "notifier")
 
 
 def _lower_first(text):
@@ -217,7 +276,7 @@ def check(message, path):
     for descriptor in message.DESCRIPTOR.fields:
         where = f"{path}.{descriptor.name}"
         value = getattr(message, descriptor.name)
-        repeated = descriptor.label == descriptor.LABEL_REPEATED
+        repeated = is_repeated(descriptor)
         if descriptor.type == descriptor.TYPE_MESSAGE:
             if repeated:
                 for index, element in enumerate(value):
@@ -229,6 +288,14 @@ def check(message, path):
                 continue
             if value == 0 or value not in descriptor.enum_type.values_by_number:
                 raise MessageError(where, f"unknown value {value}")
+
+
+def is_repeated(descriptor):
+    """Whether a field is repeated, in every version of protobuf."""
+    try:
+        return descriptor.is_repeated
+    except AttributeError:  # protobuf before 6.31; later ones have no label any more
+        return descriptor.label == descriptor.LABEL_REPEATED
 
 
 def _present(message, field):
@@ -310,7 +377,7 @@ def _versions(message, field, path):
 
 
 def _role(message, field, path):
-    if message.role not in _ROLES:
+    if message.role not in ROLES:
         raise MessageError(f"{path}.{field}", "unknown")
 
 
@@ -396,58 +463,184 @@ _RULES = {
     "FleetEvent.LockReleased": {"set": _name},
 }
 
+# ---- Texts ------------------------------------------------------------------------------------
+
+
+def for_people(text, byte_count_max=REASON_MAX):
+    """A peer's words as they may be shown: no control characters, and cut between characters."""
+    cut = text.encode()[:byte_count_max].decode(errors="ignore")
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(each) in ("Cc", "Zl", "Zp") else each
+        for each in cut)
+
+
+def close_code_name(number):
+    """The name of a close code; an unknown one is read as INTERNAL."""
+    descriptor = pb.CloseCode.DESCRIPTOR.values_by_number.get(number)
+    if descriptor is None or number == 0:
+        return "INTERNAL"
+    return descriptor.name[len("CLOSE_CODE_"):]
+
+
+# ---- Identities -------------------------------------------------------------------------------
+
+Identity = namedtuple("Identity", "cluster role name")
+
+
+def parse_identity(uri):
+    """The identity that a URI of a certificate names, or None if it names nobody."""
+    scheme, parts = "fermata://", uri[len("fermata://"):].split("/")
+    if not uri.startswith(scheme) or len(parts) != 3:
+        return None
+    cluster, role, name = parts
+    if not _NAME.match(cluster) or role not in ROLES or not _NAME.match(name):
+        return None
+    return Identity(cluster, role, name)
+
+
+def identity_of(prefix):
+    """The identity in the certificate PREFIX.pem. ValueError if there is none."""
+    # The only way of the standard library to read a certificate that is in a file.
+    return _identity(ssl._ssl._test_decode_cert(prefix + ".pem"))
+
+
+def _identity(certificate):
+    uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
+    found = parse_identity(uris[0]) if len(uris) == 1 else None
+    if found is None:
+        raise ValueError(f"not the certificate of a Fermata peer: its URI names are {uris}")
+    return found
+
+
+# ---- The server's side of the hello -------------------------------------------------------------
+
+
+class Refusal(Exception):
+    """A side closes: with `code`, or without a Close if that is None."""
+
+    def __init__(self, code, reason):
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+def judge_hello(body, cluster, versions, peer):
+    """The version to speak with who sends this hello. Raises Refusal. The order is section 4's."""
+    hello = pb.Hello()
+    try:
+        hello.ParseFromString(body)
+    except (_protobuf.DecodeError, UnicodeDecodeError):
+        raise Refusal("BAD_FRAME", "hello: unreadable") from None
+    try:
+        for field, rule in (("magic", _magic), ("version_min", _versions)):
+            rule(hello, field, "hello")
+        version = min(hello.version_max, versions[1])
+        if version < max(hello.version_min, versions[0]):
+            raise Refusal("VERSION_MISMATCH", f"this server speaks {versions[0]} to {versions[1]}")
+        check(hello, "hello")
+    except MessageError as error:
+        raise Refusal("BAD_FRAME", str(error)) from None
+    if not hello.cluster == peer.cluster == cluster:
+        raise Refusal("WRONG_CLUSTER", f"this is a server of cluster {cluster}")
+    if (hello.role, hello.name) != (peer.role, peer.name):
+        raise Refusal("WRONG_IDENTITY", "the hello is not what the certificate says")
+    if hello.role == "server":
+        raise Refusal("NOT_PERMITTED", "a server is not a client")
+    return version
+
+
+class ServerOpening:
+    """What a server makes of the first bytes of a client: `feed()` gives the version agreed on, or
+    None if more bytes are needed, or raises Refusal. Whatever follows the hello stays unread."""
+
+    def __init__(self, cluster, versions, peer):
+        self.cluster, self.versions, self.peer = cluster, versions, peer
+        self.decoder = FrameDecoder(LIMIT_BEFORE_HELLO)
+
+    def feed(self, data):
+        self.decoder.append(data)
+        try:
+            frame = self.decoder.next()
+            if frame is None:
+                return None
+            if frame.kind in KINDS and frame.flags & MORE:
+                raise Refusal("BAD_FRAME", "a chunk before the session is open")
+            if frame.kind == KIND_OF["Close"]:
+                parse(frame.kind, frame.body)
+                raise Refusal(None, "the client has closed")
+        except FrameError as error:
+            raise Refusal("BAD_FRAME", error.rule) from None
+        except MessageError as error:
+            raise Refusal("BAD_FRAME", str(error)) from None
+        if frame.kind != KIND_OF["Hello"]:
+            raise Refusal("WRONG_STATE", f"kind {frame.kind} before the hello")
+        return judge_hello(frame.body, self.cluster, self.versions, self.peer)
+
+
 # ---- Sessions ---------------------------------------------------------------------------------
 
 Received = namedtuple("Received", "kind correlation message")
 
 
 class SessionClosed(Exception):
-    """The peer has closed: with a Close (`code` is its name, `reason` its words) or without."""
+    """The session is over. `code` is the name of the Close's code, `reason` its words, and
+    `by_peer` tells who sent it. END_OF_FILE if the connection ended without a Close."""
 
-    def __init__(self, code, reason):
+    def __init__(self, code, reason, by_peer=True):
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+        self.by_peer = by_peer
 
 
-def _context(prefix, server_side):
+def pauses(chance=random.random):
+    """The pauses in seconds before connecting again: doubling, half of each by chance."""
+    pause = PAUSE_MIN_SECONDS
+    while True:
+        yield pause / 2 + chance() * pause / 2
+        pause = min(pause * 2, PAUSE_MAX_SECONDS)
+
+
+def tls_context(prefix, server_side, key_log=None):
+    """TLS as section 2 wants it. OSError or ssl.SSLError if a file cannot be used."""
     context = ssl.SSLContext(
         ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # the name that counts is the URI, checked by the caller
+    context.check_hostname = False  # the name that counts is the URI
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(os.path.join(os.path.dirname(prefix) or ".", "ca.pem"))
     context.load_cert_chain(prefix + ".pem", prefix + ".key")
     context.set_alpn_protocols([ALPN])
+    key_log = key_log or os.environ.get("SSLKEYLOGFILE")
+    if key_log:
+        # Whoever reads it can read the session: for its owner only, if we make it.
+        os.close(os.open(key_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        context.keylog_filename = key_log
     return context
 
 
-def identity_of(prefix):
-    """(cluster, role, name) of the certificate PREFIX.pem."""
-    certificate = ssl._ssl._test_decode_cert(prefix + ".pem")
-    return _identity(certificate)
-
-
-def _identity(certificate):
-    uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
-    if len(uris) != 1 or not uris[0].startswith("fermata://"):
-        raise ValueError(f"not a Fermata certificate: {uris}")
-    cluster, role, name = uris[0][len("fermata://"):].split("/")
-    return cluster, role, name
-
-
 class Session:
-    """One side of a connection whose TLS is established. Blocking; answers pings by itself
-    whenever something is received, so a script that waits should wait in `receive`."""
+    """One side of a connection whose TLS is established. Blocking.
 
-    def __init__(self, stream, prefix, timeout=10):
+    Whatever keeps the session alive happens while something is received: pings are answered, and
+    the connecting side pings as HelloAccepted tells. A script that waits should wait in `receive`.
+    Set `answers_pings` or `keeps_alive` to False to play dead.
+    """
+
+    def __init__(self, stream, prefix, timeout=10, hello_deadline=None):
         self.stream = stream
         self.own = identity_of(prefix)
         self.peer = _identity(stream.getpeercert())
         self.timeout = timeout
+        self.hello_deadline = hello_deadline or time.monotonic() + HELLO_SECONDS
         self.decoder = FrameDecoder()
         self.assembler = Assembler()
+        self.is_ready = False
+        self.is_closed = False
         self.answers_pings = True
+        self.keeps_alive = False
+        self.keepalive = self.silence = None  # seconds
+        self._silent = 0.0  # seconds without a byte, as far as this process ran
+        self._pings = 0
         self._correlation = 0
 
     def __enter__(self):
@@ -463,6 +656,10 @@ class Session:
     def send(self, message, correlation=0):
         self.send_bytes(encode_message(message, correlation))
 
+    def next_correlation(self):
+        self._correlation += 1
+        return self._correlation
+
     def receive_frame(self, timeout=None):
         """The next frame, whatever it is. socket.timeout after `timeout` seconds."""
         end = time.monotonic() + (self.timeout if timeout is None else timeout)
@@ -470,37 +667,92 @@ class Session:
             frame = self.decoder.next()
             if frame is not None:
                 return frame
-            left = end - time.monotonic()
-            if left <= 0:
+            self._read(end)
+
+    def _read(self, end):
+        """Waits until bytes have come and gives them to the decoder."""
+        while True:
+            wait = end - time.monotonic()
+            if wait <= 0:
                 raise socket.timeout("nothing came in time")
-            self.stream.settimeout(left)
-            data = self.stream.recv(65536)
+            if self.keeps_alive:
+                wait = min(wait, self.keepalive / 4)
+            began = time.monotonic()
+            self.stream.settimeout(max(wait, 0.001))
+            try:
+                data = self.stream.recv(65536)
+            except socket.timeout:
+                # No longer than the wait: what is above it this process did not run.
+                self._silent += min(wait, time.monotonic() - began)
+                if self.keeps_alive:
+                    self._on_silence()
+                continue
+            self._silent, self._pings = 0.0, 0
             if not data:
                 raise SessionClosed("END_OF_FILE", "the peer has closed without a Close")
             self.decoder.append(data)
+            return
+
+    def _on_silence(self):
+        if self._silent >= self.silence:
+            self.fail("TIMEOUT", f"nothing was heard for {self.silence:g} s")
+        if self._silent >= (self._pings + 1) * self.keepalive:
+            self._pings += 1
+            self.send(pb.Ping(nonce=self._pings))
+
+    def fail(self, code, reason):
+        """Sends Close for a rule that the peer has broken, and raises SessionClosed."""
+        try:
+            self.close(code, reason)
+        except OSError:
+            pass
+        raise SessionClosed(code, reason, by_peer=False)
 
     def receive(self, timeout=None):
-        """The next message that is no ping or pong. SessionClosed if the peer closes."""
+        """The next message that is no ping or pong. SessionClosed if the session ends."""
         end = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
-            frame = self.assembler.add(self.receive_frame(max(0, end - time.monotonic())))
-            if frame is None or frame.kind not in KINDS:
-                continue
-            message = parse(frame.kind, frame.body)
+            try:
+                frame = self._next_message(end)
+                if frame is None:
+                    continue
+                message = parse(frame.kind, frame.body)
+            except FrameError as error:
+                self.fail("BAD_FRAME", f"frame: {error.rule}")
+            except MessageError as error:
+                self.fail("BAD_FRAME", str(error))
             name = message.DESCRIPTOR.name
             if name == "Ping":
                 if self.answers_pings:
                     self.send(pb.Pong(nonce=message.nonce), frame.correlation)
             elif name == "Close":
-                code = pb.CloseCode.Name(message.code)[len("CLOSE_CODE_"):]
-                raise SessionClosed(code, message.reason)
+                self.is_closed = True
+                raise SessionClosed(close_code_name(message.code), for_people(message.reason))
             elif name != "Pong":
                 return Received(name, frame.correlation, message)
 
+    def _next_message(self, end):
+        """A whole message as one frame, or None if there was a chunk or something to ignore."""
+        frame = self.receive_frame(max(0, end - time.monotonic()))
+        if not self.is_ready:
+            awaited = "HelloAccepted" if self.peer.role == "server" else "Hello"
+            if frame.kind in KINDS and frame.flags & MORE:
+                self.fail("BAD_FRAME", "a chunk before the session is open")
+            if frame.kind not in (KIND_OF[awaited], KIND_OF["Close"]):
+                self.fail("WRONG_STATE", f"kind {frame.kind} instead of {awaited}")
+        elif frame.kind not in KINDS:
+            if frame.flags & MANDATORY:
+                self.fail("UNKNOWN_KIND", f"kind {frame.kind}")
+            return None  # ignored, a chunk or not, even between the chunks of another
+        elif KINDS[frame.kind] in (pb.Hello, pb.HelloAccepted):
+            self.fail("WRONG_STATE", f"kind {frame.kind} in an open session")
+        elif (frame.kind, self.peer.role, self.own.role) not in DIRECTIONS:
+            self.fail("NOT_PERMITTED", f"kind {frame.kind} from a {self.peer.role}")
+        return self.assembler.add(frame)
+
     def request(self, message, timeout=None):
         """Sends a message and waits for the answer; other messages meanwhile are dropped."""
-        self._correlation += 1
-        correlation = self._correlation
+        correlation = self.next_correlation()
         self.send(message, correlation)
         end = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
@@ -513,36 +765,56 @@ class Session:
     def hello(self, **changes):
         """Says hello and waits for HelloAccepted. `changes` replace fields, to say wrong things."""
         cluster, role, name = self.own
+        if self.peer.role != "server":
+            self.fail("WRONG_IDENTITY", f"{self.peer.role} {self.peer.name} is no server")
+        if self.peer.cluster != cluster:
+            self.fail("WRONG_CLUSTER", f"a server of cluster {self.peer.cluster}, not {cluster}")
         fields = dict(
-            magic=MAGIC, version_min=1, version_max=1, cluster=cluster, role=role, name=name,
-            instance=os.urandom(16), software="fermata_wire.py")
+            magic=MAGIC, version_min=VERSIONS[0], version_max=VERSIONS[1], cluster=cluster,
+            role=role, name=name, instance=os.urandom(16), software="fermata_wire.py")
         fields.update(changes)
-        self.send(pb.Hello(**fields))
-        received = self.receive()
-        if received.kind != "HelloAccepted":
-            raise AssertionError(f"{received.kind} instead of HelloAccepted")
+        try:
+            self.send(pb.Hello(**fields))
+        except OSError:
+            pass  # the alert that says why is still to be read
+        try:
+            accepted = self.receive(self.hello_deadline - time.monotonic()).message
+        except socket.timeout:
+            self.fail("TIMEOUT", f"no answer to the hello within {HELLO_SECONDS} s")
+        if not fields["version_min"] <= accepted.version <= fields["version_max"]:
+            self.fail("VERSION_MISMATCH", f"the server speaks version {accepted.version}, this "
+                      f"client {fields['version_min']} to {fields['version_max']}")
+        if accepted.server != self.peer.name:
+            self.fail("WRONG_IDENTITY", f"server {self.peer.name} says it is {accepted.server}")
+        self._open(accepted)
+        self.keeps_alive = True
+        return accepted
+
+    def _open(self, accepted):
         self.decoder.limit = LIMIT
-        return received.message
+        self.keepalive = accepted.keepalive_milliseconds / 1000
+        self.silence = accepted.silence_milliseconds / 1000
+        self.is_ready = True
 
     # -- server side
 
     def receive_hello(self):
-        received = self.receive()
-        if received.kind != "Hello":
-            raise AssertionError(f"{received.kind} instead of Hello")
-        return received.message
+        return self.receive().message
 
     def accept_hello(self, **changes):
         fields = dict(
-            version=1, server=self.own[2], is_leader=True, term=1, keepalive_milliseconds=1000,
+            version=1, server=self.own.name, is_leader=True, term=1, keepalive_milliseconds=1000,
             silence_milliseconds=3000, servers=[], software="fermata_wire.py")
         fields.update(changes)
-        self.send(pb.HelloAccepted(**fields))
-        self.decoder.limit = LIMIT
+        accepted = pb.HelloAccepted(**fields)
+        self.send(accepted)
+        self._open(accepted)
 
     def close(self, code="NORMAL", reason=""):
-        """Sends Close and closes the connection."""
-        self.send(pb.Close(code=pb.CloseCode.Value("CLOSE_CODE_" + code), reason=reason))
+        """Sends Close, unless the session is closed by either side, and closes the connection."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.send(pb.Close(code=pb.CloseCode.Value("CLOSE_CODE_" + code), reason=reason))
         self.close_connection()
 
     def close_connection(self):
@@ -554,12 +826,23 @@ class Session:
         self.stream.close()
 
 
-def connect(host, port, prefix, timeout=10):
-    """Connects with the credentials PREFIX.pem, PREFIX.key and ca.pem beside them."""
-    plain = socket.create_connection((host, port), timeout)
+def connect(host, port, prefix, timeout=10, key_log=None):
+    """Connects with the credentials PREFIX.pem, PREFIX.key and ca.pem beside them.
+
+    `key_log` (or SSLKEYLOGFILE) is a file for the TLS secrets, for Wireshark. Raises ssl.SSLError if
+    TLS fails, SessionClosed if the server speaks something else.
+    """
+    deadline = time.monotonic() + HELLO_SECONDS
+    context = tls_context(prefix, False, key_log)
+    plain = socket.create_connection((host, port), HELLO_SECONDS)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        return Session(_context(prefix, False).wrap_socket(plain), prefix, timeout)
+        plain.settimeout(max(0.001, deadline - time.monotonic()))
+        stream = context.wrap_socket(plain)
+        if stream.selected_alpn_protocol() != ALPN:
+            raise SessionClosed(
+                "VERSION_MISMATCH", f"the server does not agree to {ALPN} (ALPN)", by_peer=False)
+        return Session(stream, prefix, timeout, deadline)
     except BaseException:
         plain.close()
         raise
@@ -570,7 +853,7 @@ class Listener:
 
     def __init__(self, prefix, host="127.0.0.1", port=0):
         self.prefix = prefix
-        self.context = _context(prefix, True)
+        self.context = tls_context(prefix, True)
         self.socket = socket.create_server((host, port))
         self.port = self.socket.getsockname()[1]
 
