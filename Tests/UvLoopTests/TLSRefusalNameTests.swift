@@ -82,7 +82,7 @@ struct Unfit: Sendable, CustomTestStringConvertible {
         let chain = try middle.read("agent-odd.pem") + (try middle.read("ca.pem"))
         try middle.write("agent-odd.pem", chain)
         return try middle.context(
-            role, "agent-odd", authority: cluster.directory, checksOwn: false)
+            role, "agent-odd", authority: cluster.directory, checksOwn: false, checksList: false)
     }
 }
 
@@ -120,6 +120,34 @@ struct Unfit: Sendable, CustomTestStringConvertible {
             #expect(complaint.contains(unfit.alert + ": "), "\(complaint)")
             guard case .refusedByPeer(let reason) = sides.server.error else { return }
             #expect(TLSAlert(ofReason: reason)?.rawValue == unfit.alert)
+        }
+    }
+
+    @Test("an authority that allows others below it is trusted for what it has signed itself only")
+    func depth() throws {
+        try withDirectory { directory in
+            let pki = try Cluster(directory)
+            let request = CertificateAuthority.Request(
+                cluster: "demo", role: "authority", name: "ca",
+                uris: ["fermata://demo/authority/ca"], notBefore: pki.now - 60,
+                notAfter: pki.now + 3_600,
+                oddExtensions: [
+                    (NID_basic_constraints, "critical,CA:TRUE"),
+                    (NID_key_usage, "critical,keyCertSign,cRLSign"),
+                    (NID_subject_key_identifier, "hash"),
+                ])
+            let (certificate, key) = try CertificateAuthority.make(request, issuer: nil)
+            try pki.write("ca.pem", CertificateAuthority.certificateChange(certificate, "").bytes)
+            try pki.write("ca.key", CertificateAuthority.keyChange(key, "").bytes, mode: 0o600)
+            try Files.remove(path: "\(directory)/crl.pem")
+            try pki.issue("server", "s1")
+            let loop = try Loop()
+            let server = try pki.context(.server, "server-s1", checksList: false)
+            let client = try Unfit("longer chain", "", "").context(pki, .client)
+            let sides = try connect(on: loop, client: client, server: server)
+            run(loop) { sides.server.result != nil }
+            #expect(sides.server.error?.name == "wrongAuthority", "\(sides.server.result as Any)")
+            loop.closeAll()
         }
     }
 
