@@ -161,6 +161,19 @@ private let agentA = CertificateReference.identity(role: "agent", name: "a")
         }
     }
 
+    @Test("a lost list is made anew also when there is nothing to put on it")
+    func lostEmptyList() throws {
+        try withDirectory { directory in
+            let pki = try Cluster(directory)
+            try pki.issueOdd("a", from: -100, to: -10, uris: ["fermata://demo/agent/a"])
+            try Files.remove(path: "\(directory)/crl.pem")
+            let outcome = try CertificateAuthority.revoke(
+                agentA, directory: directory, reason: .superseded)
+            #expect(outcome.revoked.isEmpty && outcome.expired.count == 1)
+            #expect(try list(pki).number == 2)
+        }
+    }
+
     @Test("a renewed certificate has the same names and key, a new serial number and a later end")
     func renew() throws {
         try withDirectory { directory in
