@@ -13,7 +13,8 @@ struct AgentCommand: ParsableCommand {
             Starts the guests of the host file, or finds those that run, and carries out what the \
             server asks. The guests outlive it: stop and start it whenever you like. --check reads \
             the host file, looks for what it names, says everything that is wrong, and starts \
-            nothing. Prints one line on stdout when it is ready; the log goes to stderr.
+            nothing. Prints one line on stdout when it is ready; the log goes to stderr. SIGHUP \
+            makes it read certificate, key, ca.pem and crl.pem again; nothing else notices.
 
               fermata agent --host-file host.yaml --check
               fermata agent --host-file host.yaml --credentials pki/agent-a \\

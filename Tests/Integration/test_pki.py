@@ -5,6 +5,7 @@ import pathlib
 import random
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -269,16 +270,30 @@ class Fleet(Pki):
         notifier = self.start_notifier()
         notifier.wait_log("warning .*notifier-n.pem ends soon")
 
-    def test_the_agent_s_other_processes_do_not_notice_a_reload(self):
+    def test_many_reloads_at_once_disturb_no_session(self):
         agent = self.start_agent()
-        children = f"/proc/{agent.process.pid}/task/{agent.process.pid}/children"
-        before = pathlib.Path(children).read_text()
         for _ in range(20):
             agent.process.send_signal(signal.SIGHUP)
-        agent.wait_log("credentials reloaded")
-        self.assertTrue(agent.reload())
-        self.assertEqual(pathlib.Path(children).read_text(), before)
+            self.server.process.send_signal(signal.SIGHUP)
+        for daemon in (agent, self.server):
+            daemon.wait_log("credentials reloaded")
+            self.assertTrue(daemon.reload())
         self.assert_none_over("agent/a")
+
+    def test_a_guard_does_not_notice_a_reload(self):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, subprocess.Popen(
+                [FERMATA, "guard", "--channel-descriptor", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL) as guard:
+            theirs.close()
+            status = pathlib.Path(f"/proc/{guard.pid}/status")
+            caught = lambda: int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16)
+            wait_until(lambda: caught() >> (signal.SIGHUP - 1) & 1, 30, "the guard to be there")
+            guard.send_signal(signal.SIGHUP)
+            with self.assertRaises(subprocess.TimeoutExpired):
+                guard.wait(0.5)
+            ours.close()
+            guard.wait(30)
 
 
 class Files(Pki):
