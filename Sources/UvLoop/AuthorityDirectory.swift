@@ -8,7 +8,8 @@
 // Happy path: as drawn.
 // Failure modes: killed before pki.unfinished has its name: nothing has changed. Killed after:
 // the next command that opens the directory puts the rest in place. So a key never stays without
-// its certificate, and no certificate is out that the index does not know.
+// its certificate, and no certificate is out that the index does not know. The first file cannot be
+// written: nothing has changed.
 
 import Glibc
 
@@ -60,9 +61,19 @@ final class AuthorityDirectory {
     func full(_ name: String) -> String { name.hasPrefix("/") ? name : "\(path)/\(name)" }
 
     /// Makes all the changes or, whatever happens, none.
+    ///
+    /// - Throws: ``TLSError/fileUnwritable(_:)``. If that was not the first of them, the rest is put
+    ///   in place by the next command that can.
     func commit(_ changes: [Change]) throws(TLSError) {
         try stage(changes)
-        try apply(changes[...])
+        do {
+            try apply(changes.prefix(1))
+        } catch {
+            // As for a file on a read-only disk: nobody else is to be kept waiting for it.
+            try? unstage()
+            throw error
+        }
+        try apply(changes.dropFirst())
         try unstage()
     }
 
@@ -107,7 +118,14 @@ final class AuthorityDirectory {
             throw .fileInvalid(
                 path: journal, reason: "it is damaged: look at what it holds, then remove it")
         }
-        try apply(changes[...])
+        do {
+            try apply(changes[...])
+        } catch {
+            throw .fileInvalid(
+                path: journal,
+                reason: "a command that was interrupted cannot be finished (\(error)): make that "
+                    + "possible, or remove this file to give its change up")
+        }
         try unstage()
     }
 

@@ -150,12 +150,17 @@ public enum CertificateAuthority {
             serialHex: certificate.serialHex)
     }
 
+    /// Puts in place what a killed command has left. Every call that changes something does so too.
+    public static func finish(directory: String) throws(TLSError) {
+        // Who may only read can, unless there is something to be finished.
+        if AuthorityDirectory.isUnfinished(directory) { try AuthorityDirectory(directory).close() }
+    }
+
     /// Everything that the authority has issued, in the order of issue.
     ///
     /// - Throws: what is wrong with the directory; see ``AuthorityDirectory``.
     public static func list(directory: String) throws(TLSError) -> [IssuedEntry] {
-        // Who may only read can, unless there is something to be finished.
-        if AuthorityDirectory.isUnfinished(directory) { try AuthorityDirectory(directory).close() }
+        try finish(directory: directory)
         _ = try Certificate.read("\(directory)/ca.pem")
         return try IssuedIndex.read(directory: directory).entries
     }

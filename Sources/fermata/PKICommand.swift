@@ -126,6 +126,7 @@ func cluster(ofAuthorityIn directory: String) throws(CommandFailure) -> String {
     let path = "\(directory)/ca.pem"
     let uri: String
     do {
+        try CertificateAuthority.finish(directory: directory)
         uri = try CertificateAuthority.describe(certificatePath: path).uri ?? "missing"
     } catch {
         throw CommandFailure(

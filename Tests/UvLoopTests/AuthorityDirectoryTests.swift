@@ -72,6 +72,39 @@ import Testing
         }
     }
 
+    @Test("a file that cannot be written keeps nobody else from working")
+    func unwritable() throws {
+        try withDirectory { directory in
+            let pki = try Cluster(directory)
+            try pki.issue("agent", "a")
+            // As long as a name may be, so that the new file beside it cannot have one.
+            let long = String(repeating: "x", count: 251) + ".pem"
+            try Files.create(
+                path: "\(directory)/\(long)", bytes: try pki.read("agent-a.pem"), durable: false)
+            for newKey in [false, true] {
+                let error = #expect(throws: TLSError.self) {
+                    try CertificateAuthority.renew(
+                        .file("\(directory)/\(long)"), directory: directory, days: 1,
+                        newKey: newKey)
+                }
+                guard case .fileUnwritable(let cause) = error else {
+                    return #expect(Bool(false), "\(error as Any)")
+                }
+                #expect(cause.name == "ENAMETOOLONG")
+                #expect(!AuthorityDirectory.isUnfinished(directory))
+            }
+            #expect(try CertificateAuthority.list(directory: directory).count == 1)
+
+            let held = try AuthorityDirectory(directory)
+            try held.stage([Change(path: long, mode: 0o644, bytes: [])])
+            held.close()
+            let stuck = #expect(throws: TLSError.self) {
+                try CertificateAuthority.list(directory: directory)
+            }
+            #expect(stuck?.description.contains("remove this file to give its change up") == true)
+        }
+    }
+
     @Test("what is to be done is read back as it was written, and damage is noticed")
     func journal() {
         let bytes = Journal.encode(changes)
