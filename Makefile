@@ -72,6 +72,7 @@ lint:
 
 check-generated: deps
 	scripts/generate-proto.sh --check
+	$(PYTHON) scripts/generate-reference.py --check
 
 clean:
 	rm -rf .build $(CACHE)

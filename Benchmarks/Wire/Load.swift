@@ -46,10 +46,7 @@ final class Load {
     private func connectNext() {
         guard begun < count else { return }
         begun += 1
-        let client = SessionClient(
-            on: loop, servers: [address.description], credentials: credentials,
-            software: "wire-bench", logger: Logger(label: "bench") { _ in SwiftLogNoOpLogHandler() }
-        )
+        let client = makeClient()
         var wasReady = false
         client.onReady = { [self] _ in
             guard !wasReady else { return }
@@ -57,8 +54,6 @@ final class Load {
             finished()
             connectNext()
         }
-        client.onDown = { [self] _ in failed += 1 }
-        clients.append(client)
         client.start()
     }
 
@@ -74,6 +69,60 @@ final class Load {
             "{\"done\":\(done),\"failed\":\(failed),\"seconds\":\(Double(whole) + Double(part) / 1e18)}"
         )
         fflush(nil)
+    }
+
+    // MARK: Everybody at once
+
+    /// All sessions begin in one turn; one that is urgent begins when `atOnce` of them are open.
+    func storm() {
+        var urgentBegan: ContinuousClock.Instant?
+        var letInBefore = 0
+        for _ in 0..<count {
+            let client = makeClient()
+            client.onReady = { [self] _ in
+                done += 1
+                if urgentBegan != nil { letInBefore += 1 }
+                guard done == atOnce else { return }
+                let began = ContinuousClock.now
+                urgentBegan = began
+                let urgent = makeClient()
+                urgent.isUrgent = { true }
+                urgent.onReady = { [self] _ in
+                    finishStorm(since: began, letInBefore: letInBefore)
+                }
+                urgent.start()
+            }
+            client.start()
+        }
+        loop.run()
+    }
+
+    /// The rest has to come in, too: what the last one waits is what the urgent one was spared.
+    private func finishStorm(since began: ContinuousClock.Instant, letInBefore: Int) {
+        let waited = milliseconds(ContinuousClock.now - began)
+        _ = loop.every(.milliseconds(1)) { [self] in
+            guard done == count else { return }
+            print(
+                "{\"urgentMilliseconds\":\(waited),\"letInBefore\":\(letInBefore),"
+                    + "\"waiting\":\(count - atOnce),\"lastMilliseconds\":"
+                    + "\(milliseconds(ContinuousClock.now - began)),\"failed\":\(failed)}")
+            exit(0)
+        }
+    }
+
+    private func milliseconds(_ duration: Duration) -> Double {
+        let (seconds, attoseconds) = duration.components
+        return Double(seconds) * 1e3 + Double(attoseconds / 1_000_000_000_000) / 1e3
+    }
+
+    private func makeClient() -> SessionClient {
+        let client = SessionClient(
+            on: loop, servers: [address.description], credentials: credentials,
+            software: "wire-bench",
+            logger: Logger(label: "bench") { _ in SwiftLogNoOpLogHandler() })
+        client.onDown = { [self] _ in failed += 1 }
+        clients.append(client)
+        return client
     }
 
     // MARK: Handshakes only

@@ -4,6 +4,8 @@
 //   wire-bench connect ADDRESS CREDENTIALS COUNT AT_ONCE   open COUNT sessions, say so, and hold them
 //                                                          until stdin ends
 //   wire-bench handshake ADDRESS CREDENTIALS COUNT AT_ONCE COUNT TLS handshakes, each closed at once
+//   wire-bench storm ADDRESS CREDENTIALS COUNT AT_ONCE     COUNT sessions at once, and after AT_ONCE of
+//                                                          them are open an urgent one begins
 //
 // Each prints one line of JSON.
 import Foundation
@@ -14,11 +16,15 @@ enum WireBench {
         let arguments = Array(CommandLine.arguments.dropFirst())
         switch (arguments.first, arguments.count) {
         case ("codec", 1): Codec.run()
-        case ("connect", 5), ("handshake", 5):
+        case ("connect", 5), ("handshake", 5), ("storm", 5):
             guard let count = Int(arguments[3]), let atOnce = Int(arguments[4]) else { usage() }
             let load = try Load(
                 address: arguments[1], credentials: arguments[2], count: count, atOnce: atOnce)
-            if arguments[0] == "connect" { load.connect() } else { load.shakeHands() }
+            switch arguments[0] {
+            case "connect": load.connect()
+            case "storm": load.storm()
+            default: load.shakeHands()
+            }
         default: usage()
         }
     }
@@ -26,7 +32,7 @@ enum WireBench {
     private static func usage() -> Never {
         FileHandle.standardError.write(
             Data(
-                "usage: wire-bench codec | connect|handshake ADDRESS CREDENTIALS COUNT AT_ONCE\n"
+                "usage: wire-bench codec | connect|handshake|storm ADDRESS CREDENTIALS COUNT AT_ONCE\n"
                     .utf8))
         exit(64)
     }

@@ -15,12 +15,14 @@ pb = wire.pb
 
 
 class ScriptedAgent:
-    """Host `a` with the given guests, until the `with` ends. `version`: their QEMU."""
+    """Host `a` with the given guests, until the `with` ends. `version`: their QEMU; `problem`: why
+    they cannot be handed over."""
 
-    def __init__(self, address, credentials, guests, version="1", key_log=None):
+    def __init__(self, address, credentials, guests, version="1", key_log=None, problem=""):
         self.host, _, self.port = address.rpartition(":")
         self.credentials, self.key_log = str(credentials), key_log
         self.versions = dict.fromkeys(sorted(guests), version)
+        self.problem = problem
         self.session = None
         self.error = None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -47,7 +49,8 @@ class ScriptedAgent:
         return pb.HostReport(
             host=self.session.own.name, agent_version="scripted", boot_id="b", guests=[
                 pb.GuestReport(id=guest, state=pb.GUEST_STATE_RUNNING, memory_bytes=2**28,
-                               vcpu_count=1, hypervisor_version=version, has_guest_agent=True)
+                               vcpu_count=1, hypervisor_version=version, has_guest_agent=True,
+                               hand_over_problem=self.problem)
                 for guest, version in self.versions.items()])
 
     def _run(self):

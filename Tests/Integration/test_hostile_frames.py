@@ -254,6 +254,18 @@ class HostileFrames(HostileCase):
             session.stream.close()
         self.assertCounts("sessions_closed", "tooSlow", flood)
 
+    def test_a_peer_that_falls_silent_is_found_dead(self):
+        session = self.open()
+        session.answers_pings = session.keeps_alive = False
+
+        def wait():
+            # It hears the server's pings, and then why it is closed.
+            with self.assertRaises(wire.SessionClosed) as closed:
+                session.receive(timeout=20)
+            self.assertEqual(closed.exception.code, "TIMEOUT")
+            session.close_connection()
+        self.assertCounts("sessions_closed", "timeout", wait)
+
     # ---- who may say what
 
     def test_a_kind_that_the_role_may_not_send(self):

@@ -6,6 +6,8 @@
 - codec: millions of heartbeat-sized frames and messages a second on one core, each way, and the
   allocations for each (counted by a preloaded malloc). Peer: copyFloor, an allocation and a copy.
 - sessions: what SESSIONS idle, mutually authenticated sessions add to the server's private memory.
+- storm: SESSIONS/4 sessions at once, and while they wait an urgent one: what it waits, and the last of the
+  others.
 - handshakes: completed TLS 1.3 handshakes with both certificates for each second of the server's own CPU
   time. Peer: `openssl s_server` with the same certificates and the same client, in turn.
 
@@ -105,6 +107,10 @@ def sessions(bench, server, credentials, count):
             "idleCpuPercent": round(100 * cpu / 5, 1)}
 
 
+def storm(bench, address, credentials, count):
+    return json.loads(run(bench, "storm", address, credentials, count, count // 10).stdout)
+
+
 def handshakes(bench, pid, address, credentials, count):
     before = cpu_seconds(pid)
     result = json.loads(run(bench, "handshake", address, credentials, count, 4).stdout)
@@ -154,6 +160,9 @@ def main():
         try:
             report["sessions"] = sessions(bench, server, pki / "operator-alice", options.sessions)
             print("sessions measured", file=sys.stderr)
+            report["storm"] = storm(bench, server.address, pki / "operator-alice",
+                                    options.sessions // 4)
+            print("storm measured", file=sys.stderr)
             peer, peer_address = openssl_server(pki)
             try:
                 # In turn, so that a busy spell of the machine meets both.
@@ -186,6 +195,8 @@ def problems(report):
             yield f"{name}: {figure['millionsPerSecond']} million a second, fewer than 3"
         if figure["allocations"] > 1.01:
             yield f"{name}: {figure['allocations']} allocations, more than 1"
+    if report["storm"]["urgentMilliseconds"] * 4 > report["storm"]["lastMilliseconds"]:
+        yield f"an urgent peer waits too long in a storm: {report['storm']}"
     if report["sessions"]["failed"]:
         yield f"{report['sessions']['failed']} sessions failed"
     if report["sessions"]["kibibytesEach"] > 24:

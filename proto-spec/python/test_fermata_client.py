@@ -382,6 +382,11 @@ class TheSession(Case):
 class CommandCase(Case):
     def run_client(self, *arguments, server=None, credentials=None):
         """(exit code, stdout, stderr) of the command."""
+        def too_long(*_):
+            raise AssertionError(f"{arguments} does not end\n{err.getvalue()}")
+        signal.signal(signal.SIGALRM, too_long)
+        signal.alarm(30)
+        self.addCleanup(signal.alarm, 0)
         out, err = io.StringIO(), io.StringIO()
         extra = ["--server", server] if server else []
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

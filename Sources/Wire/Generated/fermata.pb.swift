@@ -9,7 +9,29 @@
 //   https://github.com/apple/swift-protobuf/
 
 /// The message schema of Fermata: one source for the wire, the log and the snapshots.
-/// The rules around it (frames, sessions, who may send what) are in proto-spec/README.md.
+///
+/// The rules around it (frames, sessions, who may send what) are in proto-spec/README.md. These
+/// comments, as tables with each message's direction and answer, are in proto-spec/messages.md.
+/// Some words have one meaning in all of them:
+///
+/// - Required: if it is not there, or is 0, empty, or an enum's value that is not known, the
+///   message is refused: the session is closed with BAD_FRAME, whose reason names the field,
+///   unless the comment names another code. A message in it counts as there even if nothing is in
+///   it. What is not required may be left out; it then reads as 0, false or empty, or as absent if
+///   it is `optional`.
+/// - Name: 1 to 63 bytes of `A-Z a-z 0-9 . _ -`, the first a letter or digit; else BAD_FRAME.
+/// - Text: UTF-8 of at most 4,096 bytes; a longer one is BAD_FRAME, because a cut one would lie.
+/// - Words: UTF-8 for people. Beyond 4,096 bytes the receiver cuts it, between characters.
+/// - Time: microseconds since 1970 (UTC) on the wall clock of whoever wrote it. Every value is
+///   taken, and nothing may be decided by comparing two.
+/// - 1 to 20: any other number is BAD_FRAME, as is any other count of bytes or elements where one
+///   is given. A number without bounds may be any that its type holds.
+/// - Ascending: by bytes, nothing twice; else BAD_FRAME. A list that is said to be sorted is sent
+///   so, and taken in any order. A list without a count is bounded by its message's 67,108,864
+///   bytes.
+/// - Refused: the message of that name, with the code that is given. The session stays open.
+///
+/// Strings that are not UTF-8 make the whole message unreadable, which is BAD_FRAME too.
 
 #if canImport(FoundationEssentials)
 public import FoundationEssentials
@@ -28,22 +50,54 @@ fileprivate nonisolated struct _GeneratedWithProtocGenSwiftVersion: SwiftProtobu
   typealias Version = _2
 }
 
+/// Why a session ends. What a client should do then is in README.md, section 5.
 public nonisolated enum PBCloseCode: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
+
+  /// Not sent; read as INTERNAL.
   case unspecified // = 0
+
+  /// The sender has finished.
   case normal // = 1
+
+  /// There is no protocol version in common.
   case versionMismatch // = 2
+
+  /// The credentials, or what the hello says, are of another cluster.
   case wrongCluster // = 3
+
+  /// The peer is not who its hello says, or not of the role that was expected.
   case wrongIdentity // = 4
+
+  /// The peer's role may not send this, it spoke for a host that is not its own, or its
+  /// certificate has been revoked.
   case notPermitted // = 5
+
+  /// A frame or a body breaks the rules; the reason names the rule or the field.
   case badFrame // = 6
+
+  /// A frame of an unknown kind has MANDATORY set.
   case unknownKind // = 7
+
+  /// The kind does not fit the session's state.
   case wrongState // = 8
+
+  /// More than 16,777,216 bytes wait for the peer to read them.
   case tooSlow // = 9
+
+  /// The same agent or notifier has opened a newer session.
   case replaced // = 10
+
+  /// The server does not lead, or no more.
   case notLeader // = 11
+
+  /// The process ends.
   case shuttingDown // = 12
+
+  /// Nothing was heard for `silence_milliseconds`, or no hello came within 5 s.
   case timeout // = 13
+
+  /// A fault of the side that closes; its log has more.
   case `internal` // = 14
   case UNRECOGNIZED(Int)
 
@@ -114,15 +168,32 @@ public nonisolated enum PBCloseCode: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
+/// What a guest does, as its agent sees it.
 public nonisolated enum PBGuestState: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
+
+  /// Not sent; refused.
   case unspecified // = 0
+
+  /// It is being started and does not execute yet.
   case starting // = 1
+
+  /// It executes. Only such a guest is taken into a step.
   case running // = 2
+
+  /// A step holds it.
   case held // = 3
+
+  /// It does not execute, and not because of Fermata.
   case paused // = 4
+
+  /// It has no process. It does not keep other update domains of its set from being held.
   case stopped // = 5
+
+  /// Its process ended in a step, or left no state behind.
   case lost // = 6
+
+  /// The agent cannot tell, for example because the monitor does not answer.
   case unknown // = 7
   case UNRECOGNIZED(Int)
 
@@ -172,18 +243,41 @@ public nonisolated enum PBGuestState: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
+/// Where a step is. Agents report ACCEPTED to CONFIRMED; the leader adds the others.
 public nonisolated enum PBStepPhase: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
+
+  /// Not sent; refused.
   case unspecified // = 0
+
+  /// It waits for locks, a free place, or its host's agent. In views only.
   case waiting // = 1
+
+  /// It has its locks; the directive is on its way, or the agent works. In views only.
   case granted // = 2
+
+  /// The agent has put the directive and its token on stable storage.
   case accepted // = 3
+
+  /// The artifact is checked and the new QEMUs are started; all guests execute.
   case preparing // = 4
+
+  /// The first guest has stopped executing.
   case held // = 5
+
+  /// Every guest has been moved, or the move of it has been given up.
   case patched // = 6
+
+  /// No guest is held any more.
   case resumed // = 7
+
+  /// What became of each guest is known.
   case confirmed // = 8
+
+  /// It is reported and committed. Its locks may still be kept, see StepOutcome. In views only.
   case finished // = 9
+
+  /// It never began, and never will. In views only.
   case cancelled // = 10
   case UNRECOGNIZED(Int)
 
@@ -242,12 +336,23 @@ public nonisolated enum PBStepPhase: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
+/// What came of a step, or of one guest's hold; each value is worse than the one before.
 public nonisolated enum PBStepOutcome: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
+
+  /// Not sent; refused.
   case unspecified // = 0
+
+  /// The guest executes on the new software and is confirmed healthy.
   case succeeded // = 1
+
+  /// The guest executes on the old software; if it was held, it is confirmed healthy.
   case failed // = 2
+
+  /// The guest executes, but its health could not be confirmed. The step's locks stay.
   case unhealthy // = 3
+
+  /// The guest does not execute any more. The step's locks stay.
   case lost // = 4
   case UNRECOGNIZED(Int)
 
@@ -288,11 +393,20 @@ public nonisolated enum PBStepOutcome: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
+/// Who continued a guest after its hold.
 public nonisolated enum PBResumer: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
+
+  /// Not sent; refused.
   case unspecified // = 0
+
+  /// The agent that held it.
   case agent // = 1
+
+  /// The guard process that watches over the agent.
   case `guard` // = 2
+
+  /// An agent that was started after the one that held it had died.
   case restartedAgent // = 3
   case UNRECOGNIZED(Int)
 
@@ -330,16 +444,48 @@ public nonisolated enum PBResumer: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
+/// Why something is not done, for programs.
 public nonisolated enum PBRefusalCode: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
+
+  /// Not sent; the Refused itself is BAD_FRAME.
   case unspecified // = 0
+
+  /// There is no such release, host, set or rollout, or the set is not locked.
+  /// Asker: correct the name; the query for the whole list shows what there is. Exit code 1.
   case notFound // = 1
+
+  /// The release's id belongs to another release.
+  /// Asker: choose another id. Exit code 1.
   case alreadyExists // = 2
+
+  /// What is asked for does not go with what is under way: a rollout has still to do the same
+  /// guest, a rollout cannot be aborted any more, a set's step is still at work.
+  /// Asker: wait until what the message names is over, or abort it; then ask again. Exit code 1.
   case conflict // = 3
+
+  /// A value is out of bounds or missing: a policy's number, a path that is not absolute, no host,
+  /// no reason; a StepReport that does not fit its step; an event acknowledged that there never
+  /// was.
+  /// Asker: correct it; the same again is refused again. Exit code 1.
   case invalid // = 4
+
+  /// This server does not do that: a release of a component other than `hypervisor`.
+  /// Asker: ask for what is supported, or a newer server. Exit code 1.
   case notSupported // = 5
+
+  /// It is not for this peer to ask: a StepReport about another host's step. Servers close the
+  /// session with NOT_PERMITTED before it comes to this, so it is hardly ever seen.
+  /// Asker: use the credentials of who may. Exit code 77.
   case notPermitted // = 6
+
+  /// It cannot be done now, for a reason that passes. No server of version 1 sends it so far.
+  /// Asker: ask again later. Exit code 1.
   case unavailable // = 7
+
+  /// The rollout would change no guest: each has the release already, does not execute, or cannot
+  /// be handed over.
+  /// Asker: nothing, or look at the plan for why guests are skipped. Exit code 1.
   case nothingToDo // = 8
   case UNRECOGNIZED(Int)
 
@@ -392,14 +538,29 @@ public nonisolated enum PBRefusalCode: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
+/// Where a rollout is.
 public nonisolated enum PBRolloutState: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
+
+  /// Not sent; refused.
   case unspecified // = 0
+
+  /// Steps start as their locks are free.
   case running // = 1
+
+  /// No further step starts, because of failures; those in flight run to their end.
   case stopping // = 2
+
+  /// As STOPPING, asked for by an operator.
   case aborting // = 3
+
+  /// Over: no step failed.
   case succeeded // = 4
+
+  /// Over: stopped by failures, or a step failed.
   case failed // = 5
+
+  /// Over: aborted by an operator.
   case aborted // = 6
   case UNRECOGNIZED(Int)
 
@@ -446,32 +607,41 @@ public nonisolated enum PBRolloutState: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
-/// First message of the connecting side (kind 1).
+/// The first message of the connecting side, and its only one before the answer. `magic` and the
+/// versions are looked at first, because they alone keep their numbers and types for ever. At most
+/// 4,084 bytes in all: a frame before the session is open has 4,096 with its header, and there are
+/// no chunks.
 public nonisolated struct PBHello: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// 0x4D524546, the bytes "FERM"
+  /// Required. 0x4D524546: the bytes `FERM` as a fixed32 is written.
   public var magic: UInt32 = 0
 
-  /// lowest and highest protocol version spoken
+  /// Required. Lowest protocol version spoken, 1 to `version_max`. Without a version in common
+  /// with the server: VERSION_MISMATCH.
   public var versionMin: UInt32 = 0
 
+  /// Required. Highest protocol version spoken. If it is below `version_min`, that one is blamed.
   public var versionMax: UInt32 = 0
 
-  /// must equal what the certificate says
+  /// Required. Name of the cluster. It and the certificate's must be the server's, else
+  /// WRONG_CLUSTER.
   public var cluster: String = String()
 
-  /// agent | operator | notifier | server
+  /// Required. `agent`, `operator`, `notifier` or `server`. Not the certificate's: WRONG_IDENTITY.
+  /// `server`: NOT_PERMITTED, since servers take no sessions of each other.
   public var role: String = String()
 
+  /// Required. Name of the holder, an agent's host. Not the certificate's: WRONG_IDENTITY.
   public var name: String = String()
 
-  /// 16 random bytes, new with every process
+  /// Required. 16 random bytes, new with every process, so that a process that reconnects is known
+  /// from another one with the same certificate.
   public var instance: Data = Data()
 
-  /// for people
+  /// Words: name and version of the software, such as `fermata 0.1.0`. Not interpreted.
   public var software: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -479,27 +649,39 @@ public nonisolated struct PBHello: Sendable {
   public init() {}
 }
 
-/// Answer to an acceptable hello (kind 2).
+/// The answer to a hello that is accepted; any other is answered by Close. At most 4,084 bytes in
+/// all, as Hello.
 public nonisolated struct PBHelloAccepted: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Highest version that both sides speak. Outside the client's range: the client
+  /// closes with VERSION_MISMATCH.
   public var version: UInt32 = 0
 
+  /// Required. Name of the server. Not its certificate's: the client closes with WRONG_IDENTITY.
   public var server: String = String()
 
+  /// False from a standby, which answers no commands: the client closes with NOT_LEADER and tries
+  /// the first of `servers`.
   public var isLeader: Bool = false
 
+  /// The term of leadership that the server knows of; every start of a leader has a higher one.
   public var term: UInt64 = 0
 
+  /// Required. Silence after which either side sends Ping, 100 to 60,000.
   public var keepaliveMilliseconds: UInt32 = 0
 
+  /// Required. Silence after which either side closes with TIMEOUT: above `keepalive_milliseconds`
+  /// and at most 60,000.
   public var silenceMilliseconds: UInt32 = 0
 
-  /// host:port of every server, the leader first
+  /// Addresses `host:port` of all servers, each a Text, the leader's first if it is known. Empty
+  /// if there is only this one.
   public var servers: [String] = []
 
+  /// Words: name and version of the software. Not interpreted.
   public var software: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -507,14 +689,16 @@ public nonisolated struct PBHelloAccepted: Sendable {
   public init() {}
 }
 
-/// Last message of the side that closes (kind 3).
+/// The last message of the side that closes. It is not answered: the connection is closed.
 public nonisolated struct PBClose: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// 0 and numbers that are not known are read as INTERNAL, so that a Close is always understood.
   public var code: PBCloseCode = .unspecified
 
+  /// Words, sent with at most 1,024 bytes. Shown to people without control characters.
   public var reason: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -522,11 +706,13 @@ public nonisolated struct PBClose: Sendable {
   public init() {}
 }
 
+/// Asks for a sign of life.
 public nonisolated struct PBPing: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Chosen by the sender.
   public var nonce: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -534,11 +720,13 @@ public nonisolated struct PBPing: Sendable {
   public init() {}
 }
 
+/// The answer to a Ping, with its correlation. It counts as life, as every byte does.
 public nonisolated struct PBPong: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// The Ping's. Whoever receives it need not check.
   public var nonce: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -546,13 +734,17 @@ public nonisolated struct PBPong: Sendable {
   public init() {}
 }
 
+/// One step of a rollout: its work on one host's guests that are held together. Written
+/// `rollout-7.3`.
 public nonisolated struct PBStepRef: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Number of the rollout, at least 1.
   public var rollout: UInt64 = 0
 
+  /// Required. Number of the step in its rollout, at least 1.
   public var number: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -560,13 +752,16 @@ public nonisolated struct PBStepRef: Sendable {
   public init() {}
 }
 
+/// One update domain of one availability set: what a step locks.
 public nonisolated struct PBSetPair: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the set.
   public var set: String = String()
 
+  /// 0 to 19.
   public var updateDomain: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -574,15 +769,21 @@ public nonisolated struct PBSetPair: Sendable {
   public init() {}
 }
 
+/// A QEMU installation on a host.
 public nonisolated struct PBHypervisor: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Text that people call it by, such as `7.2.22`; only compared for being equal. Empty in
+  /// `add_release`: Refused INVALID.
   public var version: String = String()
 
+  /// Text: absolute path of the binary on the host. Not absolute in `add_release`: Refused
+  /// INVALID.
   public var path: String = String()
 
+  /// Text: directory of its loadable modules (`QEMU_MODULE_DIR`). Absent: where it was built for.
   public var moduleDirectory: String {
     get {_moduleDirectory ?? String()}
     set {_moduleDirectory = newValue}
@@ -592,6 +793,7 @@ public nonisolated struct PBHypervisor: Sendable {
   /// Clears the value of `moduleDirectory`. Subsequent reads from it will return its default value.
   public mutating func clearModuleDirectory() {self._moduleDirectory = nil}
 
+  /// Where it looks for firmware (`-L`), in this order, each a Text. Empty: the built-in ones.
   public var dataDirectories: [String] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -601,15 +803,20 @@ public nonisolated struct PBHypervisor: Sendable {
   fileprivate var _moduleDirectory: String? = nil
 }
 
+/// What a rollout installs. It never changes under its id.
 public nonisolated struct PBRelease: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the release.
   public var id: String = String()
 
+  /// Required. Name of the kind of host software. Only `hypervisor` is supported: others are
+  /// Refused NOT_SUPPORTED in `add_release`, and by agents with `refused_reason`.
   public var component: String = String()
 
+  /// Required. The installation, which each host has already.
   public var hypervisor: PBHypervisor {
     get {_hypervisor ?? PBHypervisor()}
     set {_hypervisor = newValue}
@@ -619,7 +826,8 @@ public nonisolated struct PBRelease: Sendable {
   /// Clears the value of `hypervisor`. Subsequent reads from it will return its default value.
   public mutating func clearHypervisor() {self._hypervisor = nil}
 
-  /// 32 bytes
+  /// Required. SHA-256 of the file at `hypervisor.path`, 32 bytes. The agent checks it before it
+  /// holds anything.
   public var sha256: Data = Data()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -629,15 +837,21 @@ public nonisolated struct PBRelease: Sendable {
   fileprivate var _hypervisor: PBHypervisor? = nil
 }
 
+/// How careful a rollout is. Bounds are checked by the leader, not on receipt: numbers outside
+/// them are Refused INVALID, which tells a person more than a closed session. 0 is no default in
+/// them.
 public nonisolated struct PBPolicy: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// How many steps of the rollout may be in flight at once, over all hosts: 1 to 1,000.
   public var parallelism: UInt32 = 0
 
+  /// The longest that a guest may be held: 500 to 30,000.
   public var deadlineMilliseconds: UInt32 = 0
 
+  /// Steps that do not succeed before no further one starts: at least 1, which stops on the first.
   public var failuresMax: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -645,14 +859,17 @@ public nonisolated struct PBPolicy: Sendable {
   public init() {}
 }
 
+/// The hosts that a rollout is for.
 public nonisolated struct PBSelection: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Every host that the leader knows. With `hosts`: BAD_FRAME.
   public var allHosts: Bool = false
 
-  /// empty if all_hosts
+  /// Names of hosts, ascending; not with `all_hosts`. Empty without `all_hosts`: Refused INVALID;
+  /// with a host that the leader does not know: Refused NOT_FOUND.
   public var hosts: [String] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -660,13 +877,17 @@ public nonisolated struct PBSelection: Sendable {
   public init() {}
 }
 
+/// One guest of a host.
 public nonisolated struct PBGuestReport: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the guest, one in the whole fleet. If two hosts report it, it is the first
+  /// one's, and views warn.
   public var id: String = String()
 
+  /// Name of the guest's availability set. Absent: it is in none.
   public var set: String {
     get {_set ?? String()}
     set {_set = newValue}
@@ -676,6 +897,8 @@ public nonisolated struct PBGuestReport: Sendable {
   /// Clears the value of `set`. Subsequent reads from it will return its default value.
   public mutating func clearSet() {self._set = nil}
 
+  /// The update domain that the host's file names, 0 to 19; beyond the set's count it is taken and
+  /// views warn. Absent: the leader chooses. Without `set` it means nothing.
   public var updateDomain: UInt32 {
     get {_updateDomain ?? 0}
     set {_updateDomain = newValue}
@@ -685,16 +908,22 @@ public nonisolated struct PBGuestReport: Sendable {
   /// Clears the value of `updateDomain`. Subsequent reads from it will return its default value.
   public mutating func clearUpdateDomain() {self._updateDomain = nil}
 
+  /// Size of its RAM. For people.
   public var memoryBytes: UInt64 = 0
 
+  /// Number of its virtual CPUs. For people.
   public var vcpuCount: UInt32 = 0
 
+  /// Required. What it does now.
   public var state: PBGuestState = .unspecified
 
+  /// Text: `version` of the QEMU that runs it. Empty if none does.
   public var hypervisorVersion: String = String()
 
+  /// Whether it has a QEMU guest agent, by which its clock is set and its health is asked.
   public var hasGuestAgent_p: Bool = false
 
+  /// Words: why it cannot be handed over to another QEMU. Empty if it can; rollouts skip it else.
   public var handOverProblem: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -705,13 +934,17 @@ public nonisolated struct PBGuestReport: Sendable {
   fileprivate var _updateDomain: UInt32? = nil
 }
 
+/// How many update domains a set has, as a host's file says. The first host that defines a set
+/// decides; another count from another host is a warning in views.
 public nonisolated struct PBSetDefinition: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the set.
   public var id: String = String()
 
+  /// Required. 1 to 20.
   public var updateDomainCount: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -719,24 +952,32 @@ public nonisolated struct PBSetDefinition: Sendable {
   public init() {}
 }
 
-/// Agent to leader (kind 16): after the hello, and whenever something of it changed.
+/// All that there is on a host. Sent after every hello and whenever something of it has changed:
+/// the whole state, so that repeating it is harmless. Until the first one of a session is
+/// committed, the agent counts as not connected and gets no directive.
 public nonisolated struct PBHostReport: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the host. Not the session's: the server closes with NOT_PERMITTED.
   public var host: String = String()
 
+  /// Text: version of the agent. Not interpreted.
   public var agentVersion: String = String()
 
+  /// Text: the kernel's boot id, which differs after a reboot of the host. Not interpreted.
   public var bootID: String = String()
 
+  /// Highest token that the agent has ever accepted, 0 if none. Later grants have higher ones.
   public var acceptedToken: UInt64 = 0
 
-  /// ascending by id
+  /// Sets that the host's file defines, ascending by `id`. Others have 5 update domains, unless
+  /// another host defines them.
   public var sets: [PBSetDefinition] = []
 
-  /// ascending by id
+  /// All guests, ascending by `id`, 0 to 4,096. One that is missing here and was here before is
+  /// forgotten, unless a step works on it.
   public var guests: [PBGuestReport] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -744,12 +985,13 @@ public nonisolated struct PBHostReport: Sendable {
   public init() {}
 }
 
-/// Leader to agent (kind 17), with the report's correlation: it is committed.
+/// The answer to a HostReport, with its correlation: it is in the log.
 public nonisolated struct PBHostReportCommitted: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Index of the log that has it.
   public var index: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -757,20 +999,27 @@ public nonisolated struct PBHostReportCommitted: Sendable {
   public init() {}
 }
 
+/// One hold of one guest, as its agent measured it.
 public nonisolated struct PBHoldRecord: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the guest. In a StepReport: one of the step's, each once, else Refused
+  /// INVALID.
   public var guest: String = String()
 
+  /// Required. What came of it.
   public var outcome: PBStepOutcome = .unspecified
 
+  /// Words: why it did not succeed. Empty if it did.
   public var reason: String = String()
 
-  /// Unix time
+  /// Time when the guest stopped executing.
   public var heldAtMicroseconds: Int64 = 0
 
+  /// How long it did not execute, at least 0, on the host's hold clock, which neither NTP nor a
+  /// suspend moves. Absent if it never went on.
   public var holdMicroseconds: Int64 {
     get {_holdMicroseconds ?? 0}
     set {_holdMicroseconds = newValue}
@@ -780,8 +1029,11 @@ public nonisolated struct PBHoldRecord: Sendable {
   /// Clears the value of `holdMicroseconds`. Subsequent reads from it will return its default value.
   public mutating func clearHoldMicroseconds() {self._holdMicroseconds = nil}
 
+  /// Required. Who continued it. If it never went on, this says nothing (agents send AGENT, or who
+  /// tried last).
   public var resumedBy: PBResumer = .unspecified
 
+  /// Guest's clock minus the host's after the hold, before it was set. Absent if not measured.
   public var clockErrorBeforeMicroseconds: Int64 {
     get {_clockErrorBeforeMicroseconds ?? 0}
     set {_clockErrorBeforeMicroseconds = newValue}
@@ -791,6 +1043,7 @@ public nonisolated struct PBHoldRecord: Sendable {
   /// Clears the value of `clockErrorBeforeMicroseconds`. Subsequent reads from it will return its default value.
   public mutating func clearClockErrorBeforeMicroseconds() {self._clockErrorBeforeMicroseconds = nil}
 
+  /// The same after it was set. Absent if not measured.
   public var clockErrorAfterMicroseconds: Int64 {
     get {_clockErrorAfterMicroseconds ?? 0}
     set {_clockErrorAfterMicroseconds = newValue}
@@ -800,10 +1053,13 @@ public nonisolated struct PBHoldRecord: Sendable {
   /// Clears the value of `clockErrorAfterMicroseconds`. Subsequent reads from it will return its default value.
   public mutating func clearClockErrorAfterMicroseconds() {self._clockErrorAfterMicroseconds = nil}
 
+  /// Words: why the clock was not set or not measured. Empty if it was.
   public var clockNote: String = String()
 
+  /// Text: `version` of the QEMU that ran it before.
   public var hypervisorBefore: String = String()
 
+  /// Text: `version` of the QEMU that runs it now; equal to `hypervisor_before` if it went back.
   public var hypervisorAfter: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -815,13 +1071,16 @@ public nonisolated struct PBHoldRecord: Sendable {
   fileprivate var _clockErrorAfterMicroseconds: Int64? = nil
 }
 
+/// When a step reached a phase.
 public nonisolated struct PBPhaseTime: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Agents send ACCEPTED to CONFIRMED; every known one is taken.
   public var phase: PBStepPhase = .unspecified
 
+  /// Time of the host.
   public var atMicroseconds: Int64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -829,12 +1088,15 @@ public nonisolated struct PBPhaseTime: Sendable {
   public init() {}
 }
 
-/// Leader to agent (kind 18).
+/// Run this step, whole, by yourself. Idempotent by `step` and `token`: a repeated one is answered
+/// again, with the StepReport if there is one, and has no further effect. It is sent again in each
+/// session until its step is over.
 public nonisolated struct PBDirective: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. The step to run. If another one runs: `busy_with`.
   public var step: PBStepRef {
     get {_step ?? PBStepRef()}
     set {_step = newValue}
@@ -844,10 +1106,14 @@ public nonisolated struct PBDirective: Sendable {
   /// Clears the value of `step`. Subsequent reads from it will return its default value.
   public mutating func clearStep() {self._step = nil}
 
+  /// Required. At least 1. It fences: an agent takes a step only if this is above every token that
+  /// it has accepted, else `stale_accepted_token`, and keeps it safe before it prepares anything.
   public var token: UInt64 = 0
 
+  /// Required. Name of the agent's host, else `refused_reason`.
   public var host: String = String()
 
+  /// Required. What to install.
   public var release: PBRelease {
     get {_release ?? PBRelease()}
     set {_release = newValue}
@@ -857,8 +1123,11 @@ public nonisolated struct PBDirective: Sendable {
   /// Clears the value of `release`. Subsequent reads from it will return its default value.
   public mutating func clearRelease() {self._release = nil}
 
+  /// Required. Names of the guests to hold, ascending, 1 to 64. One that the host does not have or
+  /// that does not execute: `refused_reason`.
   public var guests: [String] = []
 
+  /// Required. The longest that any of them may be held, 500 to 30,000.
   public var deadlineMilliseconds: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -869,12 +1138,14 @@ public nonisolated struct PBDirective: Sendable {
   fileprivate var _release: PBRelease? = nil
 }
 
-/// Agent to leader (kind 19), with the directive's correlation.
+/// The answer to a Directive, with its correlation. All but `accepted` mean that nothing was
+/// touched. The leader ignores it unless it is of the grant in force.
 public nonisolated struct PBDirectiveAnswer: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. The directive's.
   public var step: PBStepRef {
     get {_step ?? PBStepRef()}
     set {_step = newValue}
@@ -884,10 +1155,13 @@ public nonisolated struct PBDirectiveAnswer: Sendable {
   /// Clears the value of `step`. Subsequent reads from it will return its default value.
   public mutating func clearStep() {self._step = nil}
 
+  /// Required. The directive's, at least 1.
   public var token: UInt64 = 0
 
+  /// Required. What the agent does about it.
   public var answer: PBDirectiveAnswer.OneOf_Answer? = nil
 
+  /// The step is kept safe, and runs or has run.
   public var accepted: PBEmpty {
     get {
       if case .accepted(let v)? = answer {return v}
@@ -896,6 +1170,8 @@ public nonisolated struct PBDirectiveAnswer: Sendable {
     set {answer = .accepted(newValue)}
   }
 
+  /// At least 1: the highest token that the agent has accepted, for a directive that is not
+  /// above it. The leader grants the step again, with a token above both.
   public var staleAcceptedToken: UInt64 {
     get {
       if case .staleAcceptedToken(let v)? = answer {return v}
@@ -904,6 +1180,7 @@ public nonisolated struct PBDirectiveAnswer: Sendable {
     set {answer = .staleAcceptedToken(newValue)}
   }
 
+  /// The step that runs on this host. The leader sends the directive again a second later.
   public var busyWith: PBStepRef {
     get {
       if case .busyWith(let v)? = answer {return v}
@@ -912,6 +1189,7 @@ public nonisolated struct PBDirectiveAnswer: Sendable {
     set {answer = .busyWith(newValue)}
   }
 
+  /// Words: why the agent cannot run it. The step has failed then.
   public var refusedReason: String {
     get {
       if case .refusedReason(let v)? = answer {return v}
@@ -922,10 +1200,16 @@ public nonisolated struct PBDirectiveAnswer: Sendable {
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
+  /// Required. What the agent does about it.
   public nonisolated enum OneOf_Answer: Equatable, Sendable {
+    /// The step is kept safe, and runs or has run.
     case accepted(PBEmpty)
+    /// At least 1: the highest token that the agent has accepted, for a directive that is not
+    /// above it. The leader grants the step again, with a token above both.
     case staleAcceptedToken(UInt64)
+    /// The step that runs on this host. The leader sends the directive again a second later.
     case busyWith(PBStepRef)
+    /// Words: why the agent cannot run it. The step has failed then.
     case refusedReason(String)
 
   }
@@ -935,6 +1219,7 @@ public nonisolated struct PBDirectiveAnswer: Sendable {
   fileprivate var _step: PBStepRef? = nil
 }
 
+/// Nothing: that it is there says all.
 public nonisolated struct PBEmpty: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -945,12 +1230,14 @@ public nonisolated struct PBEmpty: Sendable {
   public init() {}
 }
 
-/// Agent to leader (kind 20): where a step is. Shown, never committed.
+/// Where a step is. May be lost: never committed, only shown. A server passes it on to those who
+/// follow with `progress`, with their follow's correlation.
 public nonisolated struct PBStepProgress: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. The step. If it is of another host, the server closes with NOT_PERMITTED.
   public var step: PBStepRef {
     get {_step ?? PBStepRef()}
     set {_step = newValue}
@@ -960,10 +1247,13 @@ public nonisolated struct PBStepProgress: Sendable {
   /// Clears the value of `step`. Subsequent reads from it will return its default value.
   public mutating func clearStep() {self._step = nil}
 
+  /// Required. The directive's, at least 1.
   public var token: UInt64 = 0
 
+  /// Required. The phase that it has just reached; agents send PREPARING to CONFIRMED.
   public var phase: PBStepPhase = .unspecified
 
+  /// Time of the host.
   public var atMicroseconds: Int64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -973,12 +1263,16 @@ public nonisolated struct PBStepProgress: Sendable {
   fileprivate var _step: PBStepRef? = nil
 }
 
-/// Agent to leader (kind 21): repeated until committed.
+/// The last word on a step. The agent keeps it on stable storage and sends it again, in every
+/// session and every 5 s, until StepReportCommitted comes. One that does not fit its step is
+/// Refused INVALID; one of a step or grant that the leader does not know is committed for its
+/// holds' sake.
 public nonisolated struct PBStepReport: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. The step. If it is of another host, the server closes with NOT_PERMITTED.
   public var step: PBStepRef {
     get {_step ?? PBStepRef()}
     set {_step = newValue}
@@ -988,14 +1282,20 @@ public nonisolated struct PBStepReport: Sendable {
   /// Clears the value of `step`. Subsequent reads from it will return its default value.
   public mutating func clearStep() {self._step = nil}
 
+  /// Required. The directive's, at least 1.
   public var token: UInt64 = 0
 
+  /// Required. The worst that came of its guests; FAILED if nothing was begun. SUCCEEDED without a
+  /// hold of every guest of the step: Refused INVALID.
   public var outcome: PBStepOutcome = .unspecified
 
+  /// Words: why it did not succeed. Empty if it did.
   public var reason: String = String()
 
+  /// When it reached its phases, in that order.
   public var phases: [PBPhaseTime] = []
 
+  /// One for each guest that stopped executing, at most 64; none for a guest that did not.
   public var holds: [PBHoldRecord] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1005,12 +1305,13 @@ public nonisolated struct PBStepReport: Sendable {
   fileprivate var _step: PBStepRef? = nil
 }
 
-/// Leader to agent (kind 22): the report is committed; forget it.
+/// The answer to a StepReport, with its correlation: it is in the log and may be forgotten.
 public nonisolated struct PBStepReportCommitted: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. The report's.
   public var step: PBStepRef {
     get {_step ?? PBStepRef()}
     set {_step = newValue}
@@ -1020,6 +1321,7 @@ public nonisolated struct PBStepReportCommitted: Sendable {
   /// Clears the value of `step`. Subsequent reads from it will return its default value.
   public mutating func clearStep() {self._step = nil}
 
+  /// Required. The report's, at least 1.
   public var token: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1029,14 +1331,18 @@ public nonisolated struct PBStepReportCommitted: Sendable {
   fileprivate var _step: PBStepRef? = nil
 }
 
-/// Operator to leader (kind 32). Answered by CommandAccepted or Refused with its correlation.
+/// Something to be done. Who asks is known from the session. If no answer comes, it may or may not
+/// have been accepted: query before repeating it.
 public nonisolated struct PBCommand: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. What to do.
   public var command: PBCommand.OneOf_Command? = nil
 
+  /// Makes a release known; nothing happens if the very same one is known already. Refused
+  /// ALREADY_EXISTS, NOT_SUPPORTED or INVALID.
   public var addRelease: PBRelease {
     get {
       if case .addRelease(let v)? = command {return v}
@@ -1045,6 +1351,8 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .addRelease(newValue)}
   }
 
+  /// Installs a release. Refused NOT_FOUND, INVALID, NOTHING_TO_DO, or CONFLICT if another
+  /// rollout has still to do one of its guests.
   public var startRollout: PBStartRollout {
     get {
       if case .startRollout(let v)? = command {return v}
@@ -1053,6 +1361,8 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .startRollout(newValue)}
   }
 
+  /// Lets no further step of a rollout start; those in flight run to their end. Refused
+  /// NOT_FOUND, or CONFLICT if it is over or stopping.
   public var abortRollout: PBAbortRollout {
     get {
       if case .abortRollout(let v)? = command {return v}
@@ -1061,6 +1371,8 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .abortRollout(newValue)}
   }
 
+  /// Opens a set whose lock nobody works on any more. Refused NOT_FOUND if it is not locked,
+  /// INVALID without a reason, or CONFLICT while the agent at work is connected.
   public var releaseLock: PBReleaseLock {
     get {
       if case .releaseLock(let v)? = command {return v}
@@ -1071,10 +1383,19 @@ public nonisolated struct PBCommand: Sendable {
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
+  /// Required. What to do.
   public nonisolated enum OneOf_Command: Equatable, Sendable {
+    /// Makes a release known; nothing happens if the very same one is known already. Refused
+    /// ALREADY_EXISTS, NOT_SUPPORTED or INVALID.
     case addRelease(PBRelease)
+    /// Installs a release. Refused NOT_FOUND, INVALID, NOTHING_TO_DO, or CONFLICT if another
+    /// rollout has still to do one of its guests.
     case startRollout(PBStartRollout)
+    /// Lets no further step of a rollout start; those in flight run to their end. Refused
+    /// NOT_FOUND, or CONFLICT if it is over or stopping.
     case abortRollout(PBAbortRollout)
+    /// Opens a set whose lock nobody works on any more. Refused NOT_FOUND if it is not locked,
+    /// INVALID without a reason, or CONFLICT while the agent at work is connected.
     case releaseLock(PBReleaseLock)
 
   }
@@ -1082,13 +1403,16 @@ public nonisolated struct PBCommand: Sendable {
   public init() {}
 }
 
+/// What to install, where, and how carefully; also asked for as a plan.
 public nonisolated struct PBStartRollout: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of a release. Not known: Refused NOT_FOUND.
   public var release: String = String()
 
+  /// Required. The hosts.
   public var selection: PBSelection {
     get {_selection ?? PBSelection()}
     set {_selection = newValue}
@@ -1098,6 +1422,7 @@ public nonisolated struct PBStartRollout: Sendable {
   /// Clears the value of `selection`. Subsequent reads from it will return its default value.
   public mutating func clearSelection() {self._selection = nil}
 
+  /// Absent: parallelism 8, deadline 30,000 ms, failures_max 1. If it is there, all of it counts.
   public var policy: PBPolicy {
     get {_policy ?? PBPolicy()}
     set {_policy = newValue}
@@ -1115,13 +1440,16 @@ public nonisolated struct PBStartRollout: Sendable {
   fileprivate var _policy: PBPolicy? = nil
 }
 
+/// Which rollout to abort, and why.
 public nonisolated struct PBAbortRollout: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Number of the rollout, at least 1.
   public var rollout: UInt64 = 0
 
+  /// Words: why; kept with the rollout.
   public var reason: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1129,13 +1457,16 @@ public nonisolated struct PBAbortRollout: Sendable {
   public init() {}
 }
 
+/// Which set to open, and why.
 public nonisolated struct PBReleaseLock: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the set.
   public var set: String = String()
 
+  /// Words: why; kept with the event. Empty: Refused INVALID.
   public var reason: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1143,14 +1474,16 @@ public nonisolated struct PBReleaseLock: Sendable {
   public init() {}
 }
 
-/// Leader to operator (kind 33): committed.
+/// The answer to a Command, with its correlation: it is in the log and will not be lost.
 public nonisolated struct PBCommandAccepted: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Index of the log that has it.
   public var index: UInt64 = 0
 
+  /// Number of the rollout that was started, at least 1. Absent if the command starts none.
   public var rollout: UInt64 {
     get {_rollout ?? 0}
     set {_rollout = newValue}
@@ -1167,16 +1500,21 @@ public nonisolated struct PBCommandAccepted: Sendable {
   fileprivate var _rollout: UInt64? = nil
 }
 
-/// Leader to anyone who asked (kind 34).
+/// Not now, or not at all. It answers a Command, Query, HostReport, StepReport or
+/// AcknowledgeEvents, with its correlation. The session stays open.
 public nonisolated struct PBRefused: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Why, for programs.
   public var code: PBRefusalCode = .unspecified
 
+  /// Words: what happened, to what.
   public var message: String = String()
 
+  /// Words: what to do next, in the imperative. Empty if the message says it or nothing can be
+  /// done.
   public var advice: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1184,14 +1522,16 @@ public nonisolated struct PBRefused: Sendable {
   public init() {}
 }
 
-/// Operator to leader (kind 35). Answered by QueryResult or Refused with its correlation.
+/// Something to be told. Nothing changes by it.
 public nonisolated struct PBQuery: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. What to tell.
   public var query: PBQuery.OneOf_Query? = nil
 
+  /// How the fleet is.
   public var status: PBEmpty {
     get {
       if case .status(let v)? = query {return v}
@@ -1200,6 +1540,7 @@ public nonisolated struct PBQuery: Sendable {
     set {query = .status(newValue)}
   }
 
+  /// All hosts.
   public var hosts: PBEmpty {
     get {
       if case .hosts(let v)? = query {return v}
@@ -1208,6 +1549,7 @@ public nonisolated struct PBQuery: Sendable {
     set {query = .hosts(newValue)}
   }
 
+  /// All guests.
   public var guests: PBEmpty {
     get {
       if case .guests(let v)? = query {return v}
@@ -1216,6 +1558,7 @@ public nonisolated struct PBQuery: Sendable {
     set {query = .guests(newValue)}
   }
 
+  /// All availability sets.
   public var sets: PBEmpty {
     get {
       if case .sets(let v)? = query {return v}
@@ -1224,6 +1567,7 @@ public nonisolated struct PBQuery: Sendable {
     set {query = .sets(newValue)}
   }
 
+  /// All locks.
   public var locks: PBEmpty {
     get {
       if case .locks(let v)? = query {return v}
@@ -1232,6 +1576,7 @@ public nonisolated struct PBQuery: Sendable {
     set {query = .locks(newValue)}
   }
 
+  /// All releases.
   public var releases: PBEmpty {
     get {
       if case .releases(let v)? = query {return v}
@@ -1240,7 +1585,7 @@ public nonisolated struct PBQuery: Sendable {
     set {query = .releases(newValue)}
   }
 
-  /// without their steps
+  /// All rollouts, without their steps.
   public var rollouts: PBEmpty {
     get {
       if case .rollouts(let v)? = query {return v}
@@ -1249,6 +1594,7 @@ public nonisolated struct PBQuery: Sendable {
     set {query = .rollouts(newValue)}
   }
 
+  /// The rollout of this number, at least 1, with its steps. Not known: Refused NOT_FOUND.
   public var rollout: UInt64 {
     get {
       if case .rollout(let v)? = query {return v}
@@ -1257,6 +1603,8 @@ public nonisolated struct PBQuery: Sendable {
     set {query = .rollout(newValue)}
   }
 
+  /// What `start_rollout` would do now. Refused NOT_FOUND or INVALID as there; where that would
+  /// be NOTHING_TO_DO or CONFLICT, the plan says so.
   public var plan: PBStartRollout {
     get {
       if case .plan(let v)? = query {return v}
@@ -1267,16 +1615,26 @@ public nonisolated struct PBQuery: Sendable {
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
+  /// Required. What to tell.
   public nonisolated enum OneOf_Query: Equatable, Sendable {
+    /// How the fleet is.
     case status(PBEmpty)
+    /// All hosts.
     case hosts(PBEmpty)
+    /// All guests.
     case guests(PBEmpty)
+    /// All availability sets.
     case sets(PBEmpty)
+    /// All locks.
     case locks(PBEmpty)
+    /// All releases.
     case releases(PBEmpty)
-    /// without their steps
+    /// All rollouts, without their steps.
     case rollouts(PBEmpty)
+    /// The rollout of this number, at least 1, with its steps. Not known: Refused NOT_FOUND.
     case rollout(UInt64)
+    /// What `start_rollout` would do now. Refused NOT_FOUND or INVALID as there; where that would
+    /// be NOTHING_TO_DO or CONFLICT, the plan says so.
     case plan(PBStartRollout)
 
   }
@@ -1284,14 +1642,16 @@ public nonisolated struct PBQuery: Sendable {
   public init() {}
 }
 
-/// Leader to operator (kind 36).
+/// The answer to a Query, with its correlation.
 public nonisolated struct PBQueryResult: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. The case of the query's name.
   public var result: PBQueryResult.OneOf_Result? = nil
 
+  /// How the fleet is.
   public var status: PBStatusView {
     get {
       if case .status(let v)? = result {return v}
@@ -1300,6 +1660,7 @@ public nonisolated struct PBQueryResult: Sendable {
     set {result = .status(newValue)}
   }
 
+  /// All hosts.
   public var hosts: PBHostViews {
     get {
       if case .hosts(let v)? = result {return v}
@@ -1308,6 +1669,7 @@ public nonisolated struct PBQueryResult: Sendable {
     set {result = .hosts(newValue)}
   }
 
+  /// All guests.
   public var guests: PBGuestViews {
     get {
       if case .guests(let v)? = result {return v}
@@ -1316,6 +1678,7 @@ public nonisolated struct PBQueryResult: Sendable {
     set {result = .guests(newValue)}
   }
 
+  /// All availability sets.
   public var sets: PBSetViews {
     get {
       if case .sets(let v)? = result {return v}
@@ -1324,6 +1687,7 @@ public nonisolated struct PBQueryResult: Sendable {
     set {result = .sets(newValue)}
   }
 
+  /// All locks.
   public var locks: PBLockViews {
     get {
       if case .locks(let v)? = result {return v}
@@ -1332,6 +1696,7 @@ public nonisolated struct PBQueryResult: Sendable {
     set {result = .locks(newValue)}
   }
 
+  /// All releases.
   public var releases: PBReleaseViews {
     get {
       if case .releases(let v)? = result {return v}
@@ -1340,6 +1705,7 @@ public nonisolated struct PBQueryResult: Sendable {
     set {result = .releases(newValue)}
   }
 
+  /// All rollouts, without their steps.
   public var rollouts: PBRolloutViews {
     get {
       if case .rollouts(let v)? = result {return v}
@@ -1348,6 +1714,7 @@ public nonisolated struct PBQueryResult: Sendable {
     set {result = .rollouts(newValue)}
   }
 
+  /// One rollout with its steps.
   public var rollout: PBRolloutView {
     get {
       if case .rollout(let v)? = result {return v}
@@ -1356,6 +1723,7 @@ public nonisolated struct PBQueryResult: Sendable {
     set {result = .rollout(newValue)}
   }
 
+  /// What a rollout would do.
   public var plan: PBPlanView {
     get {
       if case .plan(let v)? = result {return v}
@@ -1366,15 +1734,25 @@ public nonisolated struct PBQueryResult: Sendable {
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
+  /// Required. The case of the query's name.
   public nonisolated enum OneOf_Result: Equatable, Sendable {
+    /// How the fleet is.
     case status(PBStatusView)
+    /// All hosts.
     case hosts(PBHostViews)
+    /// All guests.
     case guests(PBGuestViews)
+    /// All availability sets.
     case sets(PBSetViews)
+    /// All locks.
     case locks(PBLockViews)
+    /// All releases.
     case releases(PBReleaseViews)
+    /// All rollouts, without their steps.
     case rollouts(PBRolloutViews)
+    /// One rollout with its steps.
     case rollout(PBRolloutView)
+    /// What a rollout would do.
     case plan(PBPlanView)
 
   }
@@ -1382,15 +1760,19 @@ public nonisolated struct PBQueryResult: Sendable {
   public init() {}
 }
 
+/// How far a notifier is. It is known to the server from its first AcknowledgeEvents on.
 public nonisolated struct PBNotifierView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Text: its name.
   public var name: String = String()
 
+  /// It has put everything up to here on stable storage.
   public var acknowledgedSequence: UInt64 = 0
 
+  /// The newest event there is, the same for all.
   public var lastSequence: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1404,12 +1786,14 @@ public nonisolated struct PBCounter: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// connections_refused | sessions_closed | commands_refused | …
+  /// Text: what, in snake case: `connections_accepted`, `connections_refused`, `sessions_opened`,
+  /// `sessions_closed`, `commands_accepted`, `commands_refused`, `audit_failed`. More may come.
   public var name: String = String()
 
-  /// why, one word; empty if the name says it all
+  /// Text: why, or of which role, in one word. Empty if the name says it all.
   public var reason: String = String()
 
+  /// How often.
   public var count: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1423,12 +1807,13 @@ public nonisolated struct PBCertificateView: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// its URI name
+  /// Text: its URI name.
   public var identity: String = String()
 
-  /// hexadecimal
+  /// Text: its serial number, in lower-case hexadecimal digits.
   public var serial: String = String()
 
+  /// Time when it ends, a whole second.
   public var expiresAtMicroseconds: Int64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1436,105 +1821,122 @@ public nonisolated struct PBCertificateView: Sendable {
   public init() {}
 }
 
+/// How the fleet is.
 public nonisolated struct PBStatusView: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Text: name of the cluster.
   public var cluster: String {
     get {_storage._cluster}
     set {_uniqueStorage()._cluster = newValue}
   }
 
+  /// Text: name of the server that answers.
   public var server: String {
     get {_storage._server}
     set {_uniqueStorage()._server = newValue}
   }
 
+  /// The leader's term.
   public var term: UInt64 {
     get {_storage._term}
     set {_uniqueStorage()._term = newValue}
   }
 
+  /// Index of the newest committed fact.
   public var index: UInt64 {
     get {_storage._index}
     set {_uniqueStorage()._index = newValue}
   }
 
+  /// Text: version of the server.
   public var softwareVersion: String {
     get {_storage._softwareVersion}
     set {_uniqueStorage()._softwareVersion = newValue}
   }
 
+  /// Hosts that have ever reported.
   public var hostCount: UInt32 {
     get {_storage._hostCount}
     set {_uniqueStorage()._hostCount = newValue}
   }
 
+  /// Those whose agent has a session in which its report is committed.
   public var connectedHostCount: UInt32 {
     get {_storage._connectedHostCount}
     set {_uniqueStorage()._connectedHostCount = newValue}
   }
 
+  /// Guests of all hosts.
   public var guestCount: UInt32 {
     get {_storage._guestCount}
     set {_uniqueStorage()._guestCount = newValue}
   }
 
+  /// Those in state RUNNING.
   public var runningGuestCount: UInt32 {
     get {_storage._runningGuestCount}
     set {_uniqueStorage()._runningGuestCount = newValue}
   }
 
+  /// Availability sets.
   public var setCount: UInt32 {
     get {_storage._setCount}
     set {_uniqueStorage()._setCount = newValue}
   }
 
+  /// Those with a lock.
   public var lockedSetCount: UInt32 {
     get {_storage._lockedSetCount}
     set {_uniqueStorage()._lockedSetCount = newValue}
   }
 
+  /// Those with a stuck lock, see LockView.
   public var stuckSetCount: UInt32 {
     get {_storage._stuckSetCount}
     set {_uniqueStorage()._stuckSetCount = newValue}
   }
 
+  /// Numbers of the rollouts that are not over, each at least 1, in the order of their start.
   public var activeRollouts: [UInt64] {
     get {_storage._activeRollouts}
     set {_uniqueStorage()._activeRollouts = newValue}
   }
 
+  /// All notifiers that have ever acknowledged something.
   public var notifiers: [PBNotifierView] {
     get {_storage._notifiers}
     set {_uniqueStorage()._notifiers = newValue}
   }
 
+  /// Words: what a person should look at, a full sentence each.
   public var warnings: [String] {
     get {_storage._warnings}
     set {_uniqueStorage()._warnings = newValue}
   }
 
-  /// ascending by name and reason
+  /// Sorted by name and reason.
   public var counters: [PBCounter] {
     get {_storage._counters}
     set {_uniqueStorage()._counters = newValue}
   }
 
-  /// The authority's, the revocation list's, the server's own, then those of open sessions that
-  /// end within 30 days.
+  /// Those that the server uses, its own among them; then those of open sessions that end within
+  /// 30 days, at most 1,000 of them, the first to end first.
   public var certificates: [PBCertificateView] {
     get {_storage._certificates}
     set {_uniqueStorage()._certificates = newValue}
   }
 
+  /// Open sessions.
   public var sessionCount: UInt32 {
     get {_storage._sessionCount}
     set {_uniqueStorage()._sessionCount = newValue}
   }
 
-  /// connections without a session yet
+  /// Connections that are no sessions yet.
   public var halfOpenCount: UInt32 {
     get {_storage._halfOpenCount}
     set {_uniqueStorage()._halfOpenCount = newValue}
@@ -1547,25 +1949,34 @@ public nonisolated struct PBStatusView: @unchecked Sendable {
   fileprivate var _storage = _StorageClass.defaultInstance
 }
 
+/// One host, known from its agent's reports.
 public nonisolated struct PBHostView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the host.
   public var id: String = String()
 
+  /// Its agent has a session in which its report is committed.
   public var connected: Bool = false
 
+  /// Text: version of the agent.
   public var agentVersion: String = String()
 
+  /// Highest token that the agent had accepted when it reported last; 0 if none.
   public var acceptedToken: UInt64 = 0
 
+  /// Guests in its last report.
   public var guestCount: UInt32 = 0
 
+  /// Those in state RUNNING.
   public var runningGuestCount: UInt32 = 0
 
+  /// Time of the leader when it committed the last report that said something new.
   public var lastReportAtMicroseconds: Int64 = 0
 
+  /// The step in flight on it. Absent if there is none.
   public var step: PBStepRef {
     get {_step ?? PBStepRef()}
     set {_step = newValue}
@@ -1575,6 +1986,7 @@ public nonisolated struct PBHostView: Sendable {
   /// Clears the value of `step`. Subsequent reads from it will return its default value.
   public mutating func clearStep() {self._step = nil}
 
+  /// Words: what a person should look at.
   public var warnings: [String] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1584,11 +1996,13 @@ public nonisolated struct PBHostView: Sendable {
   fileprivate var _step: PBStepRef? = nil
 }
 
+/// The answer to `hosts`.
 public nonisolated struct PBHostViews: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Sorted by `id`.
   public var hosts: [PBHostView] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1596,11 +2010,13 @@ public nonisolated struct PBHostViews: Sendable {
   public init() {}
 }
 
+/// One guest and where it stands.
 public nonisolated struct PBGuestView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. As its agent reported it last; `update_domain` in it is what the host's file names.
   public var report: PBGuestReport {
     get {_report ?? PBGuestReport()}
     set {_report = newValue}
@@ -1610,8 +2026,10 @@ public nonisolated struct PBGuestView: Sendable {
   /// Clears the value of `report`. Subsequent reads from it will return its default value.
   public mutating func clearReport() {self._report = nil}
 
+  /// Required. Name of its host.
   public var host: String = String()
 
+  /// The update domain in force, 0 to 19. Absent for a guest without a set.
   public var updateDomain: UInt32 {
     get {_updateDomain ?? 0}
     set {_updateDomain = newValue}
@@ -1621,8 +2039,10 @@ public nonisolated struct PBGuestView: Sendable {
   /// Clears the value of `updateDomain`. Subsequent reads from it will return its default value.
   public mutating func clearUpdateDomain() {self._updateDomain = nil}
 
+  /// Whether the leader has chosen that update domain.
   public var placedByLeader: Bool = false
 
+  /// Whether its host is connected. If not, the report is from before the connection was lost.
   public var hostConnected: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1633,11 +2053,13 @@ public nonisolated struct PBGuestView: Sendable {
   fileprivate var _updateDomain: UInt32? = nil
 }
 
+/// The answer to `guests`.
 public nonisolated struct PBGuestViews: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Sorted by `report.id`.
   public var guests: [PBGuestView] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1645,17 +2067,22 @@ public nonisolated struct PBGuestViews: Sendable {
   public init() {}
 }
 
+/// One availability set.
 public nonisolated struct PBSetView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the set.
   public var id: String = String()
 
+  /// Required. How many update domains it has, 1 to 20.
   public var updateDomainCount: UInt32 = 0
 
+  /// Those that have guests, sorted by number.
   public var domains: [PBSetView.Domain] = []
 
+  /// The update domain that is locked, 0 to 19. Absent if the set is open.
   public var lockedUpdateDomain: UInt32 {
     get {_lockedUpdateDomain ?? 0}
     set {_lockedUpdateDomain = newValue}
@@ -1665,17 +2092,21 @@ public nonisolated struct PBSetView: Sendable {
   /// Clears the value of `lockedUpdateDomain`. Subsequent reads from it will return its default value.
   public mutating func clearLockedUpdateDomain() {self._lockedUpdateDomain = nil}
 
+  /// Words: what a person should look at.
   public var warnings: [String] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
+  /// One update domain and who is in it.
   public nonisolated struct Domain: Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
+    /// 0 to 19.
     public var updateDomain: UInt32 = 0
 
+    /// Names, sorted.
     public var guests: [String] = []
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1688,11 +2119,13 @@ public nonisolated struct PBSetView: Sendable {
   fileprivate var _lockedUpdateDomain: UInt32? = nil
 }
 
+/// The answer to `sets`.
 public nonisolated struct PBSetViews: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Sorted by `id`.
   public var sets: [PBSetView] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1700,15 +2133,19 @@ public nonisolated struct PBSetViews: Sendable {
   public init() {}
 }
 
+/// One step's hold on one set. A set has one for each step that works on its locked update domain.
 public nonisolated struct PBLockView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the set.
   public var set: String = String()
 
+  /// The update domain that may be held, 0 to 19.
   public var updateDomain: UInt32 = 0
 
+  /// Required. The step that has it.
   public var step: PBStepRef {
     get {_step ?? PBStepRef()}
     set {_step = newValue}
@@ -1718,16 +2155,23 @@ public nonisolated struct PBLockView: Sendable {
   /// Clears the value of `step`. Subsequent reads from it will return its default value.
   public mutating func clearStep() {self._step = nil}
 
+  /// Required. The grant's, at least 1.
   public var token: UInt64 = 0
 
+  /// Required. Name of the step's host.
   public var host: String = String()
 
+  /// Names of the step's guests, sorted.
   public var guests: [String] = []
 
+  /// Time of the leader when it was granted.
   public var grantedAtMicroseconds: Int64 = 0
 
+  /// The step is over with a guest that is lost or not confirmed healthy: only `release_lock`
+  /// opens it.
   public var stuck: Bool = false
 
+  /// Words: what it is held for and, if it is stuck, what to do.
   public var reason: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1737,11 +2181,13 @@ public nonisolated struct PBLockView: Sendable {
   fileprivate var _step: PBStepRef? = nil
 }
 
+/// The answer to `locks`.
 public nonisolated struct PBLockViews: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Sorted by `set`, then in the order of their grants.
   public var locks: [PBLockView] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1749,11 +2195,13 @@ public nonisolated struct PBLockViews: Sendable {
   public init() {}
 }
 
+/// One release.
 public nonisolated struct PBReleaseView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. The release itself.
   public var release: PBRelease {
     get {_release ?? PBRelease()}
     set {_release = newValue}
@@ -1763,8 +2211,10 @@ public nonisolated struct PBReleaseView: Sendable {
   /// Clears the value of `release`. Subsequent reads from it will return its default value.
   public mutating func clearRelease() {self._release = nil}
 
+  /// Time of the leader when it was added.
   public var addedAtMicroseconds: Int64 = 0
 
+  /// Text: name of the operator who added it.
   public var addedBy: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1774,11 +2224,13 @@ public nonisolated struct PBReleaseView: Sendable {
   fileprivate var _release: PBRelease? = nil
 }
 
+/// The answer to `releases`.
 public nonisolated struct PBReleaseViews: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Sorted by the releases' `id`.
   public var releases: [PBReleaseView] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1786,15 +2238,19 @@ public nonisolated struct PBReleaseViews: Sendable {
   public init() {}
 }
 
+/// A guest that a rollout leaves alone.
 public nonisolated struct PBSkipped: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the guest.
   public var guest: String = String()
 
+  /// Required. Name of its host.
   public var host: String = String()
 
+  /// Words: why.
   public var reason: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1802,13 +2258,16 @@ public nonisolated struct PBSkipped: Sendable {
   public init() {}
 }
 
+/// What a rollout would do, before it does it. Nothing promises that it will come so.
 public nonisolated struct PBPlanView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Name of the release.
   public var release: String = String()
 
+  /// Required. The policy that was asked for, or the default.
   public var policy: PBPolicy {
     get {_policy ?? PBPolicy()}
     set {_policy = newValue}
@@ -1818,27 +2277,37 @@ public nonisolated struct PBPlanView: Sendable {
   /// Clears the value of `policy`. Subsequent reads from it will return its default value.
   public mutating func clearPolicy() {self._policy = nil}
 
+  /// In the predicted order; those that would wait come last.
   public var steps: [PBPlanView.Step] = []
 
+  /// The last wave; 0 if no step can start.
   public var waveCount: UInt32 = 0
 
+  /// Guests that would be left alone, sorted by name.
   public var skipped: [PBSkipped] = []
 
+  /// Words: what would make the rollout wait or be refused, a sentence each.
   public var problems: [String] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
+  /// One step that would be taken.
   public nonisolated struct Step: Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
+    /// Required. Name of the host.
     public var host: String = String()
 
+    /// Names of the guests that would be held together, sorted.
     public var guests: [String] = []
 
+    /// What it would lock, sorted by set; empty for guests without one.
     public var pairs: [PBSetPair] = []
 
+    /// Steps of one wave can run at the same time; from 1. 0: it would wait for somebody to mend
+    /// something.
     public var wave: UInt32 = 0
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1851,11 +2320,13 @@ public nonisolated struct PBPlanView: Sendable {
   fileprivate var _policy: PBPolicy? = nil
 }
 
+/// One step of a rollout.
 public nonisolated struct PBStepView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. The step.
   public var id: PBStepRef {
     get {_id ?? PBStepRef()}
     set {_id = newValue}
@@ -1865,14 +2336,20 @@ public nonisolated struct PBStepView: Sendable {
   /// Clears the value of `id`. Subsequent reads from it will return its default value.
   public mutating func clearID() {self._id = nil}
 
+  /// Required. Name of its host.
   public var host: String = String()
 
+  /// Names of the guests that are held together, sorted.
   public var guests: [String] = []
 
+  /// What it locks, sorted by set; empty for guests without one.
   public var pairs: [PBSetPair] = []
 
+  /// Required. WAITING, GRANTED, FINISHED or CANCELLED: the leader does not keep the agent's
+  /// phases before the report.
   public var phase: PBStepPhase = .unspecified
 
+  /// The newest grant's, at least 1. Absent before the first.
   public var token: UInt64 {
     get {_token ?? 0}
     set {_token = newValue}
@@ -1882,6 +2359,7 @@ public nonisolated struct PBStepView: Sendable {
   /// Clears the value of `token`. Subsequent reads from it will return its default value.
   public mutating func clearToken() {self._token = nil}
 
+  /// Absent until it is FINISHED.
   public var outcome: PBStepOutcome {
     get {_outcome ?? .unspecified}
     set {_outcome = newValue}
@@ -1891,8 +2369,10 @@ public nonisolated struct PBStepView: Sendable {
   /// Clears the value of `outcome`. Subsequent reads from it will return its default value.
   public mutating func clearOutcome() {self._outcome = nil}
 
+  /// Words: why it waits, did not succeed or was cancelled. Empty if there is nothing to say.
   public var reason: String = String()
 
+  /// Time of the leader when it was granted. Absent before.
   public var grantedAtMicroseconds: Int64 {
     get {_grantedAtMicroseconds ?? 0}
     set {_grantedAtMicroseconds = newValue}
@@ -1902,6 +2382,7 @@ public nonisolated struct PBStepView: Sendable {
   /// Clears the value of `grantedAtMicroseconds`. Subsequent reads from it will return its default value.
   public mutating func clearGrantedAtMicroseconds() {self._grantedAtMicroseconds = nil}
 
+  /// Time of the leader when it was FINISHED or CANCELLED. Absent before.
   public var finishedAtMicroseconds: Int64 {
     get {_finishedAtMicroseconds ?? 0}
     set {_finishedAtMicroseconds = newValue}
@@ -1911,8 +2392,10 @@ public nonisolated struct PBStepView: Sendable {
   /// Clears the value of `finishedAtMicroseconds`. Subsequent reads from it will return its default value.
   public mutating func clearFinishedAtMicroseconds() {self._finishedAtMicroseconds = nil}
 
+  /// From its report. Empty before.
   public var phases: [PBPhaseTime] = []
 
+  /// From its report. Empty before.
   public var holds: [PBHoldRecord] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1926,19 +2409,25 @@ public nonisolated struct PBStepView: Sendable {
   fileprivate var _finishedAtMicroseconds: Int64? = nil
 }
 
+/// One rollout.
 public nonisolated struct PBRolloutView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. Its number, at least 1.
   public var id: UInt64 = 0
 
+  /// Required. Name of the release.
   public var release: String = String()
 
+  /// Required. The release's `component`, a Name.
   public var component: String = String()
 
+  /// Text: the release's `version`.
   public var version: String = String()
 
+  /// Required. The hosts that were asked for.
   public var selection: PBSelection {
     get {_selection ?? PBSelection()}
     set {_selection = newValue}
@@ -1948,6 +2437,7 @@ public nonisolated struct PBRolloutView: Sendable {
   /// Clears the value of `selection`. Subsequent reads from it will return its default value.
   public mutating func clearSelection() {self._selection = nil}
 
+  /// Required. The policy that holds for it.
   public var policy: PBPolicy {
     get {_policy ?? PBPolicy()}
     set {_policy = newValue}
@@ -1957,14 +2447,19 @@ public nonisolated struct PBRolloutView: Sendable {
   /// Clears the value of `policy`. Subsequent reads from it will return its default value.
   public mutating func clearPolicy() {self._policy = nil}
 
+  /// Required. Where it is.
   public var state: PBRolloutState = .unspecified
 
+  /// Words: why it stops, failed or was aborted. Empty otherwise.
   public var reason: String = String()
 
+  /// Time of the leader when it was started.
   public var startedAtMicroseconds: Int64 = 0
 
+  /// Text: name of the operator who started it.
   public var startedBy: String = String()
 
+  /// Time of the leader when it was over. Absent before.
   public var finishedAtMicroseconds: Int64 {
     get {_finishedAtMicroseconds ?? 0}
     set {_finishedAtMicroseconds = newValue}
@@ -1974,8 +2469,10 @@ public nonisolated struct PBRolloutView: Sendable {
   /// Clears the value of `finishedAtMicroseconds`. Subsequent reads from it will return its default value.
   public mutating func clearFinishedAtMicroseconds() {self._finishedAtMicroseconds = nil}
 
+  /// Sorted by number, from 1 without gaps. Empty in the answer to `rollouts`.
   public var steps: [PBStepView] = []
 
+  /// Guests that it leaves alone, sorted by name.
   public var skipped: [PBSkipped] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1987,11 +2484,13 @@ public nonisolated struct PBRolloutView: Sendable {
   fileprivate var _finishedAtMicroseconds: Int64? = nil
 }
 
+/// The answer to `rollouts`.
 public nonisolated struct PBRolloutViews: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Sorted by number, without their steps.
   public var rollouts: [PBRolloutView] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1999,15 +2498,18 @@ public nonisolated struct PBRolloutViews: Sendable {
   public init() {}
 }
 
-/// Notifier or operator to leader (kind 40): send what comes after a sequence number, for ever.
+/// Send events, first what there is, then what comes, for as long as the session lasts. A second
+/// one in a session replaces the first. It is never Refused.
 public nonisolated struct PBFollowEvents: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// The newest event that the asker has; 0 for none. If the server has fewer, it sends none until
+  /// it has more: see `last_sequence`.
   public var afterSequence: UInt64 = 0
 
-  /// also send StepProgress frames as they come
+  /// Also send StepProgress, with the same correlation.
   public var progress: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2015,15 +2517,18 @@ public nonisolated struct PBFollowEvents: Sendable {
   public init() {}
 }
 
-/// Leader to follower (kind 41), with the follow's correlation.
+/// A part of the answer to FollowEvents, with its correlation. The first one comes at once, also
+/// without events; servers put at most 500 events in one.
 public nonisolated struct PBEventBatch: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Sorted by `sequence`, each one above the one before. A gap means that events were lost.
   public var events: [PBFleetEvent] = []
 
-  /// the newest there is
+  /// The newest event there is, 0 before the first. If it is below what a follower has, the server
+  /// has lost events: the follower says so and follows again after 0.
   public var lastSequence: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2031,12 +2536,16 @@ public nonisolated struct PBEventBatch: Sendable {
   public init() {}
 }
 
-/// Notifier to leader (kind 42): everything up to here is kept safe.
+/// Everything up to here is on stable storage: the server need not keep it for this notifier. Not
+/// answered unless it is Refused. A server keeps what a notifier that has ever acknowledged lacks,
+/// and always the newest 1,000; without any notifier the newest 100,000.
 public nonisolated struct PBAcknowledgeEvents: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// The newest event that is kept safe. Above the newest there is: Refused INVALID. Not above
+  /// what was acknowledged before: no effect. 0 only makes the notifier known.
   public var sequence: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2044,11 +2553,14 @@ public nonisolated struct PBAcknowledgeEvents: Sendable {
   public init() {}
 }
 
+/// One hold of one guest with all that there is to say. `step`, `token` and the guest name it for
+/// ever: whoever sees the same again has seen the same hold.
 public nonisolated struct PBFinishedHold: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. The hold itself.
   public var record: PBHoldRecord {
     get {_storage._record ?? PBHoldRecord()}
     set {_uniqueStorage()._record = newValue}
@@ -2058,11 +2570,13 @@ public nonisolated struct PBFinishedHold: @unchecked Sendable {
   /// Clears the value of `record`. Subsequent reads from it will return its default value.
   public mutating func clearRecord() {_uniqueStorage()._record = nil}
 
+  /// Required. Name of the host.
   public var host: String {
     get {_storage._host}
     set {_uniqueStorage()._host = newValue}
   }
 
+  /// The guest's set and update domain. Absent for a guest without a set.
   public var pair: PBSetPair {
     get {_storage._pair ?? PBSetPair()}
     set {_uniqueStorage()._pair = newValue}
@@ -2072,6 +2586,7 @@ public nonisolated struct PBFinishedHold: @unchecked Sendable {
   /// Clears the value of `pair`. Subsequent reads from it will return its default value.
   public mutating func clearPair() {_uniqueStorage()._pair = nil}
 
+  /// Required. The step that held it.
   public var step: PBStepRef {
     get {_storage._step ?? PBStepRef()}
     set {_uniqueStorage()._step = newValue}
@@ -2081,21 +2596,25 @@ public nonisolated struct PBFinishedHold: @unchecked Sendable {
   /// Clears the value of `step`. Subsequent reads from it will return its default value.
   public mutating func clearStep() {_uniqueStorage()._step = nil}
 
+  /// Required. The grant's, at least 1.
   public var token: UInt64 {
     get {_storage._token}
     set {_uniqueStorage()._token = newValue}
   }
 
+  /// Required. Name of the release, `unknown` if the server does not know the rollout (any more).
   public var release: String {
     get {_storage._release}
     set {_uniqueStorage()._release = newValue}
   }
 
+  /// Required. The release's `component`, a Name.
   public var component: String {
     get {_storage._component}
     set {_uniqueStorage()._component = newValue}
   }
 
+  /// Text: the release's `version`.
   public var version: String {
     get {_storage._version}
     set {_uniqueStorage()._version = newValue}
@@ -2108,17 +2627,22 @@ public nonisolated struct PBFinishedHold: @unchecked Sendable {
   fileprivate var _storage = _StorageClass.defaultInstance
 }
 
+/// Something that happened, in the order in which it was committed.
 public nonisolated struct PBFleetEvent: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// Required. From 1, without gaps, the same on every server.
   public var sequence: UInt64 = 0
 
+  /// Time of the leader when it happened.
   public var atMicroseconds: Int64 = 0
 
+  /// Required. What happened.
   public var body: PBFleetEvent.OneOf_Body? = nil
 
+  /// A rollout was accepted.
   public var rolloutStarted: PBFleetEvent.RolloutStarted {
     get {
       if case .rolloutStarted(let v)? = body {return v}
@@ -2127,6 +2651,7 @@ public nonisolated struct PBFleetEvent: Sendable {
     set {body = .rolloutStarted(newValue)}
   }
 
+  /// A rollout is in another state.
   public var rolloutChanged: PBFleetEvent.RolloutChanged {
     get {
       if case .rolloutChanged(let v)? = body {return v}
@@ -2135,6 +2660,7 @@ public nonisolated struct PBFleetEvent: Sendable {
     set {body = .rolloutChanged(newValue)}
   }
 
+  /// A step has its locks, and its agent is told.
   public var stepGranted: PBFleetEvent.StepGranted {
     get {
       if case .stepGranted(let v)? = body {return v}
@@ -2143,6 +2669,7 @@ public nonisolated struct PBFleetEvent: Sendable {
     set {body = .stepGranted(newValue)}
   }
 
+  /// A step is over and no guest was held, or it was cancelled.
   public var stepEndedWithoutHold: PBFleetEvent.StepEndedWithoutHold {
     get {
       if case .stepEndedWithoutHold(let v)? = body {return v}
@@ -2151,6 +2678,7 @@ public nonisolated struct PBFleetEvent: Sendable {
     set {body = .stepEndedWithoutHold(newValue)}
   }
 
+  /// One hold of one guest is over.
   public var holdFinished: PBFinishedHold {
     get {
       if case .holdFinished(let v)? = body {return v}
@@ -2159,6 +2687,7 @@ public nonisolated struct PBFleetEvent: Sendable {
     set {body = .holdFinished(newValue)}
   }
 
+  /// An operator has opened a set.
   public var lockReleased: PBFleetEvent.LockReleased {
     get {
       if case .lockReleased(let v)? = body {return v}
@@ -2169,25 +2698,36 @@ public nonisolated struct PBFleetEvent: Sendable {
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
+  /// Required. What happened.
   public nonisolated enum OneOf_Body: Equatable, Sendable {
+    /// A rollout was accepted.
     case rolloutStarted(PBFleetEvent.RolloutStarted)
+    /// A rollout is in another state.
     case rolloutChanged(PBFleetEvent.RolloutChanged)
+    /// A step has its locks, and its agent is told.
     case stepGranted(PBFleetEvent.StepGranted)
+    /// A step is over and no guest was held, or it was cancelled.
     case stepEndedWithoutHold(PBFleetEvent.StepEndedWithoutHold)
+    /// One hold of one guest is over.
     case holdFinished(PBFinishedHold)
+    /// An operator has opened a set.
     case lockReleased(PBFleetEvent.LockReleased)
 
   }
 
+  /// A rollout was accepted.
   public nonisolated struct RolloutStarted: Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
+    /// Required. Its number, at least 1.
     public var rollout: UInt64 = 0
 
+    /// Required. Name of the release.
     public var release: String = String()
 
+    /// How many steps it has.
     public var stepCount: UInt32 = 0
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2195,15 +2735,19 @@ public nonisolated struct PBFleetEvent: Sendable {
     public init() {}
   }
 
+  /// A rollout is in another state.
   public nonisolated struct RolloutChanged: Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
+    /// Required. Its number, at least 1.
     public var rollout: UInt64 = 0
 
+    /// Required. The new state; never RUNNING, which RolloutStarted says.
     public var state: PBRolloutState = .unspecified
 
+    /// Words: why. Empty if it succeeded.
     public var reason: String = String()
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2211,11 +2755,13 @@ public nonisolated struct PBFleetEvent: Sendable {
     public init() {}
   }
 
+  /// A step has its locks, and its agent is told.
   public nonisolated struct StepGranted: Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
+    /// Required. The step.
     public var step: PBStepRef {
       get {_step ?? PBStepRef()}
       set {_step = newValue}
@@ -2225,10 +2771,13 @@ public nonisolated struct PBFleetEvent: Sendable {
     /// Clears the value of `step`. Subsequent reads from it will return its default value.
     public mutating func clearStep() {self._step = nil}
 
+    /// Required. Name of its host.
     public var host: String = String()
 
+    /// Names of its guests, sorted.
     public var guests: [String] = []
 
+    /// What it locks, sorted by set; empty for guests without one.
     public var pairs: [PBSetPair] = []
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2238,11 +2787,13 @@ public nonisolated struct PBFleetEvent: Sendable {
     fileprivate var _step: PBStepRef? = nil
   }
 
+  /// A step is over and no guest was held, or it was cancelled.
   public nonisolated struct StepEndedWithoutHold: Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
+    /// Required. The step.
     public var step: PBStepRef {
       get {_step ?? PBStepRef()}
       set {_step = newValue}
@@ -2252,8 +2803,10 @@ public nonisolated struct PBFleetEvent: Sendable {
     /// Clears the value of `step`. Subsequent reads from it will return its default value.
     public mutating func clearStep() {self._step = nil}
 
+    /// Required. Name of its host.
     public var host: String = String()
 
+    /// Words: why.
     public var reason: String = String()
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2263,15 +2816,19 @@ public nonisolated struct PBFleetEvent: Sendable {
     fileprivate var _step: PBStepRef? = nil
   }
 
+  /// An operator has opened a set.
   public nonisolated struct LockReleased: Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
+    /// Required. Name of the set.
     public var set: String = String()
 
+    /// Text: name of the operator.
     public var by: String = String()
 
+    /// Words: why, as the operator gave it.
     public var reason: String = String()
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
