@@ -31,7 +31,7 @@ public enum LeaderError: Error, Hashable, Sendable, CustomStringConvertible {
 }
 
 public final class LeaderShell {
-    let credentials: Credentials
+    private(set) var credentials: Credentials
     private let listenAddress: SocketAddress
     private let softwareVersion: String
     private let loop: Loop
@@ -97,6 +97,12 @@ public final class LeaderShell {
                 }
             }
         }
+    }
+
+    /// Uses these from now on; sessions of those whose certificate they revoke are closed.
+    public func use(_ credentials: Credentials) {
+        self.credentials = credentials
+        listener?.use(credentials)
     }
 
     private func listen() throws(UvError) -> SocketAddress {

@@ -49,7 +49,8 @@ public final class SessionListener {
     public var halfOpenCount: Int { gate.halfOpenCount }
 
     private let loop: Loop
-    private let credentials: Credentials
+    /// See ``use(_:)``.
+    public internal(set) var credentials: Credentials
     private let logger: Logger
     private let refusals: RefusalLog
     private let queue: HandshakeQueue
@@ -57,7 +58,8 @@ public final class SessionListener {
     private var listener: Listener?
     private var timer: UvLoop.Timer?
     private var handshakes: [UInt64: TLSHandshake] = [:]
-    private var all: [UInt64: ServerSession] = [:]
+    /// Open ones, and those whose hello has not come yet.
+    private(set) var all: [UInt64: ServerSession] = [:]
     /// The open session of each identity that may have only one.
     private var only: [PeerIdentity: ServerSession] = [:]
     private var lastNumber: UInt64 = 0
@@ -165,6 +167,13 @@ public final class SessionListener {
 
     private func open(_ stream: TLSStream, number: UInt64, peer: String, connectedAt: Int64) {
         let uri = stream.peerIdentity.uri
+        // Its handshake may have begun before the list was replaced.
+        if credentials.context.isRevoked(stream.peerIdentity) {
+            stream.close()
+            gate.ended(number)
+            let error = TLSError.revoked(of: "the certificate of \(uri)")
+            return refuse(peer, error.name, "\(error)")
+        }
         guard let identity = PeerIdentity(uri: uri) else {
             stream.close()
             gate.ended(number)
