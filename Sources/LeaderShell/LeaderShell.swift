@@ -130,7 +130,7 @@ public final class LeaderShell {
         listener.onDown = { [unowned self] session, end in
             if case .session(.closedByUs(.notPermitted, let reason)) = end {
                 audit.record(
-                    AuditLog.Asker(session), ["command": "unknown"],
+                    AuditLog.Asker(session), ["command": "session"],
                     .refused(code: CloseCode.notPermitted.counterName, reason: reason))
             }
             if session.identity.role == .agent { agents.remove(session) }
@@ -266,7 +266,7 @@ public final class LeaderShell {
                 cluster: credentials.identity.cluster, server: credentials.identity.name,
                 softwareVersion: softwareVersion, connected: connected)
             view.traffic = traffic
-            view.warnings += certificateWarnings(view.traffic.certificates)
+            view.warnings += certificateWarnings
             return .success(.status(view))
         case .hosts: return .success(.hosts(coordinator.hostViews(connected: connected)))
         case .guests: return .success(.guests(coordinator.guestViews(connected: connected)))
