@@ -175,11 +175,17 @@ public final class SessionListener {
             return refuse(peer, error.name, "\(error)")
         }
         guard let identity = PeerIdentity(uri: uri) else {
-            stream.close()
+            let words = "its certificate names \(uri), not fermata://CLUSTER/ROLE/NAME"
+            // Without a session there is no machine to say it; the peer must know that trying
+            // again is of no use.
+            var bytes: [UInt8] = []
+            encodeMessage(
+                .close(.wrongIdentity, reason: "the peer: \(words)"), correlation: 0,
+                into: &bytes)
+            stream.write(bytes)
+            stream.closeAfterWriting()
             gate.ended(number)
-            return refuse(
-                peer, "notAnIdentity",
-                "its certificate names \(uri), not fermata://CLUSTER/ROLE/NAME")
+            return refuse(peer, "notAnIdentity", words)
         }
         let driver = SessionDriver(
             SessionMachine(server: credentials.identity, peer: identity), over: stream)
