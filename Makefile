@@ -2,7 +2,7 @@
 # Both install what is missing (apt-get, as root or with sudo).
 
 .PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-wire build \
-	build-debug format lint check-generated deps clean
+	build-debug fuzz format lint check-generated deps clean
 
 CACHE ?= .cache
 PYTHON ?= /usr/bin/python3
@@ -14,6 +14,7 @@ help:
 	@echo 'make demo REPORT=F     the same, with a JSON report in the file F'
 	@echo 'make demo KEEP=1       the same, left running with the commands to look around'
 	@echo 'make test              all the tests, on real guests too'
+	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
 	@echo 'make bench             bench-wire and bench-hold'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
 	@echo 'make bench-hold        our hold against a bare script that does the same'
@@ -54,6 +55,10 @@ test-integration: build-debug lab
 	FERMATA=$(FERMATA_DEBUG) FERMATA_CACHE=$(CACHE) \
 		$(PYTHON) -m unittest discover -s Tests/Integration -t Tests/Integration -v
 
+SECONDS ?= 600
+fuzz: deps
+	scripts/fuzz.sh --seconds $(SECONDS)
+
 bench: bench-wire bench-hold
 
 bench-wire: build
@@ -75,4 +80,4 @@ check-generated: deps
 	$(PYTHON) scripts/generate-reference.py --check
 
 clean:
-	rm -rf .build $(CACHE)
+	rm -rf .build .build-fuzz $(CACHE)

@@ -2,11 +2,11 @@
 # Runs every test there is and says how many passed. Called by `make test`, which has built before.
 #
 #   scripts/run-tests.sh            all parts, in the order below
-#   scripts/run-tests.sh PART…      only these: swift specification imports integration
+#   scripts/run-tests.sh PART…      only these: swift specification imports fuzzing integration
 #
 # A part that fails does not stop the others; the exit code is 1 at the end if anything failed. The
 # last line is `N passed, N failed` over all parts. Wants a debug build in .build and, for the
-# integration tests, the lab in $FERMATA_CACHE (`make lab`).
+# integration tests, the lab in $FERMATA_CACHE (`make lab`); `fuzzing` builds its own in .build-fuzz.
 set -u
 cd "$(dirname "$0")/.." || exit 70
 
@@ -80,8 +80,14 @@ count_vectors() {
     done
 }
 
+# fuzz.sh: a line for the replay and one for the fuzzing of each target.
+count_fuzz() {
+    part_passed=$(grep -c '^fuzz: ok: ' "$log")
+    part_failed=$(grep -c '^fuzz: FAILED: ' "$log")
+}
+
 parts=("$@")
-if [ ${#parts[@]} -eq 0 ]; then parts=(swift specification imports integration); fi
+if [ ${#parts[@]} -eq 0 ]; then parts=(swift specification imports fuzzing integration); fi
 for part in "${parts[@]}"; do
     case $part in
         swift) run "Swift tests" count_swift swift test --skip-build ;;
@@ -96,12 +102,13 @@ for part in "${parts[@]}"; do
                 "$python" -m unittest discover -s scripts -p 'test_check_imports.py' -v
             run "import rule" count_check "$python" scripts/check-imports.py
             ;;
+        fuzzing) run "fuzzing, the short form" count_fuzz scripts/fuzz.sh --seconds 30 ;;
         integration)
             run "integration" count_python \
                 "$python" -m unittest discover -s Tests/Integration -t Tests/Integration -v
             ;;
         *)
-            echo "run-tests: unknown part $part: swift specification imports integration" >&2
+            echo "run-tests: unknown part $part: swift specification imports fuzzing integration" >&2
             exit 64
             ;;
     esac
