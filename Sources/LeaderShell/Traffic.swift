@@ -2,6 +2,7 @@ import Fleet
 import Presentation
 import SessionShell
 import UvLoop
+import Wire
 
 // What a server tells of its sessions and of certificates that will end.
 
@@ -48,9 +49,11 @@ extension LeaderShell {
             let left = certificate.expiresAt.microseconds - now
             let time = left <= 0 ? "has ended" : "ends in \(spanText(microseconds: left))"
             let parts = certificate.identity.split(separator: "/").suffix(2).joined(separator: " ")
+            // A person's certificate is read anew by each command.
+            let last = parts.hasPrefix(Role.operator.rawValue) ? "" : " and send its process SIGHUP"
             return "certificate \(certificate.identity) \(time) "
                 + "(\(certificate.expiresAt.dateText)): run `fermata pki renew \(parts)`, put the new "
-                + "one in its place and send its process SIGHUP"
+                + "one in its place\(last)"
         }
         return credentials.warnings(atMicroseconds: now) + ofPeers
     }
