@@ -13,7 +13,7 @@ let settings: [SwiftSetting] = [
 /// through libyaml): not through the harness, SwiftProtobuf and the Swift part of Yams. Without
 /// `trace-cmp`, which costs a fifth of the speed: the dictionaries have what it would find.
 let coverage: SwiftSetting = .unsafeFlags([
-    "-sanitize=fuzzer", "-sanitize-coverage=edge,inline-8bit-counters,pc-table",
+    "-sanitize-coverage=edge,inline-8bit-counters,pc-table"
 ])
 
 func tested(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {

@@ -38,7 +38,7 @@ END
 
 all=(frames session monitor guest-agent host-file)
 
-# The executable of a target, and the longest input that is tried.
+# The executable of a target, the module that it tests, and the longest input that is tried.
 product_of() {
     case $1 in
         frames) echo FuzzFrames ;;
@@ -46,6 +46,13 @@ product_of() {
         monitor) echo FuzzMonitor ;;
         guest-agent) echo FuzzGuestAgent ;;
         host-file) echo FuzzHostFile ;;
+    esac
+}
+module_of() {
+    case $1 in
+        frames | session) echo Wire ;;
+        monitor | guest-agent) echo QMP ;;
+        host-file) echo HostConfiguration ;;
     esac
 }
 max_length_of() { if [ "$1" = guest-agent ]; then echo 256; else echo 384; fi; }
@@ -107,17 +114,30 @@ while read -r line; do
 done < <(grep -o '\.package(url: .*)' Fuzz/Package.swift)
 
 build=.build-fuzz
-only=()
-if [ ${#targets[@]} -eq 1 ]; then only=(--product "$(product_of "${targets[0]}")"); fi
-echo "fuzz: building into $build (a few minutes the first time)"
+# One product after the other: all at once would also build the C++ protoc of SwiftProtobuf's plugin.
 # lld: gold does not manage libFuzzer's `main` beside the one that SwiftPM names. The C flag is for
 # libyaml; see Fuzz/Package.swift for the rest.
-if ! swift build --package-path Fuzz --scratch-path "$PWD/$build" -c release --sanitize=address \
-    -Xswiftc -use-ld=lld -Xcc -fsanitize-coverage=edge,inline-8bit-counters,pc-table \
-    "${only[@]+"${only[@]}"}"; then
-    echo "fuzz: the build failed; see above" >&2
-    exit 69
-fi
+for target in "${targets[@]}"; do
+    echo "fuzz: building $target into $build (minutes, the first time)"
+    if ! swift build --package-path Fuzz --scratch-path "$PWD/$build" -c release \
+        --product "$(product_of "$target")" --sanitize=address -Xswiftc -use-ld=lld \
+        -Xcc -fsanitize-coverage=edge,inline-8bit-counters,pc-table; then
+        echo "fuzz: the build failed; see above" >&2
+        exit 69
+    fi
+done
+# The compiler takes one list of sanitizers, the last: a flag in the wrong place, and we would fuzz
+# without noticing that there is none.
+for target in "${targets[@]}"; do
+    module=$(module_of "$target")
+    for mark in __asan_report_load __sancov_cntrs; do
+        if ! grep -qrF "$mark" "$build/release/$module.build" --include='*.o'; then
+            echo "fuzz: $module was built without $mark: remove $build and build again; if that does" \
+                "not help, see the flags in Fuzz/Package.swift and in this script" >&2
+            exit 69
+        fi
+    done
+done
 
 # MARK: Running
 
@@ -182,7 +202,8 @@ run() {
         return
     fi
     failed=$((failed + 1))
-    grep -av '^#[0-9]*.*\(NEW\|REDUCE\|pulse\)' "$log" | cut -c 1-2000 | tail -n 60
+    grep -av '^#[0-9]*.*\(NEW\|REDUCE\|pulse\)' "$log" | sed -n '/Fatal error\|ERROR/,$p' |
+        cut -c 1-1000 | head -n 50
     printf 'fuzz: FAILED: %s, %s, after %s executions (exit code %s)\n' \
         "$target" "$what" "${executions:-?}" "$status"
     artifact=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
