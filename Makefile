@@ -80,4 +80,4 @@ check-generated: deps
 	$(PYTHON) scripts/generate-reference.py --check
 
 clean:
-	rm -rf .build .build-fuzz $(CACHE)
+	rm -rf .build .build-fuzz .build-protoc $(CACHE)

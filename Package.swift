@@ -101,7 +101,7 @@ let package = Package(
         tests("QMP"),
         tests("AgentCore", ["Fleet"]),
         tests("HostConfiguration", ["Fleet"]),
-        tests("UvLoop"),
+        tests("UvLoop", ["COpenSSL"]),
         tests("LogStore", ["UvLoop", grdb]),
         tests("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
         tests(

@@ -376,7 +376,7 @@ extension HoldRunner {
             guest.new = new
             watch(new, .new, of: guest)
             try guest.copyQueues(.old)
-            try guest.copyQueues(.new)
+            guard try copyNewQueues(guest) else { return }
             guest.preparationsLeft = 3
             old.send([.migrateSetHandOverCapabilities]) { [self] _, result in
                 step(guest, "the capabilities of its QEMU", result)
@@ -384,6 +384,18 @@ extension HoldRunner {
             new.connect()
         } catch {
             onPrepareError(guest, error)
+        }
+    }
+
+    /// - Returns: false if the new QEMU is just ending: its descriptors are gone before the process
+    ///   is, so nothing shows its end yet. The notice of it, which comes soon, tells why.
+    private func copyNewQueues(_ guest: StepGuest) throws(UvError) -> Bool {
+        do throws(UvError) {
+            try guest.copyQueues(.new)
+            return true
+        } catch {
+            guard error.name == "ESRCH" else { throw error }
+            return false
         }
     }
 

@@ -36,6 +36,9 @@ public final class SessionLeaderLink: LeaderLink {
         set { client.isUrgent = newValue }
     }
 
+    /// The server did not take a report, and says why.
+    public var onRefused: ((Refusal) -> Void)?
+
     private let client: SessionClient
 
     /// - Parameter client: not started; its callbacks become this link's.
@@ -53,6 +56,7 @@ public final class SessionLeaderLink: LeaderLink {
                         correlation: correlation)
                 }
             case .stepReportCommitted(let step, let token): onReportCommitted?(step, token)
+            case .refused(let refusal): onRefused?(refusal)
             default: break
             }
         }

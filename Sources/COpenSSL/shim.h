@@ -67,6 +67,92 @@ static inline int fermata_select_alpn(
     return SSL_TLSEXT_ERR_OK;
 }
 
+// How many URI names a certificate has. The first is copied to `buffer` with its zero; one that
+// does not fit or has a zero inside leaves it empty.
+static inline int fermata_uri_names(X509 *certificate, char *buffer, int byte_count) {
+    int count = 0;
+    buffer[0] = 0;
+    GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, 0, 0);
+    for (int index = 0; index < sk_GENERAL_NAME_num(names); index++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, index);
+        if (name->type != GEN_URI) continue;
+        if (count++ > 0) continue;
+        const ASN1_STRING *uri = name->d.uniformResourceIdentifier;
+        int length = ASN1_STRING_length(uri);
+        const unsigned char *bytes = ASN1_STRING_get0_data(uri);
+        if (length >= byte_count || memchr(bytes, 0, length)) continue;
+        memcpy(buffer, bytes, length);
+        buffer[length] = 0;
+    }
+    GENERAL_NAMES_free(names);
+    return count;
+}
+
+// Whether a chain is refused, beyond what OpenSSL finds by itself; called for each certificate of
+// a chain from the authority down, and for each fault. What it refuses goes to the peer as an alert.
+static inline int fermata_verify(int is_fine, X509_STORE_CTX *context) {
+    X509 *certificate = X509_STORE_CTX_get_current_cert(context);
+    char name[1024];
+    int error = is_fine ? X509_V_OK : X509_STORE_CTX_get_error(context);
+    // A list that nobody has renewed must not stop a fleet: it is used for what it says. And a list
+    // is made on another host, whose clock may be ahead.
+    if (error == X509_V_ERR_CRL_HAS_EXPIRED || error == X509_V_ERR_CRL_NOT_YET_VALID) {
+        X509_STORE_CTX_set_error(context, X509_V_OK);
+        return 1;
+    }
+    if (is_fine && X509_STORE_CTX_get_error_depth(context) == 0) {
+        if (X509_check_ca(certificate))
+            error = X509_V_ERR_INVALID_PURPOSE;
+        else if (fermata_uri_names(certificate, name, sizeof name) != 1 || !name[0])
+            error = X509_V_ERR_CERT_REJECTED;
+    }
+    if (error == X509_V_OK) return 1;
+    X509_STORE_CTX_set_error(context, error);
+    // Kept for the message; OpenSSL itself forgets a certificate that it has refused. The connection's
+    // own application data is the state of its hello, so that of its input has the place.
+    SSL *ssl = X509_STORE_CTX_get_ex_data(context, SSL_get_ex_data_X509_STORE_CTX_idx());
+    BIO *input = ssl ? SSL_get_rbio(ssl) : 0;
+    if (input && certificate && X509_up_ref(certificate)) {
+        X509_free(BIO_get_app_data(input));
+        BIO_set_app_data(input, certificate);
+    }
+    return 0;
+}
+
+// The certificate of the peer's chain that was refused, or null. The caller then owns it.
+static inline X509 *fermata_take_refused(BIO *input) {
+    X509 *certificate = BIO_get_app_data(input);
+    BIO_set_app_data(input, 0);
+    return certificate;
+}
+
+// Verifies our own certificate as a peer would: X509_V_OK or the error, and where in the chain.
+static inline int fermata_verify_own(SSL_CTX *ssl, X509 *certificate, int is_server, int *depth) {
+    X509_STORE_CTX *context = X509_STORE_CTX_new();
+    int error = X509_V_ERR_OUT_OF_MEM;
+    *depth = 0;
+    if (context && X509_STORE_CTX_init(context, SSL_CTX_get_cert_store(ssl), certificate, 0)) {
+        X509_STORE_CTX_set_default(context, is_server ? "ssl_server" : "ssl_client");
+        X509_STORE_CTX_set_verify_cb(context, fermata_verify);
+        error = X509_verify_cert(context) == 1 ? X509_V_OK : X509_STORE_CTX_get_error(context);
+        *depth = X509_STORE_CTX_get_error_depth(context);
+    }
+    X509_STORE_CTX_free(context);
+    return error;
+}
+
+// Trusts what this authority has signed itself, and nothing that it let others sign.
+static inline int fermata_trust(SSL_CTX *ssl, X509 *authority) {
+    X509_STORE *store = SSL_CTX_get_cert_store(ssl);
+    return X509_STORE_set_depth(store, 0) && X509_STORE_add_cert(store, authority);
+}
+
+// Refuses what is on the list. Every trusted authority must then have one.
+static inline int fermata_distrust(SSL_CTX *ssl, X509_CRL *list) {
+    X509_STORE *store = SSL_CTX_get_cert_store(ssl);
+    return X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK) && X509_STORE_add_crl(store, list);
+}
+
 // TLS 1.3 only, both sides with certificates, no session tickets, small idle connections.
 static inline SSL_CTX *fermata_context_new(int is_server) {
     SSL_CTX *context = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
@@ -79,7 +165,7 @@ static inline SSL_CTX *fermata_context_new(int is_server) {
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
     SSL_CTX_set_num_tickets(context, 0);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, 0);
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, fermata_verify);
     if (is_server) {
         SSL_CTX_set_alpn_select_cb(context, fermata_select_alpn, 0);
         SSL_CTX_set_client_hello_cb(context, fermata_on_client_hello, 0);
@@ -136,27 +222,6 @@ static inline X509 *fermata_read_certificate(BIO *bio) {
     return PEM_read_bio_X509(bio, 0, fermata_no_password, 0);
 }
 
-// How many URI names a certificate has. The first is copied to `buffer` with its zero; one that
-// does not fit or has a zero inside leaves it empty.
-static inline int fermata_uri_names(X509 *certificate, char *buffer, int byte_count) {
-    int count = 0;
-    buffer[0] = 0;
-    GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, 0, 0);
-    for (int index = 0; index < sk_GENERAL_NAME_num(names); index++) {
-        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, index);
-        if (name->type != GEN_URI) continue;
-        if (count++ > 0) continue;
-        const ASN1_STRING *uri = name->d.uniformResourceIdentifier;
-        int length = ASN1_STRING_length(uri);
-        const unsigned char *bytes = ASN1_STRING_get0_data(uri);
-        if (length >= byte_count || memchr(bytes, 0, length)) continue;
-        memcpy(buffer, bytes, length);
-        buffer[length] = 0;
-    }
-    GENERAL_NAMES_free(names);
-    return count;
-}
-
 static inline long long fermata_unix_seconds(const ASN1_TIME *time) {
     struct tm parts;
     memset(&parts, 0, sizeof parts);
@@ -164,9 +229,10 @@ static inline long long fermata_unix_seconds(const ASN1_TIME *time) {
     return (long long)timegm(&parts);
 }
 
-// Big-endian bytes of the serial number; returns how many, at most `byte_count`.
-static inline int fermata_serial(X509 *certificate, unsigned char *buffer, int byte_count) {
-    BIGNUM *number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(certificate), 0);
+// Big-endian bytes of a serial number; returns how many, at most `byte_count`.
+static inline int fermata_serial(
+    const ASN1_INTEGER *serial, unsigned char *buffer, int byte_count) {
+    BIGNUM *number = ASN1_INTEGER_to_BN(serial, 0);
     int count = 0;
     if (number && BN_num_bytes(number) <= byte_count) count = BN_bn2bin(number, buffer);
     BN_free(number);
@@ -178,6 +244,17 @@ static inline int fermata_set_serial(X509 *certificate, const unsigned char *byt
     int result = number && BN_to_ASN1_INTEGER(number, X509_get_serialNumber(certificate));
     BN_free(number);
     return result;
+}
+
+// The alternative names of another certificate, all of them; 1 also if it has none.
+static inline int fermata_copy_names(X509 *certificate, X509 *other) {
+    int index = X509_get_ext_by_NID(other, NID_subject_alt_name, -1);
+    return index < 0 || X509_add_ext(certificate, X509_get_ext(other, index), -1);
+}
+
+// SHA-256 of the public key, 32 bytes.
+static inline int fermata_key_digest(const X509 *certificate, unsigned char *digest) {
+    return X509_pubkey_digest(certificate, EVP_sha256(), digest, 0);
 }
 
 // Appends the name as `O = a, CN = b` to a memory BIO.
@@ -201,5 +278,7 @@ static inline int fermata_add_extension(
     X509_EXTENSION_free(extension);
     return result;
 }
+
+#include "revocation.h"
 
 #endif

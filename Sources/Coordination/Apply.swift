@@ -92,9 +92,9 @@ extension Coordinator {
     }
 
     private mutating func removeMissing(_ report: HostReport) {
+        let reported = Set(report.guests.map(\.id))
         let missing = state.guests.values.filter { guest in
-            guest.host == report.host
-                && !report.guests.contains { $0.id == guest.report.id }
+            guest.host == report.host && !reported.contains(guest.report.id)
                 && !state.isInActiveStep(guest.report.id, on: report.host)
         }
         for guest in missing {

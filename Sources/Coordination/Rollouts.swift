@@ -134,7 +134,8 @@ extension Coordinator {
     /// set on one host share one, so that the host can be held whole; the rest goes to the emptiest.
     func placements(for report: HostReport) -> [Placement] {
         var placements: [Placement] = []
-        for guest in report.guests {
+        var neighbours = firstKnown(report)
+        for (index, guest) in report.guests.enumerated() {
             guard let set = guest.set else { continue }
             if let known = state.guests[guest.id], known.host != report.host { continue }
             if let named = guest.updateDomain {
@@ -143,9 +144,10 @@ extension Coordinator {
                 continue
             }
             let chosen =
-                keptDomain(guest.id, set)
-                ?? neighbourDomain(guest.id, set, report, placements)
-                ?? emptiestDomain(set, report, placements)
+                keptDomain(guest.id, set) ?? neighbours[set]?.domain
+                ?? emptiestDomain(set, report)
+            // Whoever comes first in the report decides, whether known or placed just now.
+            if index < neighbours[set]?.index ?? .max { neighbours[set] = (index, chosen) }
             placements.append(Placement(guest: guest.id, updateDomain: chosen, byLeader: true))
         }
         return placements
@@ -156,21 +158,20 @@ extension Coordinator {
         return known.pair?.updateDomain
     }
 
-    private func neighbourDomain(
-        _ guest: GuestID, _ set: SetID, _ report: HostReport, _ placements: [Placement]
-    ) -> UpdateDomain? {
-        for other in report.guests where other.set == set && other.id != guest {
-            if let domain = other.updateDomain ?? keptDomain(other.id, set) { return domain }
-            if let placed = placements.first(where: { $0.guest == other.id }) {
-                return placed.updateDomain
-            }
+    /// For each set, the first guest of the report whose update domain is named or kept: others of
+    /// the set on this host join it, so that one step can hold them all.
+    private func firstKnown(_ report: HostReport) -> [SetID: (index: Int, domain: UpdateDomain)] {
+        var found: [SetID: (index: Int, domain: UpdateDomain)] = [:]
+        for (index, guest) in report.guests.enumerated() {
+            guard let set = guest.set, found[set] == nil,
+                let domain = guest.updateDomain ?? keptDomain(guest.id, set)
+            else { continue }
+            found[set] = (index, domain)
         }
-        return nil
+        return found
     }
 
-    private func emptiestDomain(
-        _ set: SetID, _ report: HostReport, _ placements: [Placement]
-    ) -> UpdateDomain {
+    private func emptiestDomain(_ set: SetID, _ report: HostReport) -> UpdateDomain {
         let count =
             report.sets.first { $0.id == set && state.sets[set]?.definedBy == nil }?
             .updateDomainCount
@@ -179,12 +180,7 @@ extension Coordinator {
         for member in state.sets[set]?.members ?? [] {
             if let domain = state.guests[member]?.pair?.updateDomain { used[domain.number] += 1 }
         }
-        for placement in placements
-        where report.guests.contains(where: { $0.id == placement.guest && $0.set == set }) {
-            if keptDomain(placement.guest, set) == nil {
-                used[placement.updateDomain.number] += 1
-            }
-        }
+        // None of this report's guests has a domain in the set yet: they would be neighbours.
         let domains = 0..<max(1, min(count, Limits.updateDomainsMax))
         return UpdateDomain(domains.min { (used[$0], $0) < (used[$1], $1) }!)!
     }

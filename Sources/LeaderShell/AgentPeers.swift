@@ -66,7 +66,11 @@ final class AgentPeers {
         case .hostReport(let report): onReport(report, correlation, peer, host)
         case .directiveAnswer(let step, let token, let answer):
             onAnswer(step, token, answer, peer, host)
-        case .stepProgress(let progress): onProgress(progress)
+        case .stepProgress(let progress):
+            // What followers are told must be about a step as they know it.
+            guard committer.coordinator.state.step(progress.step)?.token == progress.token
+            else { return }
+            onProgress(progress)
         case .stepReport(let report): onStepReport(report, correlation, peer, host)
         default:
             session.close(.wrongState, reason: "an agent does not send \(message.kind)")

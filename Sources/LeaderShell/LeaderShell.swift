@@ -31,7 +31,7 @@ public enum LeaderError: Error, Hashable, Sendable, CustomStringConvertible {
 }
 
 public final class LeaderShell {
-    let credentials: Credentials
+    private(set) var credentials: Credentials
     private let listenAddress: SocketAddress
     private let softwareVersion: String
     private let loop: Loop
@@ -99,6 +99,12 @@ public final class LeaderShell {
         }
     }
 
+    /// Uses these from now on; sessions of those whose certificate they revoke are closed.
+    public func use(_ credentials: Credentials) {
+        self.credentials = credentials
+        listener?.use(credentials)
+    }
+
     private func listen() throws(UvError) -> SocketAddress {
         let listener = try SessionListener(
             on: loop, address: listenAddress, credentials: credentials, logger: log,
@@ -124,7 +130,7 @@ public final class LeaderShell {
         listener.onDown = { [unowned self] session, end in
             if case .session(.closedByUs(.notPermitted, let reason)) = end {
                 audit.record(
-                    AuditLog.Asker(session), ["command": "unknown"],
+                    AuditLog.Asker(session), ["command": "session"],
                     .refused(code: CloseCode.notPermitted.counterName, reason: reason))
             }
             if session.identity.role == .agent { agents.remove(session) }
@@ -260,7 +266,7 @@ public final class LeaderShell {
                 cluster: credentials.identity.cluster, server: credentials.identity.name,
                 softwareVersion: softwareVersion, connected: connected)
             view.traffic = traffic
-            view.warnings += certificateWarnings(view.traffic.certificates)
+            view.warnings += certificateWarnings
             return .success(.status(view))
         case .hosts: return .success(.hosts(coordinator.hostViews(connected: connected)))
         case .guests: return .success(.guests(coordinator.guestViews(connected: connected)))

@@ -126,6 +126,9 @@ public final class NotifierShell {
         lock.release()
     }
 
+    /// Uses these from the next connect on.
+    public func use(_ credentials: Credentials) { client.use(credentials) }
+
     private func onSession() {
         guarded { () throws(NotifierStoreError) in
             let sequence = try store.cursor()

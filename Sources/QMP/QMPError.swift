@@ -76,9 +76,12 @@ public struct CommandError: Error, Hashable, Sendable, CustomStringConvertible {
     }
 
     /// Reads the object below `error` in a reply; says so if it has not the shape QEMU documents.
+    ///
+    /// What a guest's agent says ends up in logs and reports: without line feeds and other control
+    /// characters, and not longer than a sentence is.
     init(_ value: JSON) {
-        errorClass = value["class"]?.string ?? "unknown class"
-        text = value["desc"]?.string ?? "no description"
+        errorClass = value["class"]?.string.map(oneLine) ?? "unknown class"
+        text = value["desc"]?.string.map(oneLine) ?? "no description"
     }
 
     /// Fit for a line of a log: a guest chooses the words of its agent.
@@ -95,6 +98,8 @@ public enum QMPLimits {
     public static let guestAgentDrainByteCountMax = 1024 * 1024
     /// QEMU's own replies nest less than 10 deep; keeps recursion far from the end of a stack.
     public static let jsonDepthMax = 64
+    /// Code points of an error's text that are kept: QEMU's longest sentences have some 300.
+    static let errorTextCountMax = 1_000
     /// How much of a message an error shows.
     static let excerptByteCountMax = 200
     /// How much of the other side's own sentence is shown; QEMU's longest have a path or two.
@@ -107,6 +112,16 @@ public struct CommandID: Hashable, Comparable, Sendable, CustomStringConvertible
     public init(_ number: Int64) { self.number = number }
     public static func < (left: Self, right: Self) -> Bool { left.number < right.number }
     public var description: String { "\(number)" }
+}
+
+/// The beginning of a peer's text, with control characters replaced.
+func oneLine(_ text: String) -> String {
+    var shown = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars.prefix(QMPLimits.errorTextCountMax) {
+        let isControl = scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value)
+        shown.append(isControl || scalar.properties.isDefaultIgnorableCodePoint ? "." : scalar)
+    }
+    return text.unicodeScalars.count > shown.count ? String(shown) + "…" : String(shown)
 }
 
 /// The beginning of `bytes` for an error message, with anything unprintable replaced.

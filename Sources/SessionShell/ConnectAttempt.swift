@@ -15,6 +15,8 @@ final class ConnectAttempt {
     private let context: TLSContext
     private let hello: Hello
     private let isUrgent: Bool
+    /// The server's, once there is a secure connection.
+    private(set) var certificate: CertificateIdentity?
     private var connecting: Cancellable?
     private var driver: SessionDriver?
     private var timer: UvLoop.Timer?
@@ -100,6 +102,7 @@ final class ConnectAttempt {
     }
 
     private func open(_ stream: TLSStream) {
+        certificate = stream.peerIdentity
         guard let peer = PeerIdentity(uri: stream.peerIdentity.uri) else {
             stream.close()
             return end(

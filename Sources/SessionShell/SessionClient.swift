@@ -63,7 +63,8 @@ public final class SessionClient {
     /// held or that has a report to deliver; a person who waits.
     public var isUrgent: () -> Bool = { false }
 
-    public let credentials: Credentials
+    /// See ``use(_:)``.
+    public internal(set) var credentials: Credentials
     /// The addresses as given, `host:port`.
     public let servers: [String]
     /// The open session's terms; nil if there is none.
@@ -74,7 +75,7 @@ public final class SessionClient {
     private let logger: Logger
     private let software: String
     private let instance: [UInt8]
-    private var attempt: ConnectAttempt?
+    private(set) var attempt: ConnectAttempt?
     private var pause: UvLoop.Timer?
     private var isStarted = false
 

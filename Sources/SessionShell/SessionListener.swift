@@ -49,7 +49,8 @@ public final class SessionListener {
     public var halfOpenCount: Int { gate.halfOpenCount }
 
     private let loop: Loop
-    private let credentials: Credentials
+    /// See ``use(_:)``.
+    public internal(set) var credentials: Credentials
     private let logger: Logger
     private let refusals: RefusalLog
     private let queue: HandshakeQueue
@@ -57,7 +58,8 @@ public final class SessionListener {
     private var listener: Listener?
     private var timer: UvLoop.Timer?
     private var handshakes: [UInt64: TLSHandshake] = [:]
-    private var all: [UInt64: ServerSession] = [:]
+    /// Open ones, and those whose hello has not come yet.
+    private(set) var all: [UInt64: ServerSession] = [:]
     /// The open session of each identity that may have only one.
     private var only: [PeerIdentity: ServerSession] = [:]
     private var lastNumber: UInt64 = 0
@@ -165,12 +167,25 @@ public final class SessionListener {
 
     private func open(_ stream: TLSStream, number: UInt64, peer: String, connectedAt: Int64) {
         let uri = stream.peerIdentity.uri
-        guard let identity = PeerIdentity(uri: uri) else {
+        // Its handshake may have begun before the list was replaced.
+        if credentials.context.isRevoked(stream.peerIdentity) {
             stream.close()
             gate.ended(number)
-            return refuse(
-                peer, "notAnIdentity",
-                "its certificate names \(uri), not fermata://CLUSTER/ROLE/NAME")
+            let error = TLSError.revoked(of: "the certificate of \(uri)")
+            return refuse(peer, error.name, "\(error)")
+        }
+        guard let identity = PeerIdentity(uri: uri) else {
+            let words = "its certificate names \(uri), not fermata://CLUSTER/ROLE/NAME"
+            // Without a session there is no machine to say it; the peer must know that trying
+            // again is of no use.
+            var bytes: [UInt8] = []
+            encodeMessage(
+                .close(.wrongIdentity, reason: "the peer: \(words)"), correlation: 0,
+                into: &bytes)
+            stream.write(bytes)
+            stream.closeAfterWriting()
+            gate.ended(number)
+            return refuse(peer, "notAnIdentity", words)
         }
         let driver = SessionDriver(
             SessionMachine(server: credentials.identity, peer: identity), over: stream)

@@ -82,31 +82,58 @@ extension SessionProblem {
             return SessionProblem(
                 .timedOut, message, advice: "check that a fermata server listens there")
         case .refusedByPeer(let reason):
-            return certificateRefused(reason, server: server)
+            return refused(reason, server: server)
         case .ended:
             return SessionProblem(
                 .unreachable, message,
                 advice: "check that a fermata server listens there, and read its log")
-        case .plaintextPeer, .wrongProtocol:
+        case .plaintextPeer, .tlsVersion, .wrongProtocol:
             return SessionProblem(.protocolViolated, message, advice: "")
-        case .expired, .notYetValid, .wrongAuthority, .unfitCertificate, .noPeerCertificate:
+        case .revoked:
+            return SessionProblem(
+                .certificateRefused, message,
+                advice: "do not trust what answers there; if it is your server, it needs a new "
+                    + "certificate")
+        case .expired, .notYetValid, .wrongAuthority, .authorityAsLeaf, .uriNames, .wrongUsage,
+            .noPeerCertificate:
             return SessionProblem(
                 .certificateRefused, message,
                 advice: "use credentials of this server's cluster; `fermata pki show FILE` tells "
                     + "whose a certificate is")
-        case .fileUnreadable, .fileInvalid, .keyReadableByOthers, .keyDoesNotMatch, .failed,
-            .alreadyExists, .invalidName, .wrongCluster, .fileUnwritable:
+        case .fileUnreadable, .fileInvalid, .keyReadableByOthers, .keyDoesNotMatch,
+            .notAnAuthority, .failed, .alreadyExists, .invalidName, .wrongCluster,
+            .fileUnwritable, .directoryBusy, .neverIssued, .revokedKey:
             return SessionProblem(
                 .protocolViolated, message, advice: "read the server's log for its side")
         }
     }
 
-    static func certificateRefused(_ reason: String, server: String) -> SessionProblem {
-        SessionProblem(
+    /// The server has ended the handshake with an alert.
+    static func refused(_ reason: String, server: String) -> SessionProblem {
+        let alert = TLSAlert(ofReason: reason)
+        guard alert?.isAboutCertificate != false else {
+            return SessionProblem(
+                .protocolViolated, "the server at \(server) ended the TLS handshake: \(reason)",
+                advice: "read the server's log for its side")
+        }
+        return SessionProblem(
             .certificateRefused,
             "the server at \(server) does not accept our certificate: \(reason)",
-            advice: "use credentials issued by the server's own authority (`fermata pki show FILE` "
-                + "tells whose a certificate is), and check that they have not expired")
+            advice: advice(alert))
+    }
+
+    private static func advice(_ alert: TLSAlert?) -> String {
+        switch alert {
+        case .certificateRevoked:
+            "if this process is still to be trusted, whoever keeps the authority makes it a new "
+                + "key and certificate with `fermata pki renew … --new-key`"
+        case .certificateExpired:
+            "make a new certificate with `fermata pki renew`, put it in the old one's place and "
+                + "send this process SIGHUP; `fermata pki show FILE` tells when one ends"
+        default:
+            "use credentials issued by the server's own authority (`fermata pki show FILE` "
+                + "tells whose a certificate is and for how long), and check both hosts' clocks"
+        }
     }
 
     /// How a stream's end begins that is an alert of the peer.
@@ -119,8 +146,7 @@ extension SessionProblem {
         // refusal comes as the first thing it reads. Other failures of TLS are those of a
         // connection that was cut, and may be cured by trying again.
         case .tls(let reason) where !wasReady && reason.hasPrefix(refusalPrefix):
-            return certificateRefused(
-                String(reason.dropFirst(refusalPrefix.count)), server: server)
+            return refused(String(reason.dropFirst(refusalPrefix.count)), server: server)
         case .tls, .endOfFile, .failed, .closedHere:
             return SessionProblem(
                 wasReady ? .lost : .unreachable,
@@ -147,7 +173,8 @@ extension SessionProblem {
         case .versionMismatch: "install the same release of fermata on both sides"
         case .wrongCluster: "use credentials of the server's cluster, or another --server"
         case .wrongIdentity: "issue this process its own certificate with `fermata pki issue`"
-        case .notPermitted: "use credentials of a role that may do this"
+        case .notPermitted:
+            "use credentials of a role that may do this; new ones, if these have been revoked"
         case .replaced:
             "stop the other process that uses the same credentials, or give it its own"
         case .notLeader: "ask the leader"

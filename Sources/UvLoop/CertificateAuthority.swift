@@ -1,13 +1,18 @@
-import COpenSSL
-import CUv
-import Glibc
-
 /// What was written for one process.
 public struct IssuedCertificate: Hashable, Sendable {
     public var certificatePath: String
     public var keyPath: String
     public var uri: String
     public var notAfterUnixSeconds: Int64
+    /// Lower-case hexadecimal digits, two a byte.
+    public var serialHex: String
+}
+
+/// What a file of PEM holds.
+public enum PEMDescription: Hashable, Sendable {
+    case certificate(CertificateDescription)
+    /// One list of each authority.
+    case lists([RevocationListDescription])
 }
 
 /// What a certificate file says.
@@ -24,7 +29,12 @@ public struct CertificateDescription: Hashable, Sendable {
     public var isCA: Bool
 }
 
-/// A throw-away certificate authority in a directory, for `fermata pki`.
+/// A certificate authority in a directory, for `fermata pki`.
+///
+/// `ca.pem` and `ca.key`, `crl.pem` (what is revoked), `index.txt` (what was issued), and the
+/// certificates and keys that were not moved elsewhere. Renewing is in CertificateRenewal.swift,
+/// revoking in CertificateRevocation.swift; how a crash leaves all or nothing of a change, in
+/// AuthorityDirectory.swift.
 public enum CertificateAuthority {
     static let daysMax = 36_500
     /// Hosts whose clocks are a little behind must be able to use a certificate at once.
@@ -32,7 +42,8 @@ public enum CertificateAuthority {
     /// As Fleet's names: fit a path, a URI and the 64 characters X.509 gives a name's part.
     static let nameByteCountMax = 63
 
-    /// Writes `ca.pem` and `ca.key` (mode 0600); its URI is `fermata://CLUSTER/authority/ca`.
+    /// Writes `ca.pem` and `ca.key` (mode 0600), an empty `crl.pem` and an empty index. The
+    /// authority's URI is `fermata://CLUSTER/authority/ca`.
     ///
     /// - Parameters:
     ///   - directory: made, with mode 0700, if missing.
@@ -46,14 +57,28 @@ public enum CertificateAuthority {
         } catch {
             throw .fileUnwritable(error)
         }
+        let held = try AuthorityDirectory(directory)
+        defer { held.close() }
+        for name in ["ca.pem", "ca.key"] where Files.exists(path: held.full(name)) {
+            throw .alreadyExists(path: held.full(name))
+        }
         let now = WallClock.nowMicroseconds / 1_000_000
-        try write(
+        let (certificate, key) = try make(
             Request(
                 cluster: cluster, role: "authority", name: "ca",
                 uris: ["fermata://\(cluster)/authority/ca"],
                 notBefore: now - clockToleranceSeconds, notAfter: now + seconds,
                 isAuthority: true),
-            issuer: nil, to: "\(directory)/ca")
+            issuer: nil)
+        var index = IssuedIndex()
+        index.listNumber = 1
+        let list = try RevocationList.make(
+            [], number: index.listNumber, authority: certificate, key: key, now: now)
+        // ca.pem comes last: whoever sees it sees all.
+        try held.commit([
+            keyChange(key, "ca.key"), .init(path: "crl.pem", mode: 0o644, bytes: list),
+            index.change, certificateChange(certificate, "ca.pem"),
+        ])
     }
 
     /// Writes `ROLE-NAME.pem` and `ROLE-NAME.key` (mode 0600) for both sides of connections; its
@@ -87,6 +112,8 @@ public enum CertificateAuthority {
         var notBefore: Int64
         var notAfter: Int64
         var isAuthority = false
+        /// For tests: in place of what a certificate of this kind has, but for the names.
+        var oddExtensions: [(Int32, String)]?
     }
 
     static func issue(
@@ -97,26 +124,61 @@ public enum CertificateAuthority {
         try checkName(request.name, "name")
         try checkName(request.cluster, "cluster")
         for address in request.addresses { try checkAddress(address) }
-        let path = "\(directory)/ca.pem"
-        let certificate = try Certificate.read(path)
-        let key = try PrivateKey.read("\(directory)/ca.key")
-        guard X509_check_private_key(certificate.raw, key.raw) == 1 else {
-            throw .keyDoesNotMatch(certificatePath: path, keyPath: "\(directory)/ca.key")
+        let held = try AuthorityDirectory(directory)
+        defer { held.close() }
+        let authority = try Authority.read(directory)
+        guard authority.cluster == request.cluster else {
+            throw .wrongCluster(
+                path: "\(directory)/ca.pem", expected: request.cluster,
+                found: authority.cluster ?? "?")
         }
-        let found = certificate.uriNames.first
-        guard found == "fermata://\(request.cluster)/authority/ca" else {
-            let cluster = found.split(separator: "/").dropFirst().first.map(String.init)
-            throw .wrongCluster(path: path, expected: request.cluster, found: cluster ?? "?")
+        request.notAfter = min(request.notAfter, authority.certificate.notAfter)
+        let name = "\(request.role)-\(request.name)"
+        for path in ["\(name).pem", "\(name).key"] where Files.exists(path: held.full(path)) {
+            throw .alreadyExists(path: held.full(path))
         }
-        guard certificate.notAfter > WallClock.nowMicroseconds / 1_000_000 else {
-            throw .expired(of: path, notAfterUnixSeconds: certificate.notAfter)
-        }
-        request.notAfter = min(request.notAfter, certificate.notAfter)
-        let prefix = "\(directory)/\(request.role)-\(request.name)"
-        try write(request, issuer: (certificate, key), to: prefix)
+        var index = try IssuedIndex.read(directory: directory)
+        let (certificate, key) = try make(request, issuer: authority)
+        index.entries.append(IssuedEntry(certificate))
+        try held.commit([
+            keyChange(key, "\(name).key"), certificateChange(certificate, "\(name).pem"),
+            index.change,
+        ])
         return IssuedCertificate(
-            certificatePath: "\(prefix).pem", keyPath: "\(prefix).key",
-            uri: request.uris.first ?? "", notAfterUnixSeconds: request.notAfter)
+            certificatePath: "\(directory)/\(name).pem", keyPath: "\(directory)/\(name).key",
+            uri: request.uris.first ?? "", notAfterUnixSeconds: request.notAfter,
+            serialHex: certificate.serialHex)
+    }
+
+    /// Puts in place what a killed command has left. Every call that changes something does so too.
+    public static func finish(directory: String) throws(TLSError) {
+        // Who may only read can, unless there is something to be finished.
+        if AuthorityDirectory.isUnfinished(directory) { try AuthorityDirectory(directory).close() }
+    }
+
+    /// Everything that the authority has issued, in the order of issue.
+    ///
+    /// - Throws: what is wrong with the directory; see ``AuthorityDirectory``.
+    public static func list(directory: String) throws(TLSError) -> [IssuedEntry] {
+        try finish(directory: directory)
+        _ = try Certificate.read("\(directory)/ca.pem")
+        return try IssuedIndex.read(directory: directory).entries
+    }
+
+    /// What a file of PEM says.
+    ///
+    /// - Throws: ``TLSError`` if the file cannot be read, or is a key.
+    public static func describe(path: String) throws(TLSError) -> PEMDescription {
+        let text = String(decoding: try readPEM(path), as: UTF8.self)
+        if text.contains("-----BEGIN X509 CRL-----") {
+            return .lists(try RevocationList.readAll(path).map(\.description))
+        }
+        if text.contains("PRIVATE KEY-----"), !text.contains("-----BEGIN CERTIFICATE-----") {
+            throw .fileInvalid(
+                path: path,
+                reason: "it is a private key, which is not shown: give the .pem beside it")
+        }
+        return .certificate(try describe(certificatePath: path))
     }
 
     /// - Throws: ``TLSError`` if the file cannot be read or holds no PEM certificate.
@@ -134,7 +196,7 @@ public enum CertificateAuthority {
 
     // MARK: Checks
 
-    private static func checkName(_ name: String, _ what: String) throws(TLSError) {
+    static func checkName(_ name: String, _ what: String) throws(TLSError) {
         let isFit = name.utf8.allSatisfy { isAlphanumeric($0) || "-_.".utf8.contains($0) }
         guard isFit, let first = name.utf8.first, isAlphanumeric(first),
             name.utf8.count <= nameByteCountMax
@@ -148,16 +210,16 @@ public enum CertificateAuthority {
     }
 
     /// Also keeps commas and the like out of OpenSSL's configuration words.
-    private static func checkAddress(_ address: String) throws(TLSError) {
+    static func checkAddress(_ address: String) throws(TLSError) {
         let isFit = address.utf8.allSatisfy { isAlphanumeric($0) || "-.:".utf8.contains($0) }
         guard isFit, !address.isEmpty, !address.contains(":") || isIP(address) else {
             throw .invalidName(address, reason: "is no IP address or DNS name")
         }
     }
 
-    private static func isIP(_ text: String) -> Bool { SocketAddress(ip: text, port: 0) != nil }
+    static func isIP(_ text: String) -> Bool { SocketAddress(ip: text, port: 0) != nil }
 
-    private static func isAlphanumeric(_ byte: UInt8) -> Bool {
+    static func isAlphanumeric(_ byte: UInt8) -> Bool {
         switch byte {
         case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "a")...UInt8(ascii: "z"),
             UInt8(ascii: "A")...UInt8(ascii: "Z"):
@@ -166,106 +228,10 @@ public enum CertificateAuthority {
         }
     }
 
-    private static func validity(days: Int) throws(TLSError) -> Int64 {
+    static func validity(days: Int) throws(TLSError) -> Int64 {
         guard 1...daysMax ~= days else {
             throw .invalidName("\(days)", reason: "is no number of days from 1 to \(daysMax)")
         }
         return Int64(days) * 86_400
     }
-
-    // MARK: Making and writing
-
-    private static func write(
-        _ request: Request, issuer: (Certificate, PrivateKey)?, to prefix: String
-    ) throws(TLSError) {
-        ERR_clear_error()
-        guard let key = PrivateKey(fermata_key_new()),
-            let certificate = make(request, key: key, issuer: issuer)
-        else { throw .failed(operation: "make \(prefix).pem", reason: opensslReason()) }
-        let keyText = withMemoryBIO { bio in
-            PEM_write_bio_PrivateKey(bio, key.raw, nil, nil, 0, nil, nil)
-            return drain(bio)
-        }
-        let certificateText = withMemoryBIO { bio in
-            PEM_write_bio_X509(bio, certificate.raw)
-            return drain(bio)
-        }
-        // Neither without the other: a key alone must not be mistaken for a whole pair.
-        for path in ["\(prefix).pem", "\(prefix).key"] where Files.exists(path: path) {
-            throw .alreadyExists(path: path)
-        }
-        try create("\(prefix).key", keyText, mode: 0o600)
-        do {
-            try create("\(prefix).pem", certificateText, mode: 0o644)
-        } catch {
-            unlink("\(prefix).key")
-            throw error
-        }
-    }
-
-    private static func create(
-        _ path: String, _ bytes: [UInt8], mode: UInt32
-    ) throws(TLSError) {
-        do {
-            try Files.create(path: path, bytes: bytes, durable: true, mode: mode)
-        } catch {
-            throw error.code == -EEXIST ? .alreadyExists(path: path) : .fileUnwritable(error)
-        }
-    }
-
-    private static func make(
-        _ request: Request, key: PrivateKey, issuer: (Certificate, PrivateKey)?
-    ) -> Certificate? {
-        guard let certificate = Certificate(X509_new()) else { return nil }
-        let raw = certificate.raw
-        var serial = randomBytes(16)
-        serial[0] = serial[0] & 0x7F | 0x40  // positive, and always 16 bytes
-        let name = X509_get_subject_name(raw)
-        let parts = [("O", request.cluster), ("OU", request.role), ("CN", request.name)]
-        guard X509_set_version(raw, 2) == 1,  // counted from 0: version 3
-            fermata_set_serial(raw, serial, Int32(serial.count)) == 1,
-            ASN1_TIME_set(X509_getm_notBefore(raw), time_t(request.notBefore)) != nil,
-            ASN1_TIME_set(X509_getm_notAfter(raw), time_t(request.notAfter)) != nil,
-            parts.allSatisfy({ fermata_add_name(name, $0.0, $0.1) == 1 }),
-            X509_set_issuer_name(raw, issuer.map { X509_get_subject_name($0.0.raw) } ?? name) == 1,
-            X509_set_pubkey(raw, key.raw) == 1,
-            extensions(request).allSatisfy({
-                fermata_add_extension(raw, issuer?.0.raw ?? raw, $0.0, $0.1) == 1
-            }),
-            X509_sign(raw, issuer?.1.raw ?? key.raw, EVP_sha256()) > 0
-        else { return nil }
-        return certificate
-    }
-
-    private static func extensions(_ request: Request) -> [(Int32, String)] {
-        var names = request.uris.map { "URI:\($0)" }
-        names += request.addresses.map { isIP($0) ? "IP:\($0)" : "DNS:\($0)" }
-        let alternative =
-            names.isEmpty ? [] : [(NID_subject_alt_name, names.joined(separator: ","))]
-        if request.isAuthority {
-            return [
-                (NID_basic_constraints, "critical,CA:TRUE,pathlen:0"),
-                (NID_key_usage, "critical,keyCertSign,cRLSign"),
-                (NID_subject_key_identifier, "hash"),
-            ] + alternative
-        }
-        return [
-            (NID_basic_constraints, "critical,CA:FALSE"),
-            (NID_key_usage, "critical,digitalSignature"),
-            // Servers connect to servers too, and one certificate a process is easier to keep.
-            (NID_ext_key_usage, "serverAuth,clientAuth"),
-            (NID_subject_key_identifier, "hash"),
-            (NID_authority_key_identifier, "keyid"),
-        ] + alternative
-    }
-}
-
-/// `2026-11-23T23:05:55Z`
-func formatUTC(_ unixSeconds: Int64) -> String {
-    var seconds = time_t(unixSeconds)
-    var parts = tm()
-    gmtime_r(&seconds, &parts)
-    var text = [CChar](repeating: 0, count: 32)
-    strftime(&text, text.count, "%Y-%m-%dT%H:%M:%SZ", &parts)
-    return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
 }

@@ -45,7 +45,10 @@ final class TLSEngine {
         }
     }
 
-    deinit { SSL_free(ssl) }
+    deinit {
+        X509_free(fermata_take_refused(input))
+        SSL_free(ssl)
+    }
 
     /// Takes in what the peer has sent.
     func receive(_ bytes: UnsafeRawBufferPointer) {
@@ -72,7 +75,8 @@ final class TLSEngine {
             return .failed(.noPeerCertificate)
         }
         do {
-            return .done(try certificate.identity(of: Self.peerSubject))
+            return .done(
+                try certificate.identity(of: Certificate.peerSubject(certificate, code: 0)))
         } catch {
             return .failed(error)
         }
@@ -93,19 +97,23 @@ final class TLSEngine {
     /// After ``HandshakeResult/wantsTurn(isUrgent:)``: the next ``handshake()`` goes on.
     func letHandshakeGoOn() { fermata_set_hello_state(ssl, Int32(fermata_hello_go)) }
 
-    private static let peerSubject = "the peer's certificate"
-
     private func handshakeError() -> TLSError {
         let reason = fermata_error_reason()
         switch reason {
         case SSL_R_CERTIFICATE_VERIFY_FAILED:
-            return Certificate.verifyError(SSL_get_verify_result(ssl), of: Self.peerSubject, nil)
+            let refused = Certificate(fermata_take_refused(input))
+            let code = Int32(SSL_get_verify_result(ssl))
+            return Certificate.verifyError(
+                code, of: Certificate.peerSubject(refused, code: code), refused)
         case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
             return .noPeerCertificate
         case SSL_R_NO_APPLICATION_PROTOCOL, Self.noProtocolAlert:
             return .wrongProtocol
+        case SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_UNKNOWN_PROTOCOL, SSL_R_WRONG_SSL_VERSION,
+            SSL_R_WRONG_VERSION_NUMBER, SSL_R_VERSION_TOO_LOW, Self.versionAlert:
+            return .tlsVersion
         case Self.alerts:
-            return .refusedByPeer(reason: opensslReason())
+            return .refusedByPeer(reason: Self.alertText(reason))
         default:
             return .failed(operation: "TLS handshake", reason: opensslReason())
         }
@@ -114,6 +122,11 @@ final class TLSEngine {
     /// OpenSSL's reason codes of alerts that the peer has sent.
     private static let alerts: Range<Int32> = 1_000..<1_256
     private static let noProtocolAlert: Int32 = 1_120
+    private static let versionAlert: Int32 = 1_070
+
+    private static func alertText(_ reason: Int32) -> String {
+        TLSAlert(number: reason - alerts.lowerBound)?.reason ?? opensslReason()
+    }
 
     /// Decrypts into `buffer`.
     func read(into buffer: UnsafeMutableRawBufferPointer) -> ReadResult {
@@ -124,10 +137,11 @@ final class TLSEngine {
         case SSL_ERROR_WANT_READ: return .wantsInput
         case SSL_ERROR_ZERO_RETURN: return .closed
         default:
-            let text = opensslReason()
+            let reason = fermata_error_reason()
             return .failed(
-                Self.alerts.contains(fermata_error_reason())
-                    ? TLSError.refusedByPeer(reason: text).description : text)
+                Self.alerts.contains(reason)
+                    ? TLSError.refusedByPeer(reason: Self.alertText(reason)).description
+                    : opensslReason())
         }
     }
 

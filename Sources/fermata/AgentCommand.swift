@@ -13,7 +13,8 @@ struct AgentCommand: ParsableCommand {
             Starts the guests of the host file, or finds those that run, and carries out what the \
             server asks. The guests outlive it: stop and start it whenever you like. --check reads \
             the host file, looks for what it names, says everything that is wrong, and starts \
-            nothing. Prints one line on stdout when it is ready; the log goes to stderr.
+            nothing. Prints one line on stdout when it is ready; the log goes to stderr. SIGHUP \
+            makes it read certificate, key, ca.pem and crl.pem again; nothing else notices.
 
               fermata agent --host-file host.yaml --check
               fermata agent --host-file host.yaml --credentials pki/agent-a \\
@@ -57,6 +58,7 @@ struct AgentCommand: ParsableCommand {
             software: Version.software, logger: log)
         let link = SessionLeaderLink(client)
         var hasHadSession = false
+        var waitsForCredentials = false
         let agent = AgentShell(
             configuration: host, link: link, loop: process.loop,
             guardProgram: GuardProgram(executable: try ownPath(), arguments: ["guard"]),
@@ -68,9 +70,21 @@ struct AgentCommand: ParsableCommand {
             // that has may be in the middle of a hold: it stays, and waits for better credentials.
             guard hasHadSession else { return process.stop(with: CommandFailure([down.problem])) }
             log.error("trying again in 30 s", metadata: ["problem": "\(down.problem)"])
+            waitsForCredentials = true
             _ = loop.after(.seconds(30)) { link.start() }
         }
+        link.onRefused = { refusal in
+            log.error(
+                "the server does not take our report",
+                metadata: ["reason": "\(refusal.message)", "advice": "\(refusal.advice)"])
+        }
         process.onStop = { agent.stop() }
+        process.keep(credentials, log: log) {
+            client.use($0)
+            // At once, if it had given up until there are better ones.
+            if waitsForCredentials { link.start() }
+            waitsForCredentials = false
+        }
         do {
             try agent.start {
                 let count = host.guests.count

@@ -59,6 +59,9 @@ final class ClientConnection {
         return connection
     }
 
+    /// Also when a command ends with a refusal: the server is told, and need not wonder.
+    deinit { client.stop() }
+
     func close() { client.stop() }
 
     // MARK: - One question, one answer

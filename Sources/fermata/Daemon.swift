@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Logging
+import SessionShell
 import UvLoop
 
 // What the subcommands that stay have in common: server, agent, guard, notifier.
@@ -76,11 +77,25 @@ final class DaemonProcess {
     /// Time for closing frames to leave.
     private static let farewell = Duration.milliseconds(50)
 
+    private var keeper: CredentialsKeeper?
+
     init(loop: Loop) {
         self.loop = loop
         for signal in [SIGTERM, SIGINT] {
             watches.append(loop.onSignal(signal) { [unowned self] in stop(with: nil) })
         }
+    }
+
+    /// Warns when the credentials end soon, and reads them again on SIGHUP.
+    ///
+    /// - Parameter use: gets the new ones.
+    func keep(_ credentials: Credentials, log: Logger, use: @escaping (Credentials) -> Void) {
+        let keeper = CredentialsKeeper(credentials, on: loop, log: log)
+        keeper.onReload = use
+        self.keeper = keeper
+        log.info("credentials loaded", metadata: credentials.metadata)
+        keeper.warn()
+        watches.append(loop.onSignal(SIGHUP) { keeper.reload() })
     }
 
     func run() throws(CommandFailure) {
@@ -95,6 +110,7 @@ final class DaemonProcess {
     func stop(with failure: CommandFailure?) {
         guard !isStopping else { return }
         isStopping = true
+        keeper?.stop()
         self.failure = failure
         onStop?()
         onStop = nil

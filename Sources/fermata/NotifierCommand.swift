@@ -11,7 +11,8 @@ struct NotifierCommand: ParsableCommand {
         discussion: """
             Keeps every annotation in its own SQLite file, exactly one for each hold, and goes on \
             where it stopped. Prints each as a line of plain words, and appends it as a line of \
-            JSON to --append if that is given. The log goes to stderr.
+            JSON to --append if that is given. The log goes to stderr. SIGHUP makes it read \
+            certificate, key, ca.pem and crl.pem again.
 
             Run one all the time: the server keeps events until a notifier has stored them.
 
@@ -39,6 +40,7 @@ struct NotifierCommand: ParsableCommand {
         }
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
         process.onStop = { shell.stop() }
+        process.keep(credentials, log: log) { shell.use($0) }
         shell.start()
         try process.run()
     }

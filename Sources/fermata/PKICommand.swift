@@ -1,31 +1,51 @@
 import ArgumentParser
 import Fleet
-import Foundation
 import Presentation
 import UvLoop
 import Wire
 
 struct PKICommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "pki", abstract: "Makes a certificate authority and certificates.",
+        commandName: "pki",
+        abstract: "Makes an authority, and issues, renews, revokes certificates.",
         discussion: """
             Every process of Fermata has a certificate that says who it is: one URI name, \
-            fermata://CLUSTER/ROLE/NAME. This authority is for trials and small fleets; any other \
-            that writes such names will do.
+            fermata://CLUSTER/ROLE/NAME. All of this works on files in one directory, that of the \
+            authority, which belongs on no host and no server. Any other authority that writes \
+            such names will do as well.
 
+            Once:
               fermata pki init --directory pki --cluster demo
               fermata pki issue server one --directory pki
               fermata pki issue agent a --directory pki
               fermata pki issue operator alice --directory pki
+
+            Every few weeks (copy the new .pem to its process and send it SIGHUP):
+              fermata pki list --directory pki
+              fermata pki renew agent a --directory pki
+
+            When a key has leaked (then copy crl.pem to every server and host, beside ca.pem, \
+            and send SIGHUP):
+              fermata pki revoke agent a --directory pki --reason keyCompromise
+              fermata pki renew agent a --directory pki --new-key
             """,
-        subcommands: [Init.self, Issue.self, Show.self])
+        subcommands: [
+            Init.self, Issue.self, Renew.self, Revoke.self, Show.self, List.self,
+        ])
+
+    /// What authorities are made for, unless told otherwise: about as long as hosts live.
+    static let authorityDays = 3_650
+    /// A certificate that leaked unnoticed is worth nothing after a quarter.
+    static let leafDays = 90
 
     struct Init: ParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "init", abstract: "Makes a new authority: ca.pem and ca.key.",
+            commandName: "init", abstract: "Makes a new authority.",
             discussion: """
-                Never overwrites one that is there. Keep ca.key away from hosts and servers: it \
-                can make certificates for anybody.
+                Writes ca.pem and ca.key, an empty revocation list (crl.pem) and an empty index of \
+                what is issued (index.txt). Never overwrites an authority that is there. Keep \
+                ca.key and index.txt away from hosts and servers, and in your backup: with ca.key \
+                anybody can make certificates for anybody.
 
                   fermata pki init --directory pki --cluster demo
                 """)
@@ -34,7 +54,7 @@ struct PKICommand: ParsableCommand {
         @Option(help: "The name of the cluster.", transform: parseName)
         var cluster: HostID
         @Option(help: "How long the authority is valid.")
-        var days: Int = 30
+        var days: Int = PKICommand.authorityDays
 
         func validate() throws { try checkDays(days) }
 
@@ -52,7 +72,8 @@ struct PKICommand: ParsableCommand {
             } catch {
                 throw CommandFailure(makingCertificates: error)
             }
-            StandardOutput.write("made \(directory)/ca.pem and \(directory)/ca.key\n")
+            StandardOutput.write(
+                "made \(directory)/ca.pem, \(directory)/ca.key and \(directory)/crl.pem\n")
         }
     }
 
@@ -61,7 +82,8 @@ struct PKICommand: ParsableCommand {
             commandName: "issue", abstract: "Makes a key and a certificate for one process.",
             discussion: """
                 Writes ROLE-NAME.pem and ROLE-NAME.key beside ca.pem. The name of an agent is the \
-                host's, as in its host file. Give a process all three files, or all but ca.key.
+                host's, as in its host file. Give the process these two, ca.pem and crl.pem, in \
+                one directory; never ca.key.
 
                   fermata pki issue agent a --directory pki
                   fermata agent --credentials pki/agent-a …
@@ -73,103 +95,62 @@ struct PKICommand: ParsableCommand {
         @Option(help: ArgumentHelp("Where ca.pem and ca.key are.", valueName: "directory"))
         var directory: String
         @Option(help: "How long the certificate is valid.")
-        var days: Int = 30
+        var days: Int = PKICommand.leafDays
 
         func validate() throws {
             try checkDays(days)
-            guard Role(rawValue: role) != nil else {
-                throw ValidationError(
-                    "'\(printable(role))' is not a role: server, agent, operator or notifier.")
-            }
+            try checkRole(role)
         }
 
         func run() throws {
-            let cluster = try Self.cluster(ofAuthorityIn: directory)
+            let cluster = try cluster(ofAuthorityIn: directory)
             let prefix = "\(directory)/\(role)-\(name)"
             do {
-                _ = try CertificateAuthority.issue(
+                let made = try CertificateAuthority.issue(
                     role: role, name: name.rawValue, cluster: cluster, directory: directory,
                     days: days, addresses: [])
+                StandardOutput.write(
+                    "made \(prefix).pem and \(prefix).key for \(made.uri), valid until "
+                        + "\(dateText(made.notAfterUnixSeconds))\n")
             } catch {
                 throw CommandFailure(makingCertificates: error)
             }
-            StandardOutput.write(
-                "made \(prefix).pem and \(prefix).key for fermata://\(cluster)/\(role)/\(name)\n")
-        }
-
-        /// The cluster is part of the authority's own name, `fermata://CLUSTER/authority/ca`.
-        private static func cluster(
-            ofAuthorityIn directory: String
-        ) throws(CommandFailure) -> String {
-            let path = "\(directory)/ca.pem"
-            let uri: String
-            do {
-                uri = try CertificateAuthority.describe(certificatePath: path).uri ?? "missing"
-            } catch {
-                throw CommandFailure(
-                    .badInput, "\(error)",
-                    advice: "`fermata pki init --directory \(directory) --cluster NAME` makes an "
-                        + "authority.")
-            }
-            let parts = uri.split(separator: "/")
-            guard parts.count == 4, parts[0] == "fermata:", parts[2] == "authority" else {
-                throw CommandFailure(
-                    .badInput, "\(path) is not an authority of Fermata: its name is \(uri)",
-                    advice: "Make one with `fermata pki init`.")
-            }
-            return String(parts[1])
-        }
-    }
-
-    struct Show: ParsableCommand {
-        static let configuration = CommandConfiguration(
-            commandName: "show", abstract: "Shows who a certificate is for and how long.",
-            discussion: "  fermata pki show pki/agent-a.pem")
-        @Argument(help: "The certificate, a .pem file.")
-        var file: String
-        @OptionGroup var output: OutputOptions
-
-        func run() throws {
-            let shown: CertificateDescription
-            do {
-                shown = try CertificateAuthority.describe(certificatePath: file)
-            } catch {
-                throw CommandFailure(.badInput, "\(error)")
-            }
-            let from = Timestamp(microseconds: shown.notBeforeUnixSeconds * 1_000_000)
-            let until = Timestamp(microseconds: shown.notAfterUnixSeconds * 1_000_000)
-            let left = until.microseconds - WallClock.nowMicroseconds
-            let validity =
-                left <= 0
-                ? "EXPIRED \(spanText(microseconds: -left)) ago"
-                : "\(spanText(microseconds: left)) left"
-            output.show(
-                text: """
-                    identity   \(printable(shown.uri ?? "none"))
-                    subject    \(printable(shown.subject))
-                    issuer     \(printable(shown.issuer))
-                    serial     \(shown.serialHex)
-                    valid      \(from.dateText) to \(until.dateText) (\(validity))
-                    authority  \(shown.isCA ? "yes" : "no")
-
-                    """,
-                json: [
-                    "uri": shown.uri.map { .string($0) } ?? .null,
-                    "subject": .string(shown.subject),
-                    "issuer": .string(shown.issuer), "serial": .string(shown.serialHex),
-                    "notBefore": .string(from.rfc3339), "notAfter": .string(until.rfc3339),
-                    "isAuthority": .bool(shown.isCA),
-                ])
         }
     }
 }
 
+// MARK: - What several of them need
+
+/// The cluster is part of the authority's own name, `fermata://CLUSTER/authority/ca`.
+func cluster(ofAuthorityIn directory: String) throws(CommandFailure) -> String {
+    let path = "\(directory)/ca.pem"
+    let uri: String
+    do {
+        try CertificateAuthority.finish(directory: directory)
+        uri = try CertificateAuthority.describe(certificatePath: path).uri ?? "missing"
+    } catch {
+        throw CommandFailure(
+            .badInput, "\(error)",
+            advice: "`fermata pki init --directory \(directory) --cluster NAME` makes an authority."
+        )
+    }
+    let parts = uri.split(separator: "/")
+    guard parts.count == 4, parts[0] == "fermata:", parts[2] == "authority" else {
+        throw CommandFailure(
+            .badInput, "\(path) is not an authority of Fermata: its name is \(uri)",
+            advice: "Make one with `fermata pki init`.")
+    }
+    return String(parts[1])
+}
+
 extension CommandFailure {
-    /// Errors of `pki init` and `pki issue`; their texts say what to do.
-    fileprivate init(makingCertificates error: TLSError) {
+    /// Errors of the subcommands of `pki` that write; their texts say what to do.
+    init(makingCertificates error: TLSError) {
         let exit: Exit =
             switch error {
             case .alreadyExists, .fileUnwritable: .cannotCreate
+            case .directoryBusy: .unavailable
+            case .revokedKey: .failed
             case .invalidName: .usage
             case .failed: .internalError
             default: .badInput
@@ -178,8 +159,19 @@ extension CommandFailure {
     }
 }
 
-private func checkDays(_ days: Int) throws {
+func checkDays(_ days: Int) throws {
     guard (1...3650).contains(days) else {
         throw ValidationError("--days \(days) is out of bounds: 1 to 3650.")
     }
+}
+
+func checkRole(_ role: String) throws {
+    guard Role(rawValue: role) != nil else {
+        throw ValidationError(
+            "'\(printable(role))' is not a role: server, agent, operator or notifier.")
+    }
+}
+
+func dateText(_ unixSeconds: Int64) -> String {
+    Timestamp(microseconds: unixSeconds * 1_000_000).dateText
 }

@@ -13,7 +13,8 @@ struct ServerCommand: ParsableCommand {
         discussion: """
             Keeps everything it has accepted in --data, and goes on from there after any crash. \
             Holds never depend on it: an agent finishes what it has begun. Prints one line on \
-            stdout when it is ready; the log goes to stderr.
+            stdout when it is ready; the log goes to stderr. SIGHUP makes it read certificate, key, \
+            ca.pem and crl.pem again, without ending a session.
 
               fermata server --credentials pki/server-one --data /var/lib/fermata/server
             """)
@@ -78,6 +79,7 @@ struct ServerCommand: ParsableCommand {
         }
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
         process.onStop = { shell.stop() }
+        process.keep(credentials, log: log) { shell.use($0) }
         shell.start { result in
             switch result {
             case .success((let address, let term)):

@@ -51,6 +51,16 @@ import Testing
             Wrong("pki init --directory d --cluster a/b", "is not a name"),
             Wrong("pki init --directory d --cluster c --days 0", "out of bounds: 1 to 3650"),
             Wrong("pki issue king a --directory d", "server, agent, operator or notifier"),
+            Wrong("pki renew", "Give a role and a name, or a certificate's file"),
+            Wrong("pki renew agent --directory d", "Give a name after the role"),
+            Wrong("pki renew agent a", "Give --directory DIR"),
+            Wrong("pki renew king a --directory d", "server, agent, operator or notifier"),
+            Wrong("pki renew agent a b --directory d", "one role and one name, or one file"),
+            Wrong("pki renew agent a --directory d --days 3651", "out of bounds: 1 to 3650"),
+            Wrong("pki revoke --directory d", "or --serial"),
+            Wrong("pki revoke agent a --directory d --serial 00", "or --serial"),
+            Wrong("pki revoke agent a --directory d --reason because", "keyCompromise"),
+            Wrong("pki revoke --serial 00", "Give --directory DIR"),
             Wrong("server --data d", "--credentials PREFIX"),
             Wrong("notifier --credentials x", "Missing expected argument '--database"),
             Wrong(
@@ -84,7 +94,8 @@ import Testing
     @Test(
         "each command's help goes to stdout, with an example",
         arguments: [
-            "server", "notifier", "pki", "pki init", "pki issue", "pki show", "status", "hosts",
+            "server", "notifier", "pki", "pki init", "pki issue", "pki renew", "pki revoke",
+            "pki show", "pki list", "status", "hosts",
             "guests", "sets", "locks list", "locks release", "release add", "release list", "plan",
             "rollout start", "rollout watch", "rollout show", "rollout list", "rollout abort",
             "annotations", "agent",
@@ -159,6 +170,58 @@ import Testing
         #expect(role.code == 77)
         #expect(role.errors.contains("for the role operator, not for notifier"))
         #expect(try run("status --credentials pki/nobody").code == 77)
+    }
+
+    @Test("certificates are renewed, listed, revoked, and shown on the revocation list")
+    func certificateLife() throws {
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        func json(_ line: String) throws -> Any {
+            let result = try run(line + " --output json")
+            #expect(result.code == 0, "\(result.errors)")
+            return try JSONSerialization.jsonObject(with: Data(result.output.utf8))
+        }
+        func states() throws -> [String?] {
+            (try json("pki list --directory pki") as? [[String: Any]] ?? []).map {
+                $0["state"] as? String
+            }
+        }
+        #expect(try run("pki init --directory pki --cluster demo").code == 0)
+        #expect(try run("pki list --directory pki").output == "nothing issued yet\n")
+        #expect(try run("pki issue agent a --directory pki --days 20").code == 0)
+        #expect(try run("pki issue agent b --directory pki").code == 0)
+        #expect(try states() == ["endsSoon", "valid"])
+        let renewed = try run("pki renew pki/agent-a.pem --new-key")
+        #expect(renewed.code == 0)
+        #expect(renewed.output.hasPrefix("renewed pki/agent-a.pem and its key for"))
+        #expect(try run("pki renew agent b --directory pki").code == 0)
+
+        let revoked = try run("pki revoke agent a --directory pki --reason keyCompromise")
+        #expect(revoked.code == 0)
+        #expect(revoked.output.contains("now copy pki/crl.pem (number 2) beside every ca.pem"))
+        let again = try run("pki revoke pki/agent-a.pem")
+        #expect(again.code == 0)
+        #expect(again.output.contains("was revoked before"))
+        #expect(again.output.contains("nothing new to revoke"))
+        #expect(try states() == ["revoked", "valid", "revoked", "valid"])
+        let list = try json("pki show pki/crl.pem") as? [String: Any]
+        #expect(list?["number"] as? Int == 2)
+        #expect((list?["entries"] as? [[String: Any]])?.count == 2)
+        let shown = try run("pki show pki/crl.pem")
+        #expect(shown.output.contains("number   2\n") && shown.output.contains("keyCompromise"))
+
+        let refused = try run("pki renew agent a --directory pki")
+        #expect(refused.code == 1)
+        #expect(refused.errors.contains("give --new-key"))
+        #expect(try run("pki renew agent a --directory pki --new-key").code == 0)
+        let unknown = try run("pki revoke agent nobody --directory pki")
+        #expect(unknown.code == 65)
+        #expect(unknown.errors.contains("see `fermata pki list`"))
+        let key = try run("pki show pki/agent-a.key")
+        #expect(key.code == 65)
+        #expect(key.errors.contains("it is a private key"))
+        let nowhere = try run("pki revoke agent a --directory nowhere")
+        #expect(nowhere.code == 65)
+        #expect(nowhere.errors.contains("fermata pki init --directory nowhere"))
     }
 
     @Test("a notifier database that cannot be read exits with 65")

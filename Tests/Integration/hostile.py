@@ -203,13 +203,14 @@ class HostileCase(unittest.TestCase):
         return context
 
     def handshake(self, context):
-        """What a TLS handshake comes to: the error's words, or `closed` if it is just ended."""
+        """What a TLS handshake comes to: the error's words, a Close's reason, or `closed`."""
         stream = self.plain()
         try:
             with context.wrap_socket(stream) as secure:
                 secure.settimeout(20)
-                if secure.recv(4096) == b"":
-                    return "closed"
-                return "answered"
+                decoder = wire.FrameDecoder()
+                decoder.append(secure.recv(4096))
+                frame = decoder.next()
+                return wire.parse(frame.kind, frame.body).reason if frame else "closed"
         except (ssl.SSLError, OSError) as error:
             return str(error)

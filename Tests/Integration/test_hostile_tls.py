@@ -130,7 +130,7 @@ class HostileTLS(HostileCase):
                           ("deep", "fermata://test/operator/alice/x")):
             prefix = self.authority.issue(name, f"subjectAltName=URI:{uri}\n")
             with self.subTest(uri=uri):
-                self.refused(self.context(prefix), "notAnIdentity")
+                self.refused(self.context(prefix), "notAnIdentity", "not fermata://CLUSTER/ROLE/NAME")
 
     def test_another_cluster_of_the_same_authority(self):
         prefix = self.authority.issue("abroad", "subjectAltName=URI:fermata://abroad/operator/alice\n")

@@ -362,12 +362,17 @@ struct ServerTests {
             Issue.record("no status")
             return
         }
-        for name in ["server/s1", "operator/al"] {
-            #expect(status.traffic.certificates.count { $0.identity.hasSuffix(name) } == 1)
-            #expect(
-                status.warnings.contains {
-                    $0.contains("certificate fermata://test/\(name) ends in")
-                })
+        #expect(
+            status.traffic.certificates.map(\.identity)
+                == [
+                    "authority/ca", "authority/revocation-list", "server/s1", "operator/al",
+                ].map { "fermata://test/\($0)" })
+        #expect(status.traffic.certificates[1].serial == "1")
+        for words in [
+            "certificate fermata://test/operator/al ends in", "server-s1.pem ends soon",
+            "ca.pem ends soon", "crl.pem ends soon", "pki renew operator al",
+        ] {
+            #expect(status.warnings.count { $0.contains(words) } == 1, "\(words)")
         }
     }
 }

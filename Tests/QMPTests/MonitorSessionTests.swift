@@ -244,6 +244,23 @@ struct MonitorSessionTests {
                 == [.protocolError(.notUnderstood(error))])
     }
 
+    @Test("an error's words are one short line, whatever the other side put into them")
+    func errorWords() {
+        let long = String(repeating: "é", count: 5_000)
+        for (words, shown) in [
+            (#"a\nb\u0000\u001b[2Jc\u0085d"#, "a.b..[2Jc.d"),
+            (long, String(long.prefix(1_000)) + "…"),
+        ] {
+            var session = readySession()
+            let outputs = session.receive(
+                "{\"error\": {\"class\": \"A\\nB\", \"desc\": \"\(words)\"}}\r\n".utf8)
+            #expect(
+                outputs == [
+                    .protocolError(.notUnderstood(CommandError(errorClass: "A.B", text: shown)))
+                ])
+        }
+    }
+
     @Test("gives out what came before the error")
     func outputsBeforeError() {
         var session = readySession()

@@ -50,3 +50,18 @@ final class Received {
 let loopback = SocketAddress(ip: "127.0.0.1", port: 0).unsafelyUnwrapped
 
 func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+
+/// Runs the real openssl command, an independent judge.
+///
+/// - Returns: its exit code.
+func openssl(_ arguments: [String], on loop: Loop) throws -> Int32 {
+    try #require(
+        Files.isExecutable(path: "/usr/bin/openssl"),
+        "this test needs the openssl command: apt-get install openssl")
+    var status: UvLoop.ExitStatus?
+    _ = try ChildProcess.spawn(
+        executable: "/usr/bin/openssl", arguments: arguments, on: loop
+    ) { status = $0 }
+    run(loop) { status != nil }
+    return Int32(status?.code ?? -1)
+}

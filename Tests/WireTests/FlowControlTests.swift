@@ -91,7 +91,7 @@ struct FlowControlTests {
         #expect(machine.wantsBytes)
     }
 
-    @Test("nothing is read while a hello is decided on, and the time for it counts from the connection")
+    @Test("nothing is read while a hello is decided on; its time counts from the connection")
     func deciding() {
         var machine = SessionMachine(server: Samples.server, peer: Samples.agent)
         machine.start(at: 4_000, connectedAt: 0)

@@ -288,6 +288,18 @@ def check(message, path):
                 continue
             if value == 0 or value not in descriptor.enum_type.values_by_number:
                 raise MessageError(where, f"unknown value {value}")
+        elif descriptor.type == descriptor.TYPE_STRING and descriptor.name not in rules:
+            if descriptor.name in _FOR_PEOPLE and name != "Counter":
+                continue  # cut, not refused
+            for index, text in enumerate(value if repeated else [value]):
+                if len(text.encode()) > TEXT_MAX:
+                    raise MessageError(f"{where}[{index}]" if repeated else where, "too long")
+
+
+# Texts that a receiver cuts if they are too long.
+_FOR_PEOPLE = {
+    "reason", "refused_reason", "message", "advice", "clock_note", "warnings", "problems",
+    "hand_over_problem", "software"}
 
 
 def is_repeated(descriptor):
@@ -312,6 +324,12 @@ def _names(message, field, path):
     for index, text in enumerate(getattr(message, field)):
         if not _NAME.match(text):
             raise MessageError(f"{path}.{field}[{index}]", "not a name")
+
+
+def _numbers(message, field, path):
+    for index, number in enumerate(getattr(message, field)):
+        if number < 1:
+            raise MessageError(f"{path}.{field}[{index}]", "not at least 1")
 
 
 def _need(message, field, path):
@@ -436,6 +454,7 @@ _RULES = {
     "CommandAccepted": {"rollout": _number},
     "Query": {"query": _oneof, "rollout": _number},
     "QueryResult": {"result": _oneof},
+    "StatusView": {"active_rollouts": _numbers},
     "HostView": {"id": _name},
     "GuestView": {"report": _need, "host": _name, "update_domain": _domain},
     "SetView": {
