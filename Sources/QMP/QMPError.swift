@@ -84,8 +84,7 @@ public struct CommandError: Error, Hashable, Sendable, CustomStringConvertible {
         text = value["desc"]?.string.map(oneLine) ?? "no description"
     }
 
-    /// Fit for a line of a log: a guest chooses the words of its agent.
-    public var description: String { "\(oneLine(errorClass)): \(oneLine(text))" }
+    public var description: String { "\(errorClass): \(text)" }
 }
 
 /// The limits of this module, each with its reason.
@@ -102,8 +101,6 @@ public enum QMPLimits {
     static let errorTextCountMax = 1_000
     /// How much of a message an error shows.
     static let excerptByteCountMax = 200
-    /// How much of the other side's own sentence is shown; QEMU's longest have a path or two.
-    static let sentenceScalarCountMax = 1_000
 }
 
 /// Number of a command within its session, from 1.
@@ -131,16 +128,4 @@ func excerpt(_ bytes: [UInt8]) -> String {
     }
     let text = String(decoding: shown, as: UTF8.self)
     return bytes.count > shown.count ? text + "…" : text
-}
-
-/// A sentence of the other side, for an error message: without control characters, and cut.
-private func oneLine(_ text: String) -> String {
-    var line = ""
-    for scalar in text.unicodeScalars.prefix(QMPLimits.sentenceScalarCountMax) {
-        switch scalar.properties.generalCategory {
-        case .control, .lineSeparator, .paragraphSeparator: line.append(" ")
-        default: line.unicodeScalars.append(scalar)
-        }
-    }
-    return text.unicodeScalars.count > QMPLimits.sentenceScalarCountMax ? line + "…" : line
 }

@@ -45,15 +45,6 @@ struct MonitorSessionTests {
         return outputs
     }
 
-    @Test("an error's text is one line, however the other side words it")
-    func errorText() {
-        let error = CommandError(errorClass: "C\n", text: "a\r\n2026 forged\u{2028}\u{9B}é")
-        #expect(error.description == "C : a  2026 forged  é")
-        #expect(QMPError.notUnderstood(error).description.hasSuffix("C : a  2026 forged  é"))
-        let long = CommandError(errorClass: "C", text: String(repeating: "x", count: 70_000))
-        #expect(long.description.utf8.count < 1_100)
-    }
-
     @Test("plays the side of the old process in a recorded hand-over")
     func oldTranscript() throws {
         let outputs = replay(oldMonitorTranscript, Self.oldCommands, pieces: 1_000_000)
