@@ -194,6 +194,8 @@ run() {
     status=$?
     fuzzer=
     executions=$(sed -n 's/^stat::number_of_executed_units: //p' "$log")
+    # A merge keeps no such count.
+    executions=${executions:-?}
     if [ "$status" -eq 0 ]; then
         passed=$((passed + 1))
         printf 'fuzz: ok: %s, %s: %s executions, %s/s, %s\n' "$target" "$what" "$executions" \
@@ -205,7 +207,7 @@ run() {
     grep -av '^#[0-9]*.*\(NEW\|REDUCE\|pulse\)' "$log" | sed -n '/Fatal error\|ERROR/,$p' |
         cut -c 1-1000 | head -n 50
     printf 'fuzz: FAILED: %s, %s, after %s executions (exit code %s)\n' \
-        "$target" "$what" "${executions:-?}" "$status"
+        "$target" "$what" "$executions" "$status"
     artifact=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
     if [ -n "$artifact" ]; then
         echo "fuzz: the input is in $artifact; run it again with"

@@ -46,6 +46,9 @@ struct Document {
     static let repeatedKeysMax = 64
     static let rereadByteCountMax = 16 * 1024 * 1024
 
+    /// What the YAML library calls a key that is a list or a map.
+    private static let nameOfComplexKey = "<uncovertable>"
+
     init(_ text: String) throws(DocumentProblem) {
         guard text.utf8.count <= Self.byteCountMax else {
             throw DocumentProblem(
@@ -65,6 +68,15 @@ struct Document {
                 self.marks = marks
                 return
             } catch YamlError.duplicatedKeysInMapping(let names, let context) {
+                // The library does not order such keys: it would point at one today and at another
+                // tomorrow.
+                guard !names.contains(Self.nameOfComplexKey) else {
+                    throw marks.problem(
+                        DocumentProblem(
+                            position: .start,
+                            message: "a key that is a list or a map is repeated",
+                            advice: "write each key as a word"))
+                }
                 let position = marks.original(context.mark)
                 let name = names.first.map { Self.withoutMark($0) } ?? ""
                 guard marks.count < Self.repeatedKeysMax,

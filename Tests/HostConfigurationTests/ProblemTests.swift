@@ -368,6 +368,17 @@ struct ProblemTests {
         ),
     ]
 
+    @Test("are the same each time, also where the YAML library's are not")
+    func repeatedComplexKeys() {
+        let text = "? {a: b}\n? {a: c}\n? [d]\n? {a: b}\n? {a: c}\n? [d]\n"
+        for _ in 0..<20 {
+            #expect(
+                problems(text) == [
+                    "h:1:1: a key that is a list or a map is repeated: write each key as a word"
+                ])
+        }
+    }
+
     @Test("name the place, the trouble and the way out", arguments: single)
     func one(_ text: String, _ expected: String) {
         #expect(problems(text) == [expected])

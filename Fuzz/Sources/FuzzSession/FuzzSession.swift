@@ -97,6 +97,13 @@ private struct Side {
             encodeFrame(Frame(kind: 16, flags: .more, correlation: 9, body: [10])),
             bytes(.hello(Self.hello(identity(role, "a", cluster: "d")))),
         ]
+        // Nearly as many requests as may wait for their answers.
+        if let request = fromPeer.first(where: \.kind.isRequest) {
+            let requests = (0..<Limits.unansweredRequestsMax - 1).map {
+                bytes(request, correlation: 100 + UInt64($0))
+            }
+            frames.append(Array(requests.joined()))
+        }
         self.frames = frames
     }
 
@@ -141,6 +148,8 @@ private struct Watched {
     var keepalive: Int64 = 1_000
     var silence: Int64 = 3_000
     var readsAll = false
+    /// Correlations of the requests that were delivered and not answered.
+    var unanswered: [UInt64] = []
 
     init(_ side: Side, progress: Int) {
         self.side = side
@@ -224,7 +233,10 @@ private struct Watched {
 
     private mutating func send(_ message: Message) {
         let isReady = machine.state == .ready
-        check(machine.send(message, correlation: 4) == isReady, "sent with ready = \(isReady)")
+        let correlation = message.kind.isAnswer ? unanswered.first ?? 4 : 4
+        let isSent = machine.send(message, correlation: correlation)
+        check(isSent == isReady, "sent with ready = \(isReady)")
+        if isSent, message.kind.isAnswer, !unanswered.isEmpty { unanswered.removeFirst() }
         drain()
     }
 
@@ -251,7 +263,7 @@ private struct Watched {
                 hasOpened = true
                 keepalive = Int64(accepted.keepaliveMilliseconds)
                 silence = Int64(accepted.silenceMilliseconds)
-            case .deliver(let message, _):
+            case .deliver(let message, let correlation):
                 let kind = message.kind
                 check(hasOpened && closeCount == 0, "\(kind) before the beginning or after the end")
                 check(
@@ -260,6 +272,15 @@ private struct Watched {
                 check(
                     kind.isPermitted(from: side.peer.role, to: side.own.role),
                     "\(side.peer.role) sent \(kind)")
+                if kind.isRequest {
+                    check(
+                        correlation == 0 || !unanswered.contains(correlation),
+                        "a second request with correlation \(correlation)")
+                    unanswered.append(correlation)
+                    check(
+                        unanswered.count <= Limits.unansweredRequestsMax,
+                        "\(unanswered.count) requests wait for their answers")
+                }
             case .ended(let end):
                 self.end = end
                 if case .closedByUs(_, let reason) = end {
@@ -308,10 +329,17 @@ private struct Watched {
             }
         check(isAllowed, "from \(before) to \(machine.state)")
         if machine.state == .ready { check(hasOpened && machine.version == 1, "ready too early") }
+        let wantsBytes =
+            machine.state == .opening
+            || machine.state == .ready && unanswered.count < Limits.unansweredRequestsMax
+        check(
+            machine.wantsBytes == wantsBytes,
+            "wants bytes: \(!wantsBytes) while \(machine.state) with \(unanswered.count) requests")
     }
 
-    /// A peer that says nothing more is given up.
+    /// A peer that says nothing more is given up, unless it is we who do not listen.
     mutating func checkSilence() {
+        if machine.state == .ready, !machine.wantsBytes { return }
         let limit = max(silence, Int64(Limits.handshakeMillisecondsMax))
         guard limit / keepalive <= 64 else { return }
         for _ in 0...limit / keepalive + 1 { tick(after: keepalive) }
