@@ -73,41 +73,51 @@ final class Load {
 
     // MARK: Everybody at once
 
-    /// All sessions begin in one turn; one that is urgent begins when `atOnce` of them are open.
+    /// All sessions begin in one turn. Says "open" when `atOnce` of them are, and at the end what the
+    /// last one waited from there.
     func storm() {
-        var urgentBegan: ContinuousClock.Instant?
-        var letInBefore = 0
+        var opened = ContinuousClock.now
         for _ in 0..<count {
             let client = makeClient()
             client.onReady = { [self] _ in
                 done += 1
-                if urgentBegan != nil { letInBefore += 1 }
-                guard done == atOnce else { return }
-                let began = ContinuousClock.now
-                urgentBegan = began
-                let urgent = makeClient()
-                urgent.isUrgent = { true }
-                urgent.onReady = { [self] _ in
-                    finishStorm(since: began, letInBefore: letInBefore)
+                if done == atOnce {
+                    opened = .now
+                    print("open")
+                    fflush(nil)
                 }
-                urgent.start()
+                guard done == count else { return }
+                print(
+                    "{\"waiting\":\(count - atOnce),\"failed\":\(failed),"
+                        + "\"lastMilliseconds\":\(milliseconds(ContinuousClock.now - opened))}")
+                exit(0)
             }
             client.start()
         }
         loop.run()
     }
 
-    /// The rest has to come in, too: what the last one waits is what the urgent one was spared.
-    private func finishStorm(since began: ContinuousClock.Instant, letInBefore: Int) {
-        let waited = milliseconds(ContinuousClock.now - began)
-        _ = loop.every(.milliseconds(1)) { [self] in
-            guard done == count else { return }
-            print(
-                "{\"urgentMilliseconds\":\(waited),\"letInBefore\":\(letInBefore),"
-                    + "\"waiting\":\(count - atOnce),\"lastMilliseconds\":"
-                    + "\(milliseconds(ContinuousClock.now - began)),\"failed\":\(failed)}")
-            exit(0)
+    /// One session of a host that holds guests, begun at a line on stdin: what it waits. A process of
+    /// its own, for in the storm's it would wait for the other clients' work and not for the server's.
+    func urgent() {
+        let client = makeClient()
+        client.isUrgent = { true }
+        let watch = try? loop.onReadable(descriptor: 0) { [self] in
+            var byte: UInt8 = 0
+            guard read(0, &byte, 1) == 1 else { exit(0) }
+            let began = ContinuousClock.now
+            client.onReady = { [self] _ in
+                print(
+                    "{\"failed\":\(failed),\"urgentMilliseconds\":"
+                        + "\(milliseconds(ContinuousClock.now - began))}")
+                exit(0)
+            }
+            client.start()
         }
+        print("ready")
+        fflush(nil)
+        loop.run()
+        watch?.cancel()
     }
 
     private func milliseconds(_ duration: Duration) -> Double {

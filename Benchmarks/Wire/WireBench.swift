@@ -4,10 +4,11 @@
 //   wire-bench connect ADDRESS CREDENTIALS COUNT AT_ONCE   open COUNT sessions, say so, and hold them
 //                                                          until stdin ends
 //   wire-bench handshake ADDRESS CREDENTIALS COUNT AT_ONCE COUNT TLS handshakes, each closed at once
-//   wire-bench storm ADDRESS CREDENTIALS COUNT AT_ONCE     COUNT sessions at once, and after AT_ONCE of
-//                                                          them are open an urgent one begins
+//   wire-bench storm ADDRESS CREDENTIALS COUNT AT_ONCE     COUNT sessions at once; a line when AT_ONCE of
+//                                                          them are open
+//   wire-bench urgent ADDRESS CREDENTIALS                  one urgent session, begun at a line on stdin
 //
-// Each prints one line of JSON.
+// The last line each prints is JSON.
 import Foundation
 
 @main
@@ -25,6 +26,8 @@ enum WireBench {
             case "storm": load.storm()
             default: load.shakeHands()
             }
+        case ("urgent", 3):
+            try Load(address: arguments[1], credentials: arguments[2], count: 1, atOnce: 1).urgent()
         default: usage()
         }
     }
@@ -32,8 +35,8 @@ enum WireBench {
     private static func usage() -> Never {
         FileHandle.standardError.write(
             Data(
-                "usage: wire-bench codec | connect|handshake|storm ADDRESS CREDENTIALS COUNT AT_ONCE\n"
-                    .utf8))
+                ("usage: wire-bench codec | urgent ADDRESS CREDENTIALS | "
+                    + "connect|handshake|storm ADDRESS CREDENTIALS COUNT AT_ONCE\n").utf8))
         exit(64)
     }
 }

@@ -142,7 +142,7 @@ public final class SessionListener {
         handshakes[number] = TLSStream.accept(
             credentials.context, over: stream, on: loop,
             timeout: .milliseconds(Int64(Limits.handshakeMillisecondsMax)), queue: queue,
-            onHello: { [weak self] in self?.gate.spoke(number) },
+            onSpoken: { [weak self] in self?.gate.spoke(number) },
             onAnswered: { [weak self] in self?.gate.answered(number) }
         ) { [weak self] result in
             guard let self, handshakes.removeValue(forKey: number) != nil, !isClosed else {

@@ -2,15 +2,28 @@
 // millisecond. This queue lets them go on one after the other, the urgent ones first, and gives way
 // to the loop's other work every few milliseconds.
 //
-//   client's hello read ──▶ wait(isUrgent) ──turn──▶ the handshake goes on
+//   client's hello read ──▶ wait(isUrgent) ──turn──▶ our hello and certificate
+//   client's certificate ─▶ wait(isUrgent) ──turn──▶ verified
 //
 // Failure modes: a peer that goes away while it waits gives up its place (Turn.cancel); one that says
 // it is urgent and is not still lets every fifth turn pass to the others.
 
-/// The order in which waiting peers get their turn. Only computes.
+/// The order in which waiting peers get their turn: the urgent first, and of each kind first those
+/// that have had one, so that a storm fills the sessions one after the other and does not
+/// keep everybody half-way. Only computes.
 struct TurnOrder<Element> {
-    private var urgent = Fifo<Element>()
-    private var ordinary = Fifo<Element>()
+    private struct Waiting {
+        var finishing = Fifo<Element>()
+        var beginning = Fifo<Element>()
+        var isEmpty: Bool { finishing.isEmpty && beginning.isEmpty }
+
+        mutating func removeFirst() -> Element? {
+            finishing.isEmpty ? beginning.removeFirst() : finishing.removeFirst()
+        }
+    }
+
+    private var urgent = Waiting()
+    private var ordinary = Waiting()
     private var urgentInARow = 0
     private let urgentTurnsMax: Int
 
@@ -19,8 +32,14 @@ struct TurnOrder<Element> {
 
     var isEmpty: Bool { urgent.isEmpty && ordinary.isEmpty }
 
-    mutating func add(_ element: Element, isUrgent: Bool) {
-        if isUrgent { urgent.append(element) } else { ordinary.append(element) }
+    /// - Parameter isFinishing: it has had a turn before.
+    mutating func add(_ element: Element, isUrgent: Bool, isFinishing: Bool) {
+        switch (isUrgent, isFinishing) {
+        case (true, true): urgent.finishing.append(element)
+        case (true, false): urgent.beginning.append(element)
+        case (false, true): ordinary.finishing.append(element)
+        case (false, false): ordinary.beginning.append(element)
+        }
     }
 
     mutating func next() -> Element? {
@@ -80,9 +99,9 @@ public final class HandshakeQueue {
     }
 
     /// Calls `body` when its turn has come; never before this returns.
-    func wait(isUrgent: Bool, _ body: @escaping () -> Void) -> Turn {
+    func wait(isUrgent: Bool, isFinishing: Bool, _ body: @escaping () -> Void) -> Turn {
         let turn = Turn(body)
-        order.add(turn, isUrgent: isUrgent)
+        order.add(turn, isUrgent: isUrgent, isFinishing: isFinishing)
         plan()
         return turn
     }

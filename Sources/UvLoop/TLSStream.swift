@@ -62,19 +62,20 @@ public final class TLSStream: ByteStream {
     /// The same for the accepting side, which may have many handshakes under way.
     ///
     /// - Parameters:
-    ///   - queue: where the handshake waits for its turn once the client's hello has come.
-    ///   - onHello: the hello has come: from now on the peer waits for us.
-    ///   - onAnswered: it has been answered: now we wait for the peer.
+    ///   - queue: where the handshake waits for its turn: once the client's hello has come, and again
+    ///     once its certificate has.
+    ///   - onSpoken: one of the two has come: from now on the peer waits for us.
+    ///   - onAnswered: it has had its turn and is not through: now we wait for the peer.
     public static func accept(
         _ context: TLSContext, over transport: any ByteStream, on loop: Loop, timeout: Duration,
-        queue: HandshakeQueue, onHello: @escaping () -> Void,
+        queue: HandshakeQueue, onSpoken: @escaping () -> Void,
         onAnswered: @escaping () -> Void,
         completion: @escaping (Result<TLSStream, TLSError>) -> Void
     ) -> TLSHandshake {
         let handshake = TLSHandshake(
             context, over: transport, on: loop, timeout: timeout, isUrgent: false, completion)
         handshake.queue = queue
-        handshake.onHello = onHello
+        handshake.onSpoken = onSpoken
         handshake.onAnswered = onAnswered
         handshake.start()
         return handshake
@@ -192,6 +193,8 @@ public final class TLSHandshake {
     private let transport: any ByteStream
     private let loop: Loop
     private let isUrgent: Bool
+    /// Of a server: what its client asks for.
+    private var isUrgentPeer = false
     /// A server makes it when the first byte comes: who connects and says nothing costs a socket.
     private var engine: TLSEngine?
     private var hasFirstByte = false
@@ -201,8 +204,13 @@ public final class TLSHandshake {
     private var completion: ((Result<TLSStream, TLSError>) -> Void)?
     private var turn: HandshakeQueue.Turn?
     fileprivate var queue: HandshakeQueue?
-    fileprivate var onHello: (() -> Void)?
+    private var turnCount = 0
+    fileprivate var onSpoken: (() -> Void)?
     fileprivate var onAnswered: (() -> Void)?
+
+    /// Turns that an honest peer needs. One that sends its certificate byte by byte takes more, and
+    /// does not count as one that has just spoken for each.
+    private static let honestTurnCount = 2
 
     /// A record that some clients send for the sake of old middle boxes has 6 bytes.
     private static let earlyByteCountMax = 1_024
@@ -239,7 +247,10 @@ public final class TLSHandshake {
         hasFirstByte = true
         guard let engine = makeEngine() else { return }
         engine.receive(bytes)
-        guard turn != nil else { return advance() }
+        guard turn != nil else {
+            // Verifying the peer's certificate is the dearer half.
+            return turnCount == 0 ? advance() : waitForTurn(isUrgent: isUrgentPeer)
+        }
         // It is not its turn yet. An honest client has nothing more to say until we answer.
         earlyByteCount += bytes.count
         if earlyByteCount > Self.earlyByteCountMax {
@@ -264,7 +275,10 @@ public final class TLSHandshake {
         if !output.isEmpty { transport.write(output) }
         switch result {
         case .wantsInput: break
-        case .wantsTurn(let isUrgent): waitForTurn(engine, isUrgent: isUrgent)
+        case .wantsTurn(let isUrgent):
+            engine.letHandshakeGoOn()
+            isUrgentPeer = isUrgent
+            waitForTurn(isUrgent: isUrgent)
         case .failed(let error): fail(error)
         case .done(let identity):
             guard let completion else { return }
@@ -277,16 +291,18 @@ public final class TLSHandshake {
         }
     }
 
-    private func waitForTurn(_ engine: TLSEngine, isUrgent: Bool) {
-        onHello?()
-        onHello = nil
-        engine.letHandshakeGoOn()
+    private func waitForTurn(isUrgent: Bool) {
         guard let queue else { return advance() }
-        turn = queue.wait(isUrgent: isUrgent) { [self] in
+        turnCount += 1
+        // What an honest peer sends after its certificate waits in the kernel meanwhile.
+        if turnCount > 1 { transport.onBytes = nil }
+        let isHonest = turnCount <= Self.honestTurnCount
+        if isHonest { onSpoken?() }
+        turn = queue.wait(isUrgent: isUrgent, isFinishing: turnCount > 1) { [self] in
             turn = nil
+            if turnCount > 1 { transport.onBytes = { self.receive($0) } }
             advance()
-            if completion != nil { onAnswered?() }
-            onAnswered = nil
+            if isHonest, completion != nil { onAnswered?() }
         }
     }
 
@@ -296,7 +312,7 @@ public final class TLSHandshake {
         limit?.cancel()
         turn?.cancel()
         turn = nil
-        onHello = nil
+        onSpoken = nil
         onAnswered = nil
         transport.closeAfterWriting()
         loop.soon { completion(.failure(error)) }
