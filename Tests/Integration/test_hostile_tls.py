@@ -74,6 +74,29 @@ class HostileTLS(HostileCase):
     def refused_count(self):
         return sum(self.status()["counters"].get("connections_refused", {}).values())
 
+    def test_a_handshake_one_byte_at_a_time(self):
+        """The client's certificate comes in a thousand pieces, each of which takes a turn."""
+        stream = self.plain()
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.settimeout(20)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        secure = self.context(self.pki / "operator-alice").wrap_bio(incoming, outgoing)
+
+        def trickle():
+            for byte in outgoing.read():
+                stream.sendall(bytes([byte]))
+
+        while True:
+            try:
+                secure.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                trickle()
+                incoming.write(stream.recv(65536))
+        # It is in: what is judged next is a frame.
+        secure.write((2**32 - 1).to_bytes(4, "big"))
+        self.assertCounts("connections_refused", "tooLong", trickle)
+
     # ---- certificates
 
     def test_no_certificate(self):
