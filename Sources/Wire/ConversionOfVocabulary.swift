@@ -70,8 +70,10 @@ extension Release {
         var wire = PBRelease()
         wire.id = id.rawValue
         wire.component = component.description
-        wire.hypervisor = hypervisor.wire
-        wire.sha256 = .init(sha256)
+        if case .hypervisor(let hypervisor, let sha256) = work {
+            wire.hypervisor = hypervisor.wire
+            wire.sha256 = .init(sha256)
+        }
         return wire
     }
     public init(wire: PBRelease) throws(ConversionError) {
