@@ -34,9 +34,9 @@ final class GuardProcess {
     private final class Watched {
         let guest: GuestID
         let sides: [Side: WatchedSide]
-        init(_ guest: GuestID, old: WatchedSide, new: WatchedSide) {
+        init(_ guest: GuestID, old: WatchedSide, new: WatchedSide?) {
             self.guest = guest
-            sides = [.old: old, .new: new]
+            sides = new.map { [.old: old, .new: $0] } ?? [.old: old]
         }
     }
 
@@ -64,6 +64,7 @@ final class GuardProcess {
     private var agent: ProcessReference?
     private var run = ""
     private var watched: [Watched] = []
+    private var groups: [CommandKind: ProcessGroup] = [:]
     private var lock: FileLock?
     private var timer: (timer: Timer, at: Int64)?
     private var isDraining = false
@@ -89,7 +90,10 @@ final class GuardProcess {
         let fields = GuardLine.fields(line)
         switch fields[0] {
         case "begin": begin(fields)
-        case "guest": watch(fields)
+        case "guest" where fields.count == 6, "alone" where fields.count == 4: watch(fields)
+        case "group":
+            guard fields.count == 3, let kind = CommandKind(rawValue: fields[1]) else { break }
+            groups[kind] = ProcessGroup(text: fields[2])
         case "arm": arm(triesLeft: 100)
         default: if let message = GuardLine.decode(fields) { feed(.message(message)) }
         }
@@ -105,12 +109,12 @@ final class GuardProcess {
     }
 
     private func watch(_ fields: [String]) {
-        guard fields.count == 6, let guest = GuestID(fields[1]) else {
-            return fail("a guest's line cannot be read")
-        }
+        guard let guest = GuestID(fields[1]) else { return fail("a guest's line cannot be read") }
         do {
             let old = try side(guest, pid: fields[2], generation: fields[3])
-            let new = try side(guest, pid: fields[4], generation: fields[5])
+            let new =
+                fields.count == 6
+                ? try side(guest, pid: fields[4], generation: fields[5]) : nil
             watched.append(Watched(guest, old: old, new: new))
         } catch { fail("\(guest): \(error)") }
     }
@@ -145,7 +149,7 @@ final class GuardProcess {
             return
         }
         _ = agent
-        var missing = watched.count * 2
+        var missing = watched.reduce(0) { $0 + $1.sides.count }
         for entry in watched {
             for side in Side.allCases {
                 guard let place = entry.sides[side] else { continue }
@@ -160,7 +164,9 @@ final class GuardProcess {
     }
 
     private func armed() {
-        machine = GuardMachine(guests: watched.map(\.guest), budget: budget)
+        machine = GuardMachine(
+            guests: watched.map(\.guest), budget: budget,
+            isOfWholeHost: watched.allSatisfy { $0.sides[.new] == nil })
         stream.write(Array("armed\n".utf8))
     }
 
@@ -221,6 +227,7 @@ final class GuardProcess {
         switch effect {
         case .setTimer(let at): setTimer(at)
         case .killAgent: killAgent()
+        case .killCommand(let kind): groups[kind]?.kill()
         case .kill(let guest, let side):
             try? place(guest, side)?.process.send(signal: 9)
             feed(.killed(guest, side))
