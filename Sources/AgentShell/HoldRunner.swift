@@ -51,6 +51,8 @@ final class HoldRunner {
     private var isDraining = false
     /// What must not be done while a guest is held, such as an fsync.
     private var putOff: [() -> Void] = []
+    /// The release's command that runs.
+    var command: CommandRun?
     private var preparing: [StepGuest] = []
     private var preparingCount = 0
 
@@ -96,7 +98,7 @@ final class HoldRunner {
         for body in bodies { body() }
     }
 
-    private func feed(_ guest: StepGuest, _ event: GuestEvent) { feed(.guest(guest.id, event)) }
+    func feed(_ guest: StepGuest, _ event: GuestEvent) { feed(.guest(guest.id, event)) }
 
     private func watch(_ generation: Generation, _ side: Side, of guest: StepGuest) {
         generation.onStepNotice = { [self] notice in
@@ -124,6 +126,7 @@ final class HoldRunner {
         case (.stop, .old):
             guard let sentAt = guest.stopSentAt else { break }
             let time = EventTime(event, notBefore: sentAt)
+            guest.stopped = time
             feed(guest, .stopped(at: time.hold, wall: time.wall))
             context.pause.reached("stopped")
         case (.resume, _):
@@ -169,6 +172,9 @@ final class HoldRunner {
         case .cancelTimer(let timer): timers.removeValue(forKey: timer)?.cancel()
         case .switchQueues(let id, let side): with(id) { switchQueues($0, to: side) }
         case .stopAndMove(let id): with(id) { stopAndMove($0) }
+        case .pause(let id): with(id) { pause($0) }
+        case .run(let kind): run(kind)
+        case .killCommand: killCommand()
         case .kill(let id, let side): with(id) { kill($0, side) }
         case .continueGuest(let id, let side): with(id) { continueGuest($0, side) }
         case .adoptNew(let id): with(id) { adoptNew($0) }
@@ -214,10 +220,10 @@ final class HoldRunner {
         context.pause.reached("prepared")
         var watched: [GuardLink.Watched] = []
         for guest in guests {
-            guard let old = guest.old, let new = guest.new else {
+            guard let old = guest.old, guest.new != nil || directive.release.scope != .guest else {
                 return feed(.guardFailed(reason: "\(guest.id) has no two processes"))
             }
-            watched.append(GuardLink.Watched(guest: guest.id, old: old, new: new))
+            watched.append(GuardLink.Watched(guest: guest.id, old: old, new: guest.new))
         }
         do {
             guardLink = try GuardLink(
@@ -289,8 +295,8 @@ final class HoldRunner {
     }
 
     private func adoptNew(_ guest: StepGuest) {
-        guard let new = guest.new else { return }
-        guest.keeper.adoptNew(new, on: directive.release.hypervisor)
+        guard let new = guest.new, let hypervisor = directive.release.hypervisor else { return }
+        guest.keeper.adoptNew(new, on: hypervisor)
         putOff.append { guest.keeper.keepHypervisor() }
     }
 
@@ -367,12 +373,14 @@ extension HoldRunner {
 
     private func prepare(_ guest: StepGuest) {
         do {
-            guard let old = guest.old, old.isConnected else {
+            guard let old = guest.old, old.isConnected,
+                let hypervisor = directive.release.hypervisor
+            else {
                 throw AgentError.hypervisor(reason: "the monitor of its QEMU does not answer")
             }
             let new = try context.launcher.start(
                 guest.keeper.configuration, generation: guest.newNumber,
-                hypervisor: directive.release.hypervisor, isWaiting: true)
+                hypervisor: hypervisor, isWaiting: true)
             guest.new = new
             watch(new, .new, of: guest)
             try guest.copyQueues(.old)
@@ -465,28 +473,5 @@ enum DiskFlush {
             timer.cancel()
             loop.soon(end)
         }
-    }
-}
-
-/// The file that a release names.
-enum Artifact {
-    /// - Returns: what is wrong with it and what to do, or nil.
-    static func problem(_ release: Release) -> String? {
-        let path = release.hypervisor.path
-        switch Files.kind(path: path) {
-        case nil: return "\(path) does not exist: install the release on this host"
-        case .regular: break
-        default: return "\(path) is not a file"
-        }
-        guard Files.isExecutable(path: path) else {
-            return "\(path) is not executable: correct its mode"
-        }
-        do {
-            guard try SHA256Digest.ofFile(path) == release.sha256 else {
-                return "\(path) has another SHA-256 than release \(release.id): install the right "
-                    + "file, or add the release again"
-            }
-        } catch { return "\(path) cannot be read: \(error)" }
-        return nil
     }
 }

@@ -29,6 +29,14 @@ struct HostPaths: Hashable {
     var guardNotes: String { "\(run)/guard.notes" }
     var guardLog: String { "\(run)/guard.log" }
 
+    /// What is to be killed if a command was left running.
+    var commandGroup: String { "\(run)/command.group" }
+
+    /// What the commands of steps have said, a directory for each step.
+    var outputs: String { "\(state)/output" }
+    func output(_ step: StepID, _ token: Token) -> String { "\(outputs)/\(step)-t\(token)" }
+    var software: String { "\(state)/software" }
+    var parts: String { "\(state)/parts" }
     var accepted: String { "\(state)/accepted" }
     var reports: String { "\(state)/reports" }
     func hypervisor(_ id: GuestID) -> String { "\(state)/hypervisors/\(id)" }

@@ -19,6 +19,7 @@ final class StepGuest {
     /// On the hold clock: the earliest that an event can have been caused by us.
     var stopSentAt: Int64?
     var continueSentAt: Int64?
+    var stopped: EventTime?
     var resumed: EventTime?
     /// The old QEMU has sent everything and stays stopped.
     var hasLeft = false

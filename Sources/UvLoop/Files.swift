@@ -23,6 +23,19 @@ public enum Files {
         return bytes
     }
 
+    /// The last bytes of a file that may be large.
+    public static func readEnd(path: String, byteCount: Int) throws(UvError) -> [UInt8] {
+        let descriptor = try checkErrno(Glibc.open(path, O_RDONLY | O_CLOEXEC), "open", path)
+        defer { Descriptors.close(descriptor) }
+        let size = try checkErrno(lseek(descriptor, 0, SEEK_END), "read", path)
+        try checkErrno(lseek(descriptor, max(0, size - byteCount), SEEK_SET), "read", path)
+        var bytes: [UInt8] = []
+        try forEachChunk(of: descriptor, path) { chunk throws(UvError) in
+            bytes.append(contentsOf: chunk)
+        }
+        return [UInt8](bytes.prefix(byteCount))
+    }
+
     static func forEachChunk(
         of descriptor: Int32, _ path: String,
         _ body: (UnsafeRawBufferPointer) throws(UvError) -> Void
