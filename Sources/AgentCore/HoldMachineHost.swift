@@ -81,6 +81,15 @@ extension HoldMachine {
         }
     }
 
+    /// Whether the host has the release now; nil if nobody knows.
+    public var isPatched: Bool? {
+        switch patch {
+        case .applied: true
+        case .none, .undone: false
+        case .applying, .checking, .undoing, .unsafe: nil
+        }
+    }
+
     // MARK: Before the hold
 
     mutating func beginPreparingHost(at now: Int64) {

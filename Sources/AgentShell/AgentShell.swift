@@ -23,6 +23,11 @@ public final class AgentShell {
     let logger: Logger
     let link: any LeaderLink
     let store: StepStore
+    let software: SoftwareRecords
+    /// What it says, kept at hand: a report must not read the disk during a hold.
+    var installed: [InstalledSoftware] = []
+    /// What holds have needed on this host.
+    let parts: PartsRecord
     let launcher: Launcher
     let guardProgram: GuardProgram
     let pause: TestPause
@@ -57,6 +62,8 @@ public final class AgentShell {
         self.softwareVersion = softwareVersion
         logger = log
         store = StepStore(paths: paths)
+        software = SoftwareRecords(paths: paths)
+        parts = PartsRecord(path: paths.parts)
         launcher = Launcher(host: configuration, paths: paths, loop: loop)
         pause = TestPause(getenv("FERMATA_TEST_PAUSE_AT").map { String(cString: $0) })
     }
@@ -75,6 +82,7 @@ public final class AgentShell {
             },
             reported: contents.reports.map { TokenGate.Grant(step: $0.step, token: $0.token) })
         reports = contents.reports
+        installed = software.read()
         keepers = host.guests.map { GuestKeeper($0, launcher: launcher, logger: logger) }
         for keeper in keepers {
             keeper.onChange = { [unowned self] in scheduleHostReport() }
@@ -91,7 +99,8 @@ public final class AgentShell {
         HostReport(
             host: host.host, agentVersion: softwareVersion, bootID: HostFacts.bootID,
             acceptedToken: gate.acceptedToken, sets: host.sets.sorted { $0.id < $1.id },
-            guests: keepers.map(\.report).sorted { $0.id < $1.id })
+            guests: keepers.map(\.report).sorted { $0.id < $1.id }, abilities: [.hostCommands],
+            software: installed)
     }
 
     // MARK: Start
@@ -99,6 +108,7 @@ public final class AgentShell {
     private func makeDirectories() throws(AgentError) {
         for path in [
             paths.run, paths.guests, paths.state, paths.reports, paths.hypervisors, paths.memory,
+            paths.software, paths.outputs,
         ] {
             do {
                 try Files.makeDirectory(path: path, mode: 0o755, parents: true)

@@ -16,6 +16,8 @@ public enum Limits {
     public static let parallelismMax: UInt32 = 1_000
     /// A release's command outside a hold (prepare): a package mirror may be slow.
     public static let commandMillisecondsMax: UInt32 = 3_600_000
+    /// Steps whose commands' output is kept on a host: the last few weeks of a busy one.
+    public static let stepOutputsMax = 50
     /// Arguments, and variables, of a command; the kernel takes more, a directive should stay small.
     public static let commandWordsMax = 64
     /// Guests of one pause group; the agent's guard keeps two monitors open for each.

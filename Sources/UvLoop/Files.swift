@@ -194,6 +194,14 @@ public enum Files {
         kind(path: path) == .directory && access(path, W_OK | X_OK) == 0
     }
 
+    /// When it was last changed, in seconds since 1970.
+    public static func modified(path: String) throws(UvError) -> Int {
+        guard let status = status(path) else {
+            throw UvError(code: -ENOENT, operation: "look at", subject: path)
+        }
+        return status.st_mtim.tv_sec
+    }
+
     /// A file's length in bytes.
     public static func size(path: String) throws(UvError) -> UInt64 {
         var status = stat()
