@@ -205,6 +205,8 @@ public struct PlanView: Hashable, Sendable {
             self.host = host
             self.reason = reason
         }
+        /// What is left alone, for a sentence.
+        public var name: String { guest.map(\.rawValue) ?? "host \(host)" }
     }
     public var release: ReleaseID
     public var policy: Policy

@@ -3054,7 +3054,7 @@ public nonisolated struct PBFleetEvent: Sendable {
     /// Required. Name of its host.
     public var host: String = String()
 
-    /// Words: why; empty if the step had no guests to hold and succeeded.
+    /// Words: why; of a step that succeeded without guests to hold, what was installed.
     public var reason: String = String()
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
