@@ -39,6 +39,8 @@ public final class AgentShell {
     var runner: HoldRunner?
     /// Reports that the leader has not committed, in the order in which the steps ended.
     var reports: [StepReport] = []
+    /// Called at the first session.
+    var whenFirstReady: (() -> Void)?
     private var isReady = false
     private var reportIsDue = false
     private var lastReport: HostReport?
@@ -99,7 +101,7 @@ public final class AgentShell {
         HostReport(
             host: host.host, agentVersion: softwareVersion, bootID: HostFacts.bootID,
             acceptedToken: gate.acceptedToken, sets: host.sets.sorted { $0.id < $1.id },
-            guests: keepers.map(\.report).sorted { $0.id < $1.id }, abilities: [.hostCommands],
+            guests: keepers.map(\.report).sorted { $0.id < $1.id }, abilities: AgentAbility.allCases,
             software: installed)
     }
 
@@ -155,7 +157,9 @@ public final class AgentShell {
             pending -= 1
             if pending == 0 { becomeReady(ready) }
         }
-        if let record {
+        if let record, case .agent = record.directive.release.work {
+            recoverUpgrade(record)
+        } else if let record {
             pending += 1
             let mine = found.filter { stepGuests.contains($0.label.guest) }
             found.removeAll { stepGuests.contains($0.label.guest) }
@@ -236,6 +240,9 @@ public final class AgentShell {
         }
         link.onReady = { [unowned self] in
             lastReport = nil
+            let body = whenFirstReady
+            whenFirstReady = nil
+            body?()
             sendHostReport()
             for report in reports { link.send(report) }
         }

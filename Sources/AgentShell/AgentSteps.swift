@@ -49,9 +49,6 @@ extension AgentShell {
         guard directive.host == host.host else {
             return "this is host \(host.host), not \(directive.host)"
         }
-        if case .agent = directive.release.work {
-            return "this agent cannot replace its own program: install it and start the agent again"
-        }
         let limits = Limits.deadlineMillisecondsMin...Limits.deadlineMillisecondsMax
         guard limits.contains(directive.deadlineMilliseconds) else {
             return "the deadline of \(directive.deadlineMilliseconds) ms is out of range"
@@ -100,6 +97,7 @@ extension AgentShell {
 
     private func begin(_ record: StepRecord) {
         pause.reached("accepted")
+        if case .agent = record.directive.release.work { return upgrade(record) }
         let guests = record.guests.compactMap { entry -> StepGuest? in
             guard let keeper = keepers.first(where: { $0.id == entry.plan.id }) else { return nil }
             keeper.step = record.directive.step
@@ -298,10 +296,13 @@ extension AgentShell {
         settled()
     }
 
-    private func end(_ record: StepRecord, _ reason: String) {
+    private func end(_ record: StepRecord, _ reason: String) { end(record, .failed, reason) }
+
+    /// Of a step that has held nobody.
+    func end(_ record: StepRecord, _ outcome: StepOutcome, _ reason: String) {
         keep(
             StepReport(
-                step: record.directive.step, token: record.directive.token, outcome: .failed,
+                step: record.directive.step, token: record.directive.token, outcome: outcome,
                 reason: reason, phases: [PhaseTime(phase: .accepted, at: record.acceptedAt)],
                 holds: []))
     }

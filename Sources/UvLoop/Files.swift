@@ -71,6 +71,23 @@ public enum Files {
         if durable { try synchronizeDirectory(of: path) }
     }
 
+    /// Makes `path` another name of the file `original`, whatever had that name before.
+    public static func replaceByLink(path: String, to original: String) throws(UvError) {
+        let temporary = "\(path).new"
+        Glibc.unlink(temporary)
+        try checkErrno(Glibc.link(original, temporary), "link", temporary)
+        try checkErrno(Glibc.rename(temporary, path), "replace", path)
+        // A rename between two names of one file leaves both.
+        Glibc.unlink(temporary)
+        try synchronizeDirectory(of: path)
+    }
+
+    /// Gives a file another name, durably; a file that had that name is gone.
+    public static func rename(from: String, to path: String) throws(UvError) {
+        try checkErrno(Glibc.rename(from, path), "rename to \(path)", from)
+        try synchronizeDirectory(of: path)
+    }
+
     /// Writes a new file.
     ///
     /// - Throws: ``UvError``: `EEXIST` if there is one. A file that could not be written whole
