@@ -289,8 +289,8 @@ final class HoldRunner {
     }
 
     private func adoptNew(_ guest: StepGuest) {
-        guard let new = guest.new else { return }
-        guest.keeper.adoptNew(new, on: directive.release.hypervisor)
+        guard let new = guest.new, let hypervisor = directive.release.hypervisor else { return }
+        guest.keeper.adoptNew(new, on: hypervisor)
         putOff.append { guest.keeper.keepHypervisor() }
     }
 
@@ -367,12 +367,15 @@ extension HoldRunner {
 
     private func prepare(_ guest: StepGuest) {
         do {
+            guard let hypervisor = directive.release.hypervisor else {
+                throw AgentError.hypervisor(reason: "the release has no hypervisor")
+            }
             guard let old = guest.old, old.isConnected else {
                 throw AgentError.hypervisor(reason: "the monitor of its QEMU does not answer")
             }
             let new = try context.launcher.start(
                 guest.keeper.configuration, generation: guest.newNumber,
-                hypervisor: directive.release.hypervisor, isWaiting: true)
+                hypervisor: hypervisor, isWaiting: true)
             guest.new = new
             watch(new, .new, of: guest)
             try guest.copyQueues(.old)
@@ -472,7 +475,10 @@ enum DiskFlush {
 enum Artifact {
     /// - Returns: what is wrong with it and what to do, or nil.
     static func problem(_ release: Release) -> String? {
-        let path = release.hypervisor.path
+        guard case .hypervisor(let hypervisor, let sha256) = release.work else {
+            return "release \(release.id) has no hypervisor"
+        }
+        let path = hypervisor.path
         switch Files.kind(path: path) {
         case nil: return "\(path) does not exist: install the release on this host"
         case .regular: break
@@ -482,7 +488,7 @@ enum Artifact {
             return "\(path) is not executable: correct its mode"
         }
         do {
-            guard try SHA256Digest.ofFile(path) == release.sha256 else {
+            guard try SHA256Digest.ofFile(path) == sha256 else {
                 return "\(path) has another SHA-256 than release \(release.id): install the right "
                     + "file, or add the release again"
             }
