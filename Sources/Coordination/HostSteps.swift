@@ -56,7 +56,9 @@ extension Coordinator {
     private func planHostStep(
         _ host: HostReport, _ release: Release
     ) -> Result<PlannedStep, SkipReason> {
-        if let reason = state.reasonToSkip(host, release) { return .failure(SkipReason(text: reason)) }
+        if let reason = state.reasonToSkip(host, release) {
+            return .failure(SkipReason(text: reason))
+        }
         guard release.scope == .host else {
             return .success(PlannedStep(host: host.host, guests: [], pairs: []))
         }

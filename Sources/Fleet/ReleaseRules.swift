@@ -85,7 +85,8 @@ extension Release {
         switch work {
         case .hypervisor(let hypervisor, let sha256):
             return Self.refusal(
-                path: hypervisor.path, advice: "Give the path of the QEMU binary as the hosts see it.")
+                path: hypervisor.path,
+                advice: "Give the path of the QEMU binary as the hosts see it.")
                 ?? Self.refusal(sha256: sha256, of: hypervisor.path)
         case .host(let work): return Self.refusal(work)
         case .agent(_, let program): return Self.refusal(program)

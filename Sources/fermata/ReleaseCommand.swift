@@ -82,7 +82,7 @@ struct ReleaseCommand: ParsableCommand {
             connection.close()
             client.output.show(
                 text: "release \(id) added (\(component) \(version), "
-                    + "SHA-256 \(hexText(release.sha256)))\n",
+                    + "SHA-256 \(hexText(release.mainFile.sha256)))\n",
                 json: accepted.json)
         }
 
