@@ -39,7 +39,7 @@ struct FrameTests {
             let correlation: UInt64 = random.next()
             let byteCount = Int(random.next() % 300)
             let body = [UInt8](repeating: UInt8(truncatingIfNeeded: index), count: byteCount)
-            let flags: FrameFlags = index % 5 == 0 ? .mandatory : []
+            let flags: Frame.Flags = index % 5 == 0 ? .mandatory : []
             return Frame(
                 kind: UInt16(index + 1), flags: flags, correlation: correlation, body: body)
         }
