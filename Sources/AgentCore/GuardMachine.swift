@@ -20,6 +20,7 @@
 //
 // A hung agent is killed before the guard acts, and what it had still written is read to the end, so
 // that two are never at work on one guest. `cont` that is refused is sent again after a short pause.
+// What is noted for the next agent is noted last: a disk that is full or hangs holds no guest.
 
 public import Fleet
 
@@ -76,6 +77,8 @@ public struct GuardMachine: Hashable, Sendable {
     var command: CommandKind?
     var guests: [Guest]
     var effects: [Effect] = []
+    /// Notes go to a disk that may be full or hang, so they wait until no guest does.
+    var heldBack: [Effect] = []
 
     public init(guests: [GuestID], budget: HoldBudget, isOfWholeHost: Bool = false) {
         self.guests = guests.map { Guest(id: $0) }
@@ -111,6 +114,8 @@ public struct GuardMachine: Hashable, Sendable {
         }
         if phase == .acting, guests.allSatisfy({ $0.knowledge == .released }) {
             phase = .finished
+            effects += heldBack
+            heldBack = []
             effects.append(.finish)
         }
         return effects
@@ -204,7 +209,7 @@ public struct GuardMachine: Hashable, Sendable {
         for index in guests.indices {
             switch guests[index].knowledge {
             case .held, .committed:
-                effects.append(
+                heldBack.append(
                     .note(.undoing(guests[index].id, reason: "the agent ended during the hold")))
                 startContinuing(index, .old, at: now)
             case .armed: guests[index].knowledge = .released
@@ -215,7 +220,7 @@ public struct GuardMachine: Hashable, Sendable {
 
     private mutating func settle(_ index: Int, winner: Side, reason: String?) {
         let id = guests[index].id
-        if let reason { effects.append(.note(.undoing(id, reason: reason))) }
+        if let reason { heldBack.append(.note(.undoing(id, reason: reason))) }
         guests[index].knowledge = .killing(winner: winner)
         effects.append(.kill(id, winner.other))
         effects.append(.switchQueues(id, to: winner))
@@ -237,14 +242,14 @@ public struct GuardMachine: Hashable, Sendable {
         let id = guests[index].id
         if guests[index].exited.contains(side) { return lose(index) }
         guests[index].knowledge = .continuing(side)
-        effects.append(.note(.continuing(id, side, at: now, by: .guard)))
+        heldBack.append(.note(.continuing(id, side, at: now, by: .guard)))
         effects.append(.continueGuest(id, side))
     }
 
     private mutating func lose(_ index: Int) {
         guests[index].knowledge = .released
         let reason = isOfWholeHost ? "its QEMU has ended" : "both QEMU processes have ended"
-        effects.append(.note(.lost(guests[index].id, reason: reason)))
+        heldBack.append(.note(.lost(guests[index].id, reason: reason)))
     }
 
     private mutating func onExited(_ index: Int, _ side: Side, at now: Int64) {
@@ -263,7 +268,7 @@ public struct GuardMachine: Hashable, Sendable {
     ) {
         guard guests[index].knowledge == .continuing(side) else { return }
         guests[index].knowledge = .released
-        effects.append(
+        heldBack.append(
             .note(
                 .resumed(guests[index].id, side, at: resumedAt, by: .guard, wasHeld: wasHeld)))
     }

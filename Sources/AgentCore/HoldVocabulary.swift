@@ -34,7 +34,8 @@ public struct HoldBudget: Hashable, Sendable {
     /// Left when the guard takes over from a hung agent; less than the agent's own reserve.
     public var guardReserveMicroseconds: Int64
     /// How long starting and arming may take; guests run meanwhile.
-    public var prepareMicroseconds: Int64 = 120_000_000
+    /// Four deadlines, 10 s to 120 s.
+    public var prepareMicroseconds: Int64
     /// How long setting the clock and the health checks may take; guests run meanwhile.
     public var confirmMicroseconds: Int64 = 90_000_000
     /// Pause before a refused `cont` is sent again: the disk lock of a killed process goes with it.
@@ -43,6 +44,8 @@ public struct HoldBudget: Hashable, Sendable {
     public var exitMicroseconds: Int64 = 250_000
     /// Refusals of `cont` this long after the deadline mean that the guest cannot be continued.
     public var giveUpMicroseconds: Int64 = 30_000_000
+    /// How long one sleep of a timer may be: a host that was suspended is late by no more.
+    public static let lookMicroseconds: Int64 = 100_000
 
     /// - Parameter deadlineMilliseconds: as in the directive; the reserves are 3 s and 1 s, or 40 %
     ///   and 20 % of a deadline too short for them.
@@ -50,6 +53,13 @@ public struct HoldBudget: Hashable, Sendable {
         deadlineMicroseconds = Int64(deadlineMilliseconds) * 1_000
         undoReserveMicroseconds = min(3_000_000, deadlineMicroseconds * 2 / 5)
         guardReserveMicroseconds = min(1_000_000, deadlineMicroseconds / 5)
+        prepareMicroseconds = min(120_000_000, max(10_000_000, deadlineMicroseconds * 4))
+    }
+
+    /// A monitor that does not answer for so long is connected to anew: a twentieth of the deadline,
+    /// so that several tries fit into each reserve.
+    public var replyLimit: Duration {
+        .microseconds(max(100_000, min(1_000_000, deadlineMicroseconds / 20)))
     }
 
     /// Of a step whose guests are only paused: what continuing all of them needs.

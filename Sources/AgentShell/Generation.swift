@@ -5,7 +5,7 @@
 // so a restarted agent finds its guests in /proc, never in a journal. The pidfd is opened before the
 // environment is read, so a pid that changed hands in between does not match.
 //
-// Failure modes: the monitor connection ends while the process lives: connected again every 100 ms,
+// Failure modes: the monitor connection ends while the process lives: connected again every 20 ms,
 // for ever; the process ends: told once.
 
 internal import AgentCore
@@ -74,27 +74,30 @@ final class Generation {
             monitor.onEnd = { [self] _ in
                 self.monitor = nil
                 tell(.disconnected)
-                loop.after(.milliseconds(100)) { [self] in connect() }
+                loop.after(.milliseconds(20)) { [self] in connect() }
             }
             tell(.connected)
         }
     }
 
-    func send(_ commands: [Command], _ reply: @escaping (Int, Result<JSON, MonitorFailure>) -> Void)
-    {
+    /// - Parameter limit: see ``Monitor/send(_:limit:_:)``.
+    func send(
+        _ commands: [Command], limit: Duration? = nil,
+        _ reply: @escaping (Int, Result<JSON, MonitorFailure>) -> Void
+    ) {
         guard let monitor else {
             for index in commands.indices { reply(index, .failure(.ended("not connected"))) }
             return
         }
-        monitor.send(commands, reply)
+        monitor.send(commands, limit: limit, reply)
     }
 
     /// Whether `cont` is safe on a process that was handing its guest over.
     ///
     /// - Parameter answer: why it is not, or not yet; nil if it is.
-    func isReadyToContinue(_ answer: @escaping (String?) -> Void) {
+    func isReadyToContinue(limit: Duration, _ answer: @escaping (String?) -> Void) {
         guard let monitor else { return answer("its monitor is not connected") }
-        monitor.isReadyToContinue(answer)
+        monitor.isReadyToContinue(limit: limit, answer)
     }
 
     /// SIGKILL; a process that has ended already is as good.

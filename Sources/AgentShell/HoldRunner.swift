@@ -103,7 +103,9 @@ final class HoldRunner {
     private func watch(_ generation: Generation, _ side: Side, of guest: StepGuest) {
         generation.onStepNotice = { [self] notice in
             switch notice {
-            case .connected: if side == .new { configureNew(guest) }
+            case .connected:
+                if side == .new { configureNew(guest) }
+                lookAgain(generation, side, guest)
             case .disconnected: break
             case .event(let event): onEvent(event, side, guest)
             case .exited:
@@ -115,8 +117,11 @@ final class HoldRunner {
                     donePreparing(guest)
                 }
                 feed(guest, .exited(side))
-                // What it had sent before it ended may be all there was to send.
-                if side == .old, guest.hasArrived { feed(guest, .moved) }
+                guard side == .old else { break }
+                // What it had sent before it ended may be all there was to send, and the new one may
+                // still be reading it. An ended process never continues its guest.
+                guest.hasLeft = true
+                if guest.hasArrived { feed(guest, .moved) }
             }
         }
     }
@@ -133,11 +138,10 @@ final class HoldRunner {
             // An old one whose migration failed continues by itself.
             guard let sentAt = guest.continueSentAt ?? guest.stopSentAt else { break }
             guest.resumed = EventTime(event, notBefore: sentAt)
+            // The event is proof enough: the reply behind it may be lost with its connection.
+            if guest.continueSentAt != nil { onContinued(guest, side) }
         case (.migration(.completed), _):
-            if side == .old { guest.hasLeft = true } else { guest.hasArrived = true }
-            guard guest.hasLeft, guest.hasArrived else { break }
-            context.pause.reached("moved")
-            feed(guest, .moved)
+            onCompleted(side, guest)
         case (.migration(.failed), .old), (.migration(.cancelled), .old):
             // The new one says why in its log, and ends; its end usually comes first.
             context.loop.after(.milliseconds(20)) { [self] in
@@ -146,6 +150,24 @@ final class HoldRunner {
         case (.migration(.failed), .new):
             feed(guest, .moveFailed(reason: refusal(guest)))
         default: break
+        }
+    }
+
+    private func onCompleted(_ side: Side, _ guest: StepGuest) {
+        if side == .old { guest.hasLeft = true } else { guest.hasArrived = true }
+        guard guest.hasLeft, guest.hasArrived else { return }
+        context.pause.reached("moved")
+        feed(guest, .moved)
+    }
+
+    /// A monitor connection that came back in the middle of the move: its events are lost.
+    private func lookAgain(_ generation: Generation, _ side: Side, _ guest: StepGuest) {
+        guard guest.stopSentAt != nil, guest.continueSentAt == nil else { return }
+        generation.send([.queryMigrate]) { [self] _, result in
+            guard case .success(let value) = result, let reply = MigrationReply(value),
+                reply.status == .completed
+            else { return }
+            onCompleted(side, guest)
         }
     }
 
@@ -164,11 +186,7 @@ final class HoldRunner {
         case .tellGuard(let message): tellGuard(message)
         case .setTimer(let timer, let at):
             timers.removeValue(forKey: timer)?.cancel()
-            let delay = Duration.microseconds(max(0, at - HoldClock.nowMicroseconds))
-            timers[timer] = context.loop.after(delay) { [self] in
-                timers[timer] = nil
-                feed(.timerFired(timer))
-            }
+            setTimer(timer, at)
         case .cancelTimer(let timer): timers.removeValue(forKey: timer)?.cancel()
         case .switchQueues(let id, let side): with(id) { switchQueues($0, to: side) }
         case .stopAndMove(let id): with(id) { stopAndMove($0) }
@@ -184,6 +202,17 @@ final class HoldRunner {
         case .progress(let phase):
             onProgress?(phase, Timestamp(microseconds: WallClock.nowMicroseconds))
         case .finish(let report): putOff.append { [self] in finish(report) }
+        }
+    }
+
+    /// In short pieces, since the loop's clock stands still while the host is suspended.
+    private func setTimer(_ timer: HoldTimer, _ at: Int64) {
+        let left = max(0, at - HoldClock.nowMicroseconds)
+        let isLast = left <= HoldBudget.lookMicroseconds
+        let piece = min(left, HoldBudget.lookMicroseconds)
+        timers[timer] = context.loop.after(.microseconds(piece)) { [self] in
+            timers[timer] = nil
+            if isLast { feed(.timerFired(timer)) } else { setTimer(timer, at) }
         }
     }
 
@@ -233,7 +262,10 @@ final class HoldRunner {
                     context.pause.reached("armed")
                     feed(.guardArmed)
                 },
-                onFailure: { [self] in feed(.guardFailed(reason: $0)) })
+                onFailure: { [self] in
+                    context.logger.warning("the guard failed", metadata: ["reason": "\($0)"])
+                    feed(.guardFailed(reason: $0))
+                })
         } catch { feed(.guardFailed(reason: "\(error)")) }
     }
 
@@ -258,6 +290,11 @@ final class HoldRunner {
     }
 
     private func kill(_ guest: StepGuest, _ side: Side) {
+        // The last look before the commit: a new one that has ended since it said `completed` cannot
+        // be continued, and its end may not have been read yet. The old one is whole.
+        if side == .old, guest.new?.process.hasExited != false, guest.old?.hasExited == false {
+            return feed(guest, .exited(.new))
+        }
         do {
             try guest.generation(side)?.kill()
             feed(guest, .killed(side))
@@ -266,11 +303,16 @@ final class HoldRunner {
     }
 
     private func continueGuest(_ guest: StepGuest, _ side: Side) {
-        guard let generation = guest.generation(side), generation.isConnected else {
+        guard let generation = guest.generation(side) else {
+            return feed(guest, .continueFailed(side, reason: "there is no such process"))
+        }
+        // Whoever stopped it in its hold (SIGSTOP) did not mean to strand its guest.
+        try? generation.process.send(signal: Scheduling.continueSignal)
+        guard generation.isConnected else {
             return feed(guest, .continueFailed(side, reason: "its monitor is not connected"))
         }
         guard side == .old else { return cont(guest, generation, side) }
-        generation.isReadyToContinue { [self] problem in
+        generation.isReadyToContinue(limit: machine.budget.replyLimit) { [self] problem in
             if let problem {
                 feed(guest, .continueFailed(side, reason: problem))
             } else {
@@ -281,17 +323,20 @@ final class HoldRunner {
 
     private func cont(_ guest: StepGuest, _ generation: Generation, _ side: Side) {
         if guest.continueSentAt == nil { guest.continueSentAt = HoldClock.nowMicroseconds }
-        generation.send([.cont]) { [self] _, result in
+        generation.send([.cont], limit: machine.budget.replyLimit) { [self] _, result in
             switch result {
             case .success:
-                if side == .new { context.pause.reached("continued") }
                 // The event comes before the reply; without one the guest had never stopped.
-                let at = guest.resumed?.hold ?? HoldClock.nowMicroseconds
-                feed(guest, .continued(side, at: at))
+                onContinued(guest, side)
             case .failure(let failure):
                 feed(guest, .continueFailed(side, reason: failure.description))
             }
         }
+    }
+
+    private func onContinued(_ guest: StepGuest, _ side: Side) {
+        if side == .new { context.pause.reached("continued") }
+        feed(guest, .continued(side, at: guest.resumed?.hold ?? HoldClock.nowMicroseconds))
     }
 
     private func adoptNew(_ guest: StepGuest) {

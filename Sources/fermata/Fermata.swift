@@ -1,3 +1,4 @@
+import AgentShell
 import ArgumentParser
 import Foundation
 
@@ -51,6 +52,8 @@ struct Fermata: ParsableCommand {
     static func main() {
         // A reader that goes away, a pager for example, shows as an error of the write instead.
         signal(SIGPIPE, SIG_IGN)
+        // The guard is to be small and quick: what parses arguments for people stays out of its way.
+        if CommandLine.arguments.dropFirst() == ["guard"] { Foundation.exit(GuardShell.run()) }
         do {
             var command = try parseAsRoot()
             try command.run()
