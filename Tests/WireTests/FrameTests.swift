@@ -35,10 +35,11 @@ struct FrameTests {
     func pieces(byteCount: Int) throws {
         var random = SplitMix(state: 7)
         let frames = (0..<60).map { index in
-            Frame(
+            let correlation = random.next()
+            let body = [UInt8](repeating: UInt8(index), count: Int(random.next() % 300))
+            return Frame(
                 kind: UInt16(index + 1), flags: index % 5 == 0 ? .mandatory : [],
-                correlation: random.next(),
-                body: (0..<Int(random.next() % 300)).map { _ in UInt8(truncatingIfNeeded: index) })
+                correlation: correlation, body: body)
         }
         var bytes: [UInt8] = []
         for frame in frames { encodeFrame(frame, into: &bytes) }
