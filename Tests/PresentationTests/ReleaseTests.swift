@@ -59,7 +59,7 @@ import Testing
                 PlanView.Skipped(
                     guest: nil, host: HostID(checked: "b"), reason: "has agent 0.2 already")
             ], problems: [])
-        #expect(plan.text.contains("\n   1  a     none held\n"), "\(plan.text)")
+        #expect(plan.text.contains("\n   1  a     none held  -\n"), "\(plan.text)")
         #expect(plan.text.contains("  host b: has agent 0.2 already\n"))
         #expect(plan.json.compact.contains(#"{"guest":null,"host":"b","reason":"#))
     }
