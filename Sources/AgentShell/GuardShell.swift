@@ -3,7 +3,7 @@
 // Happy path: the agent names the processes, the guard opens a pidfd and a monitor connection of
 // its own to each, answers `armed`, listens, and ends at `disarm`.
 // When the channel ends, or a hold comes near its deadline: what GuardMachine says, through the
-// pidfds and connections that are open already. What it did goes into guard.notes for the
+// pidfds and connections that are open already. What it did goes, afterwards, into guard.notes for the
 // restarted agent, which waits for the guard's lock before it looks at any guest.
 // Failure modes: it cannot arm: `failed`, and nothing is held. A monitor does not answer: connected
 // again and tried again, until it works or the process has ended.
@@ -69,7 +69,11 @@ final class GuardProcess {
     private var isDraining = false
     private var events: [GuardMachine.Event] = []
 
+    /// What the restarted agent is to read, not yet in the file.
+    private var unwritten: [HoldNote] = []
+
     private static let lingerMilliseconds: Int64 = 300
+    private static let writeDelayMilliseconds: Int64 = 50
 
     init(_ descriptor: Int32, on loop: Loop) throws(UvError) {
         self.loop = loop
@@ -83,6 +87,18 @@ final class GuardProcess {
 
     private var notes: StepNotes {
         StepNotes(path: HostPaths(run: run, state: "", memory: "").guardNotes)
+    }
+
+    /// A guest is continued first: a disk that is full or hangs must not be in its way.
+    private func writeLater(_ note: HoldNote) {
+        unwritten.append(note)
+        guard unwritten.count == 1 else { return }
+        loop.after(.milliseconds(Self.writeDelayMilliseconds)) { [self] in writeNotes() }
+    }
+
+    private func writeNotes() {
+        for note in unwritten { notes.append(note) }
+        unwritten = []
     }
 
     private func receive(_ line: String) {
@@ -228,8 +244,9 @@ final class GuardProcess {
             try? place(guest, side)?.queues.setAttached(true)
             try? place(guest, side.other)?.queues.setAttached(false)
         case .continueGuest(let guest, let side): continueGuest(guest, side)
-        case .note(let note): notes.append(note)
+        case .note(let note): writeLater(note)
         case .finish:
+            writeNotes()
             exitCode = 0
             let linger = machine?.wasDisarmed == true ? 0 : Self.lingerMilliseconds
             loop.after(.milliseconds(linger)) { [self] in
