@@ -46,13 +46,16 @@ class FaultCase(ClusterCase):
 
     def setUp(self):
         super().setUp()
-        self.addCleanup(self.restore_agent)
+        # Whatever the test came to.
+        self.addCleanup(lambda: self.agent.is_running and self.go_on())
 
-    def restore_agent(self):
-        """Whatever the test came to: the agent is neither stopped nor set to stop again."""
-        if self.agent.is_running:
-            self.agent.signal(signal.SIGCONT)
-            self.agent.stop()
+    @classmethod
+    def tearDownClass(cls):
+        """The agent may still be set to stop at a phase, which no other test must meet."""
+        agent = cls.cluster.agents[HOST]
+        if agent.is_running:
+            agent.signal(signal.SIGCONT)
+            agent.stop()
 
     def stop_at(self, phase, deadline="30s", release=None):
         """A rollout whose agent has stopped itself at `phase`."""

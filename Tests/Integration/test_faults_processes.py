@@ -46,7 +46,7 @@ class AgentKilled(FaultCase):
         self.wait(lambda: not guards(self.cluster), 10, "the guard's end")
         self.assertIsNone(self.cluster.try_ask(GUEST, "report"), "nobody continues it")
         self.agent.start()
-        hold = self.ended(rollout, "failed", "restarted")
+        hold = self.ended(rollout, "failed", "the agent ended in the middle")
         self.assertEqual(hold["resumedBy"], "restartedAgent")
         self.assertEqual(self.only(), old)
 
