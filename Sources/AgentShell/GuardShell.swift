@@ -81,6 +81,7 @@ final class GuardProcess {
         stream.onBytes = { [self] bytes in for line in lines.append(bytes) { receive(line) } }
         stream.onEnd = { [self] _ in
             guard machine != nil else { return loop.stop() }
+            feedExits()
             feed(machine?.isKillingAgent == true ? .agentEnded : .channelClosed)
         }
     }
@@ -231,6 +232,15 @@ final class GuardProcess {
             }
         }
         isDraining = false
+    }
+
+    /// Who is to be killed depends on who lives, and a notice of an end may still be on its way.
+    private func feedExits() {
+        for entry in watched {
+            for side in Side.allCases where entry.sides[side]?.process.hasExited == true {
+                feed(.exited(entry.guest, side))
+            }
+        }
     }
 
     private func carryOut(_ effect: GuardMachine.Effect) {

@@ -252,6 +252,11 @@ final class HoldRunner {
     }
 
     private func kill(_ guest: StepGuest, _ side: Side) {
+        // Killing the old one is the point of no return. The new one may have died since it sent its
+        // last word, and the notice of that may stand behind this in the queue: so it is asked here.
+        if side == .old, guest.new?.process.hasExited == true, guest.old?.process.hasExited == false {
+            return feed(guest, .exited(.new))
+        }
         do {
             try guest.generation(side)?.kill()
             feed(guest, .killed(side))
