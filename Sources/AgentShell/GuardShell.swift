@@ -3,8 +3,8 @@
 // Happy path: the agent names the processes, the guard opens a pidfd and a monitor connection of
 // its own to each, answers `armed`, listens, and ends at `disarm`.
 // When the channel ends, or a hold comes near its deadline: what GuardMachine says, through the
-// pidfds and connections that are open already. What it did goes, afterwards, into guard.notes for the
-// restarted agent, which waits for the guard's lock before it looks at any guest.
+// pidfds and connections that are open already. What it did goes, afterwards, into guard.notes
+// for the restarted agent, which waits for the guard's lock before it looks at any guest.
 // Failure modes: it cannot arm: `failed`, and nothing is held. A monitor does not answer: connected
 // again and tried again, until it works or the process has ended.
 

@@ -252,9 +252,9 @@ final class HoldRunner {
     }
 
     private func kill(_ guest: StepGuest, _ side: Side) {
-        // Killing the old one is the point of no return. The new one may have died since it sent its
-        // last word, and the notice of that may stand behind this in the queue: so it is asked here.
-        if side == .old, guest.new?.process.hasExited == true, guest.old?.process.hasExited == false {
+        // The point of no return: the new one may have died after its last word, with the notice
+        // of that still behind this one in the queue.
+        if side == .old, guest.new?.process.hasExited == true, guest.old?.hasExited == false {
             return feed(guest, .exited(.new))
         }
         do {

@@ -104,8 +104,10 @@ import Testing
         let found = try #require(report)
         #expect(found.outcome == .failed)
         #expect(found.holds.map(\.guest) == Array(guests[...5]))
-        #expect(runsOn == Dictionary(
-            uniqueKeysWithValues: guests[...5].map { ($0, $0 == bad ? Side.old : .new) }))
+        #expect(
+            runsOn
+                == Dictionary(
+                    uniqueKeysWithValues: guests[...5].map { ($0, $0 == bad ? Side.old : .new) }))
         // Nobody's second process is left behind.
         #expect(discardedNew == Set(guests[5...]))
     }
