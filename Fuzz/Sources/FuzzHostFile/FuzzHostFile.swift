@@ -31,10 +31,14 @@ private func runOne(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
         checkFile(file)
         guard steering & 0x60 == 0x60 else { break }
         let written = yaml(file)
-        guard case .success(let again) = HostFile.parse(written, fileName: "h") else {
-            fatalError("property violated: written again it is refused: \(written)")
+        switch HostFile.parse(written, fileName: "h") {
+        case .success(let again):
+            check(again == file, "written again it is another file: \(written)")
+        case .failure(let failure):
+            // The one refusal that looks at characters alone: a value may look like anchor and key.
+            let isOfLooks = failure.problems.allSatisfy { $0.message.contains("with anchors") }
+            check(isOfLooks, "written again it is refused: \(written)")
         }
-        check(again == file, "written again it is another file: \(written)")
     case .failure(let problems):
         check(problems, text, steering & 0x1C == 0x1C ? HostFilePlaces(text) : nil)
     }
