@@ -108,7 +108,11 @@ struct HostFileTests {
                             mac: MACAddress(derivedFrom: GuestID(checked: "db-0"), index: 1)),
                     ],
                     arguments: ["-device", "virtio-rng-pci"], guestAgent: false,
-                    probe: Probe(tcp: "10.77.1.10:7000", timeout: .milliseconds(300)))
+                    probes: [
+                        Probe(
+                            name: "tcp 10.77.1.10:7000", target: .tcp("10.77.1.10:7000"),
+                            timeout: .milliseconds(300))
+                    ])
             ])
         #expect(file == expected)
         #expect(file.guests[0].nics[0].mac.description == "52:54:00:00:00:0a")
@@ -135,7 +139,7 @@ struct HostFileTests {
             ])
         let guest = file.guests[0]
         #expect(guest.vcpuCount == 1 && guest.machine == "q35" && guest.cpu == "max")
-        #expect(guest.guestAgent && guest.probe == nil && guest.nics.isEmpty)
+        #expect(guest.guestAgent && guest.probes.isEmpty && guest.nics.isEmpty)
     }
 
     @Test("may be written with carriage returns, a byte order mark, comments and anchors")

@@ -315,7 +315,7 @@ struct ProblemTests {
         ),
         (
             guest("probe: {}"),
-            "h:3:40: guests[0].probe has no `tcp`: add it, as in `{tcp: \"10.77.1.10:7000\", timeout: 5s}`"
+            "h:3:40: guests[0].probe says none of `tcp`, `http` and `command`: write `{tcp: \"10.77.1.10:7000\", timeout: 5s}`"
         ),
         (
             guest("probe: {tcp: '10.0.0.1:1', timeout: 0s}"),
