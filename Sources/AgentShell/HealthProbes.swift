@@ -54,7 +54,12 @@ private final class ProbeRun {
 
     private func attempt() {
         tries += 1
-        var limit = max(Self.tryMinMicroseconds, end - HoldClock.nowMicroseconds)
+        var limit = microseconds(probe.timeout)
+        if tries > 1 {
+            // In whole milliseconds, as it may stand in a message.
+            let left = (end - HoldClock.nowMicroseconds) / 1_000 * 1_000
+            limit = max(Self.tryMinMicroseconds, left)
+        }
         if let attempts = probe.attempts {
             limit = min(limit, microseconds(probe.timeout) / Int64(attempts))
         }
