@@ -12,6 +12,8 @@ internal import HostConfiguration
 internal import UvLoop
 
 enum HealthProbes {
+    static let curl = "/usr/bin/curl"
+
     /// - Parameter completion: called once, later, with what is wrong, in the order of the probes.
     static func run(
         _ probes: [Probe], on loop: Loop, completion: @escaping (_ problems: [String]) -> Void
@@ -107,7 +109,7 @@ private final class ProbeRun {
             "--max-time", "\(milliseconds / 1_000).\(fraction)", "--url", url,
         ]
         // curl ends by itself at its limit, with better words.
-        spawn("curl", arguments, limit + .seconds(1)) { [self] end, output in
+        spawn(HealthProbes.curl, arguments, limit + .seconds(1)) { [self] end, output in
             var lines = output.split(separator: "\n")
             let code = lines.first.flatMap { $0.utf8.count == 3 ? Int($0) : nil }
             if code != nil { lines.removeFirst() }

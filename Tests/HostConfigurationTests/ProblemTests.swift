@@ -323,7 +323,7 @@ struct ProblemTests {
         ),
         (
             guest("probe: {tcp: '10.0.0.1:1', status: 200}"),
-            "h:3:75: guests[0].probe.status is given without `http`: remove it"
+            "h:3:68: guests[0].probe.status is given without `http`: remove it"
         ),
         (
             guest("probe: {http: 'ftp://h'}"),
@@ -343,15 +343,15 @@ struct ProblemTests {
         ),
         (
             guest("probe: {tcp: '10.0.0.1:1', attempts: 0}"),
-            "h:3:77: guests[0].probe.attempts is 0: write a number from 1 to 1000"
+            "h:3:70: guests[0].probe.attempts is 0: write a number from 1 to 1000"
         ),
         (
             guest("probe: {tcp: '10.0.0.1:1', name: ''}"),
-            "h:3:73: guests[0].probe.name is ``: write 1 to 64 bytes on one line, such as `web`"
+            "h:3:66: guests[0].probe.name is ``: write 1 to 64 bytes on one line, such as `web`"
         ),
         (
             guest("probes: [{tcp: '10.0.0.1:1'}, {tcp: '10.0.0.1:1'}]"),
-            "h:3:62: guests[0].probes[1] is named `tcp 10.0.0.1:1`, as the probe in line 3: give it a `name` of its own"
+            "h:3:63: guests[0].probes[1] is named `tcp 10.0.0.1:1`, as the probe in line 3: give it a `name` of its own"
         ),
         (
             guest("probe: {tcp: '10.0.0.1:1'}, probes: []"),
