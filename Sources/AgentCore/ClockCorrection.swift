@@ -144,6 +144,7 @@ public struct ClockCorrection: Sendable {
             state = .measuring
             return .read
         case (_, .readFailed(let reason)), (_, .setFailed(let reason)):
+            if let setProblem { note("the clock could not be set: \(setProblem)") }
             note(outcome.before == nil ? "not measured: \(reason)" : "not read back: \(reason)")
             return finish()
         case (.setting, .read), (.measuring, .set), (.watching, .set), (.done, _):

@@ -193,6 +193,19 @@ private struct SimulatedClock {
         #expect(
             correction.handle(.readFailed(reason: "silence"), at: 3)
                 == .done(.init(before: 9_000, after: 9_000, note: "not read back: silence")))
+        // The first thing that went wrong is not lost behind the second.
+        correction = ClockCorrection(at: 0)
+        for _ in 1..<ClockCorrection.readingsMin {
+            #expect(correction.handle(.read(reading), at: 1) == .read)
+        }
+        #expect(correction.handle(.read(reading), at: 1) == .set(aheadMicroseconds: 200))
+        #expect(correction.handle(.setFailed(reason: "silence"), at: 2) == .read)
+        #expect(
+            correction.handle(.readFailed(reason: "gone"), at: 3)
+                == .done(
+                    .init(
+                        before: 9_000, after: 9_000,
+                        note: "the clock could not be set: silence; not read back: gone")))
     }
 
     @Test("an agent that is slow in everything cannot hold the guest's lock for long")

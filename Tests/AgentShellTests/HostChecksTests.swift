@@ -66,8 +66,8 @@ import UvLoop
         let problems = HostChecks.problems(in: file, fileName: "h") { places.place(of: $0) }
         #expect(
             problems.map(\.description) == [
-                "h:7:45: guest g: there is no executable /none/check: install it, or correct the probe",
-                "h:12:18: guest h: there is no executable /etc/passwd: install it, or correct the probe",
+                "h:7:44: guest g: there is no executable /none/check: install it, or correct the probe",
+                "h:12:19: guest h: there is no executable /etc/passwd: install it, or correct the probe",
             ])
     }
 

@@ -1,5 +1,6 @@
 """What the network sees of a hand-over: a packet capture on the host's uplink."""
 import collections
+import json
 import os
 import socket
 import struct
@@ -67,6 +68,45 @@ class Announce(ClusterCase):
         return next(bytes.fromhex(line.split()[0].replace(":", ""))
                     for line in entries.splitlines() if "permanent" not in line)
 
+    def announce_self(self, **pattern):
+        """What Generation.announce sends, by the guest's second monitor, which waits for a guard."""
+        c = self.cluster
+        (_, environment), = c.qemus(GUEST)
+        path = (c.run_directory(HOST) / "g" / GUEST / environment["FERMATA_GENERATION"] / "guard")
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(20)
+            monitor.connect(str(path))
+            with monitor.makefile("rb") as replies:
+                replies.readline()
+                for command in ({"execute": "qmp_capabilities"},
+                                {"execute": "announce-self", "arguments": pattern}):
+                    monitor.sendall(json.dumps(command).encode() + b"\n")
+                    answer = {}
+                    while "return" not in answer and "error" not in answer:
+                        answer = json.loads(replies.readline())
+                    self.assertEqual(answer, {"return": {}})
+
+    def test_an_announcement_on_demand_is_as_often_as_asked_for(self):
+        c = self.cluster
+        c.ask(GUEST, "report")
+        mac = self.tap_mac()
+        capture = Capture(c, HOST)
+        try:
+            self.announce_self(initial=50, max=550, rounds=3, step=100)
+            before = c.watch_status()[GUEST]["answers"]
+            self.wait(lambda: len(self.announcements(capture, mac, "rarp")) >= 3, 10,
+                      "three announcements")
+            self.wait(lambda: c.watch_status()[GUEST]["answers"] > before + 20, 20,
+                      "the watcher's connection to go on")
+        finally:
+            capture.close()
+        self.assertEqual(len(self.announcements(capture, mac, "rarp")), 3)
+        self.assertLessEqual(len(self.announcements(capture, mac, "gratuitous arp")), 3)
+
+    def announcements(self, capture, mac, kind):
+        return [at for at, frame in list(capture.frames)
+                if frame[6:12] == mac and announcement(frame) == kind]
+
     def test_a_hand_over_announces_the_guest_a_few_times_and_its_connections_go_on(self):
         c = self.cluster
         c.ask(GUEST, "report")
@@ -75,9 +115,7 @@ class Announce(ClusterCase):
         try:
             rollout = self.roll(self.next_release(GUEST), HOST)
             self.assertEqual(rollout["state"], "succeeded", rollout)
-            # A second confirmation of life is later than the last round of announcements.
-            self.wait(lambda: sum(announcement(f) == "rarp" and f[6:12] == mac
-                                  for _, f in list(capture.frames)) >= 5, 10,
+            self.wait(lambda: len(self.announcements(capture, mac, "rarp")) >= 5, 10,
                       "five announcements of QEMU's")
             self.wait(lambda: c.watch_status()[GUEST]["answers"] > before["answers"] + 20, 20,
                       "the watcher's connection to go on")

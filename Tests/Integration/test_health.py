@@ -1,7 +1,7 @@
 """Probes of a guest, before and after a hold: who is ill already is not held, who is ill afterwards
 stops the rollout, keeps its locks, and is not touched again."""
 import http.server
-import os
+import pathlib
 import socket
 import threading
 
@@ -37,6 +37,15 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def runs(pid):
+    """Whether a process executes: a zombie that nobody has waited for does not."""
+    try:
+        stat = pathlib.Path("/proc", pid, "stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 class Health(ClusterCase):
@@ -121,7 +130,7 @@ class Health(ClusterCase):
                       "waiting for quorum", reason)
         self.assertNotIn("probe fine", reason)
         for pid in pids.read_text().split():
-            self.assertFalse(os.path.exists(f"/proc/{pid}"), f"{pid} of the probe lives")
+            self.wait(lambda p=pid: not runs(p), 10, f"process {pid} of the probe to be gone")
         # It stays where it is, its lock stays, and it is not asked again.
         self.assertEqual(self.versions()[GUEST], hold["hypervisorAfter"])
         stuck = [lock for lock in self.cluster.cli_json("locks") if lock["stuck"]]
