@@ -100,6 +100,23 @@ final class Generation {
         monitor.isReadyToContinue(limit: limit, answer)
     }
 
+    /// Tells the guest's network where its NICs are, for when the host's side of it has changed
+    /// under a guest that was not handed over: a hand-over does it by itself.
+    ///
+    /// - Parameter completion: called once: nil when QEMU has begun (the rounds go on by
+    ///   themselves), or why it has not.
+    func announce(
+        _ pattern: AnnouncePattern = .afterMigration, _ completion: @escaping (String?) -> Void
+    ) {
+        send([.announceSelf(pattern)]) { _, result in
+            if case .failure(let failure) = result {
+                completion("announce-self: \(failure)")
+            } else {
+                completion(nil)
+            }
+        }
+    }
+
     /// SIGKILL; a process that has ended already is as good.
     func kill() throws(UvError) {
         do {

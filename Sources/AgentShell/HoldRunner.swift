@@ -246,6 +246,10 @@ final class HoldRunner {
     }
 
     private func armGuard() {
+        checkAllHealth { [self] in startGuard() }
+    }
+
+    private func startGuard() {
         context.pause.reached("prepared")
         var watched: [GuardLink.Watched] = []
         for guest in guests {
@@ -372,6 +376,7 @@ final class HoldRunner {
     private func confirm(_ guest: StepGuest, _ side: Side) {
         guard let generation = guest.generation(side) else { return }
         context.pause.reached("confirming")
+        announceMove(generation)
         let confirmer = Confirmer(
             guest.keeper.configuration, on: generation,
             addsForwards: side == .new && guest.addsForwards, loop: context.loop
@@ -401,11 +406,12 @@ final class HoldRunner {
 
 extension HoldRunner {
     private func prepareNext() {
-        while preparingCount < preparingMax, !preparing.isEmpty {
+        // A step that was abandoned meanwhile discards no QEMU that is started after that.
+        while preparingCount < preparingMax, !preparing.isEmpty, !machine.isFinished {
             let guest = preparing.removeFirst()
             preparingCount += 1
             guest.isPreparing = true
-            prepare(guest)
+            checkHealth(guest)
         }
     }
 
@@ -414,6 +420,19 @@ extension HoldRunner {
         guest.isPreparing = false
         preparingCount -= 1
         prepareNext()
+    }
+
+    /// A guest that is ill already is not held: afterwards nobody could tell whose fault it is.
+    private func checkHealth(_ guest: StepGuest) {
+        HealthProbes.run(guest.keeper.configuration.probes, on: context.loop) { [self] problems in
+            guard !machine.isFinished else { return }
+            guard problems.isEmpty else {
+                let reason = "it is unhealthy already before the hold: "
+                feed(guest, .prepareFailed(reason: reason + problems.joined(separator: "; ")))
+                return donePreparing(guest)
+            }
+            prepare(guest)
+        }
     }
 
     private func prepare(_ guest: StepGuest) {
@@ -485,38 +504,5 @@ extension HoldRunner {
         guard guest.preparationsLeft == 0 else { return }
         feed(guest, .prepared)
         donePreparing(guest)
-    }
-}
-
-/// Writes out what the host still caches of the guests' disks, while they run.
-///
-/// QEMU flushes every disk when it stops a guest. What has been written out before need not be then.
-enum DiskFlush {
-    private static let limit: Duration = .seconds(5)
-
-    /// - Parameter completion: called once, also if flushing fails or takes too long.
-    static func run(
-        _ guests: [GuestConfiguration], _ loop: Loop, _ completion: @escaping () -> Void
-    ) {
-        let paths = guests.flatMap(\.disks).filter { !$0.readOnly }.map(\.path)
-        guard !paths.isEmpty else { return loop.soon(completion) }
-        var isOver = false
-        let end = {
-            guard !isOver else { return }
-            isOver = true
-            completion()
-        }
-        let timer = loop.after(limit) { end() }
-        do {
-            _ = try ChildProcess.spawn(
-                executable: "sync", arguments: ["--data", "--"] + paths, on: loop
-            ) { _ in
-                timer.cancel()
-                end()
-            }
-        } catch {
-            timer.cancel()
-            loop.soon(end)
-        }
     }
 }

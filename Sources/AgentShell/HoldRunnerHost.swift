@@ -54,6 +54,37 @@ extension HoldRunner {
         context.pause.reached("running-\(kind.rawValue)")
     }
 
+    /// The port may have moved under the guest, and the network has to learn that from it.
+    func announceMove(_ generation: Generation) {
+        guard directive.release.scope == .host, directive.release.component == .network else {
+            return
+        }
+        generation.announce { [self] problem in
+            if let problem {
+                context.logger.warning("\(problem)", metadata: ["guest": "\(generation.guest)"])
+            }
+        }
+    }
+
+    /// Guests that are handed over have been asked while they were prepared.
+    func checkAllHealth(_ healthy: @escaping () -> Void) {
+        guard directive.release.scope == .host else { return healthy() }
+        var missing = guests.count
+        var ill = ""
+        for guest in guests {
+            HealthProbes.run(guest.keeper.configuration.probes, on: context.loop) {
+                [self] problems in
+                missing -= 1
+                if let problem = problems.first, ill.isEmpty { ill = "\(guest.id): \(problem)" }
+                guard missing == 0, !machine.isFinished else { return }
+                guard ill.isEmpty else {
+                    return feed(.guardFailed(reason: "unhealthy already before the hold: \(ill)"))
+                }
+                healthy()
+            }
+        }
+    }
+
     /// Also one that an agent before this one has started.
     func killCommand() {
         if let command { return command.kill("it was cut short") }
