@@ -123,6 +123,7 @@ extension AgentShell {
             guest.keeper.stepEnded(lost: record?.outcome == .lost)
         }
         runner = nil
+        for guest in guests { preflight?.look(at: guest.keeper) }
         keep(report)
     }
 
