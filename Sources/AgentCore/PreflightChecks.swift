@@ -119,7 +119,8 @@ extension Preflight {
     private static func advice(_ state: PreflightFacts.FileState) -> String {
         switch state {
         case .unreadable, .unwritable: "let the agent's user open it"
-        default: "put the file back that QEMU has open (/proc/PID/fd has it), or shut the guest down"
+        default:
+            "put the file back that QEMU has open (/proc/PID/fd has it), or shut the guest down"
         }
     }
 

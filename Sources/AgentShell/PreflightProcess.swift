@@ -87,7 +87,7 @@ enum Proc {
         let anonymous = conflicts.filter { $0.pid <= 0 }
         if !anonymous.isEmpty {
             let pids = ((try? Files.list(path: "/proc")) ?? []).compactMap { Int32($0) }
-            for pid in pids where pid != qemu && holds(pid, anyOf: anonymous) { holders.insert(pid) }
+            holders.formUnion(pids.filter { $0 != qemu && holds($0, anyOf: anonymous) })
         }
         guard !holders.isEmpty else { return [ImageLockHolder(pid: nil, name: "")] }
         return holders.sorted().map { pid in

@@ -109,7 +109,7 @@ extension Launcher {
         do {
             try Files.makeDirectory(path: place.directory, mode: 0o700, parents: true)
             let log = ChildProcess.Stdio.file(path: place.log, append: true)
-            var environment = ["PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+            var environment = ["PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
             if let directory = hypervisor.moduleDirectory {
                 environment["QEMU_MODULE_DIR"] = directory
             }

@@ -66,7 +66,9 @@ struct PreflightTests {
             $0.blockers = ["non-migratable device: nvme"]
         },
         Case(check: .passthrough, words: "vfio-pci") { $0.deviceTypes.append("vfio-pci") },
-        Case(check: .passthrough, words: "usb-host") { $0.deviceTypes += ["usb-host", "usb-host"] },
+        Case(check: .passthrough, words: "usb-host") {
+            $0.deviceTypes += ["usb-host", "usb-host"]
+        },
         Case(check: .passthrough, words: "scsi-generic") { $0.deviceTypes.append("scsi-generic") },
         Case(check: .passthrough, words: "scsi-block") { $0.deviceTypes.append("scsi-block") },
         Case(check: .image, words: "/d/disk.qcow2 is not there") { $0.images[0].state = .missing },
