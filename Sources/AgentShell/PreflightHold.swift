@@ -81,6 +81,8 @@ final class PreflightWatch {
             hypervisor: keeper.hypervisor)
         PreflightInspection.run(subject, on: loop) { [self] facts in
             inspecting.remove(keeper.id)
+            // A guest that stands still is told of as such, by its state.
+            guard facts.isRunning, keeper.current === generation else { return }
             // Of the QEMU that it runs on, only what a hand-over to any other would need counts.
             var facts = facts
             facts.program = nil

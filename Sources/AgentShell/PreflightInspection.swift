@@ -79,7 +79,22 @@ final class PreflightInspection {
                 .queryCPUsFast, .qomGet("/machine", "type"), .qomList("/machine/peripheral"),
                 .qomList("/machine/peripheral-anon"), .qomList("/objects"),
             ], take
-        ) { [self] in askAgain() }
+        ) { [self] in awaitGuard() }
+    }
+
+    /// The guard of a step that has just ended needs a moment to let go.
+    private func awaitGuard() {
+        guard guardIsConnected else { return askAgain() }
+        guard guardTriesLeft > 0 else {
+            facts.monitorProblem =
+                "another program is connected to \(generation.paths.guardMonitor), the guard's "
+                + "monitor"
+            return askAgain()
+        }
+        guardTriesLeft -= 1
+        loop.after(.milliseconds(100)) { [self] in
+            ask([.queryChardev], take) { [self] in awaitGuard() }
+        }
     }
 
     /// Asks everything in one write; what QEMU refuses stays unknown.
@@ -126,6 +141,8 @@ final class PreflightInspection {
         }
     }
 
+    private var guardIsConnected = false
+    private var guardTriesLeft = 15
     private var processorPath: String?
     private var objectTypes: [String: String] = [:]
 
@@ -189,11 +206,9 @@ final class PreflightInspection {
     /// Somebody else on the sockets that a step will need.
     private func takeChardevs(_ chardevs: [JSON]) {
         guard !subject.isInStep else { return }
-        for chardev in chardevs where chardev["label"]?.string == "monitor1" {
-            guard chardev["filename"]?.string?.hasPrefix("disconnected:") == false else { continue }
-            facts.monitorProblem =
-                "another program is connected to \(generation.paths.guardMonitor), the guard's "
-                + "monitor"
+        guardIsConnected = chardevs.contains {
+            $0["label"]?.string == "monitor1"
+                && $0["filename"]?.string?.hasPrefix("disconnected:") == false
         }
     }
 
