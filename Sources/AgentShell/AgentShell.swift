@@ -33,6 +33,8 @@ public final class AgentShell {
     let pause: TestPause
     private let softwareVersion: String
     private(set) var keepers: [GuestKeeper] = []
+    private(set) var preflight: PreflightWatch?
+    private var control: ControlSocket?
     private var locks: [FileLock] = []
 
     var gate = TokenGate(acceptedToken: Token(0))
@@ -87,14 +89,21 @@ public final class AgentShell {
         installed = software.read()
         keepers = host.guests.map { GuestKeeper($0, launcher: launcher, logger: logger) }
         for keeper in keepers {
-            keeper.onChange = { [unowned self] in scheduleHostReport() }
+            keeper.onChange = { [unowned self] in
+                scheduleHostReport()
+                if isReady { preflight?.changed(keeper) }
+            }
         }
+        preflight = PreflightWatch(keepers, on: loop) { [unowned self] in runner != nil }
         connectLink()
         afterGuard { [self] in takeUp(contents.inFlight, ready: ready) }
     }
 
     /// Closes the session. Guests and guard are left as they are.
-    public func stop() { link.stop() }
+    public func stop() {
+        control?.close()
+        link.stop()
+    }
 
     /// What the agent says of its host now.
     public var report: HostReport {
@@ -227,6 +236,8 @@ public final class AgentShell {
 
     private func becomeReady(_ ready: () -> Void) {
         isReady = true
+        preflight?.start()
+        control = ControlSocket.open(for: self)
         ready()
         link.start()
         loop.every(.seconds(5)) { [self] in for report in reports { link.send(report) } }

@@ -176,6 +176,7 @@ extension AgentShell {
             guest.keeper.stepEnded(lost: record?.outcome == .lost)
         }
         runner = nil
+        for guest in guests { preflight?.look(at: guest.keeper) }
         keep(report)
     }
 

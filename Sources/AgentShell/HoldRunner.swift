@@ -411,11 +411,11 @@ extension HoldRunner {
             let guest = preparing.removeFirst()
             preparingCount += 1
             guest.isPreparing = true
-            checkHealth(guest)
+            preflight(guest) { [self] in pass(guest, $0) { checkHealth(guest) } }
         }
     }
 
-    private func donePreparing(_ guest: StepGuest) {
+    func donePreparing(_ guest: StepGuest) {
         guard guest.isPreparing else { return }
         guest.isPreparing = false
         preparingCount -= 1
@@ -502,7 +502,11 @@ extension HoldRunner {
         }
         guest.preparationsLeft -= 1
         guard guest.preparationsLeft == 0 else { return }
-        feed(guest, .prepared)
-        donePreparing(guest)
+        preflightNew(guest) { [self] problem in
+            pass(guest, problem) {
+                feed(guest, .prepared)
+                donePreparing(guest)
+            }
+        }
     }
 }

@@ -25,6 +25,10 @@ struct HostPaths: Hashable {
     var guardLock: String { "\(run)/guard.lock" }
     var agentLock: String { "\(run)/agent.lock" }
     var stateLock: String { "\(state)/agent.lock" }
+    /// Where `fermata preflight` asks the agent.
+    var control: String { "\(run)/control" }
+    /// The sockets and the log of a QEMU that is only asked what it knows.
+    func probe(_ name: String) -> String { "\(run)/probe-\(name)" }
     var notes: String { "\(run)/step.notes" }
     var guardNotes: String { "\(run)/guard.notes" }
     var guardLog: String { "\(run)/guard.log" }

@@ -30,6 +30,15 @@ public struct Command: Hashable, Sendable {
     public static let queryCPUsFast = Command("query-cpus-fast")
     /// Reply: ``MigrationReply``.
     public static let queryMigrate = Command("query-migrate")
+    /// Reply: an array of objects with `id`, `size`, `share`, …
+    public static let queryMemdev = Command("query-memdev")
+    /// Reply: an array with an object for each block node, those below others too.
+    public static let queryNamedBlockNodes = Command(
+        "query-named-block-nodes", arguments: ["flat": true])
+    /// Reply: an array of objects with `label`, `filename`, …
+    public static let queryChardev = Command("query-chardev")
+    /// Reply: an array of objects with `name`, perhaps `alias`, …
+    public static let queryMachines = Command("query-machines")
     public static let migrateCancel = Command("migrate_cancel")
 
     /// Switches capabilities of migration, in both processes before anything moves.
@@ -61,6 +70,16 @@ public struct Command: Hashable, Sendable {
     /// Waits for a guest's state; for a process that was started with `-incoming defer`.
     public static func migrateIncoming(uri: String) -> Command {
         Command("migrate-incoming", arguments: ["uri": .string(uri)])
+    }
+
+    /// Reply: the property's value.
+    public static func qomGet(_ path: String, _ property: String) -> Command {
+        Command("qom-get", arguments: ["path": .string(path), "property": .string(property)])
+    }
+
+    /// Reply: an array of objects with `name` and `type`, such as `child<virtio-net-pci>`.
+    public static func qomList(_ path: String) -> Command {
+        Command("qom-list", arguments: ["path": .string(path)])
     }
 
     /// Runs a line as a person would type it. Reply: a string, empty or with what was printed; an
