@@ -254,7 +254,7 @@ final class HoldRunner {
     private func kill(_ guest: StepGuest, _ side: Side) {
         // The point of no return: the new one may have died after its last word, with the notice
         // of that still behind this one in the queue.
-        if side == .old, guest.new?.process.hasExited == true, guest.old?.hasExited == false {
+        if side == .old, guest.new?.isEnding == true, guest.old?.hasExited == false {
             return feed(guest, .exited(.new))
         }
         do {
