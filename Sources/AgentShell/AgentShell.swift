@@ -110,8 +110,8 @@ public final class AgentShell {
         HostReport(
             host: host.host, agentVersion: softwareVersion, bootID: HostFacts.bootID,
             acceptedToken: gate.acceptedToken, sets: host.sets.sorted { $0.id < $1.id },
-            guests: keepers.map(\.report).sorted { $0.id < $1.id }, abilities: AgentAbility.allCases,
-            software: installed)
+            guests: keepers.map(\.report).sorted { $0.id < $1.id },
+            abilities: AgentAbility.allCases, software: installed)
     }
 
     // MARK: Start

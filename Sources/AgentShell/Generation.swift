@@ -124,6 +124,16 @@ final class Generation {
         } catch  where error.name == "ESRCH" { return }
     }
 
+    /// Whether it has ended or is just ending. The pidfd tells the end only when the last thread of
+    /// the process is gone; its first one is a zombie some time earlier.
+    var isEnding: Bool {
+        if process.hasExited { return true }
+        guard let stat = try? Files.read(path: "/proc/\(process.pid)/stat", byteCountMax: 4_096),
+            let name = stat.lastIndex(of: UInt8(ascii: ")")), name + 2 < stat.count
+        else { return false }
+        return stat[name + 2] == UInt8(ascii: "Z") || stat[name + 2] == UInt8(ascii: "X")
+    }
+
     /// Lets go of the connection; the process is left alone.
     func close() {
         guard !isClosed else { return }

@@ -296,7 +296,7 @@ final class HoldRunner {
     private func kill(_ guest: StepGuest, _ side: Side) {
         // The last look before the commit: a new one that has ended since it said `completed` cannot
         // be continued, and its end may not have been read yet. The old one is whole.
-        if side == .old, guest.new?.process.hasExited != false, guest.old?.hasExited == false {
+        if side == .old, guest.new?.isEnding != false, guest.old?.hasExited == false {
             return feed(guest, .exited(.new))
         }
         do {

@@ -35,7 +35,9 @@ private func continued(_ id: GuestID) -> HoldEvent { .guest(id, .continued(.old,
 private func healthy(_ id: GuestID) -> HoldEvent {
     .guest(id, .confirmed(Confirmation(isHealthy: true)))
 }
-private func failed(_ kind: CommandKind) -> HoldEvent { .commandEnded(kind, problem: "exit code 1") }
+private func failed(_ kind: CommandKind) -> HoldEvent {
+    .commandEnded(kind, problem: "exit code 1")
+}
 private func ended(_ kind: CommandKind) -> HoldEvent { .commandEnded(kind, problem: nil) }
 
 private let held: [HoldEvent] = [.begin, .artifactVerified, .guardArmed]
@@ -119,7 +121,7 @@ struct HostHoldTests {
         #expect(noUndo.told.suffix(3) == ["cont:a", "cont:b", "finish:unhealthy"])
     }
 
-    @Test("at the patch timer what runs is killed and undone; at the resume timer nothing is waited for")
+    @Test("the patch timer kills and undoes; the resume timer waits for nothing")
     func timers() {
         let cut = play(applying + [.timerFired(.patch), failed(.apply), ended(.undo)] + resumed)
         #expect(
@@ -230,7 +232,7 @@ struct HostHoldTests {
         #expect(report?.outcome == .succeeded)
     }
 
-    @Test("when nothing had begun there is nothing to undo; what had been undone is not undone twice")
+    @Test("what had not begun needs no undo; what had been undone is not undone twice")
     func recoversUntouched() {
         let untouched = recovered([], .keep(.old), [healthy(guestA)])
         #expect(untouched.told == ["finish:failed"])

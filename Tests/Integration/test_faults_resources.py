@@ -2,11 +2,10 @@
 guest agent that does not answer. The outcome of each is in its name.
 """
 import contextlib
-import json
 import os
 import pathlib
 import resource
-import signal
+import socket
 import stat
 import subprocess
 
@@ -36,7 +35,7 @@ class BadStart(FaultCase, Scratch):
                                  sha256=self.cluster.run("sha256sum", path).split()[0])
         return name
 
-    def test_that_hangs_is_given_up_when_the_rollout_is_aborted_or_its_process_ends(self):
+    def test_that_hangs_holds_nobody_and_fails_once_its_process_ends(self):
         rollout = self.start(self.add("#!/bin/sh\nexec sleep 1000\n"), HOST)
         self.wait(lambda: len(self.cluster.qemus(GUEST)) == 2, 30, "the new QEMU to hang")
         own, hung = sorted(self.cluster.qemus(GUEST),
@@ -74,7 +73,6 @@ class GuestAgent(FaultCase):
         _, new = self.pair()
         number = max(int(e["FERMATA_GENERATION"]) for _, e in self.cluster.qemus(GUEST))
         path = self.cluster.run_directory(HOST) / "g" / GUEST / str(number) / "ga"
-        import socket
         with socket.socket(socket.AF_UNIX) as taken:
             taken.connect(str(path))
             self.go_on()
@@ -96,7 +94,7 @@ class Exhausted(FaultCase):
 
     def test_of_descriptors_before_the_hold_the_step_fails_and_the_next_succeeds(self):
         self.restart_agent(HOST)
-        # The token can still be kept with one descriptor free; a QEMU cannot be started.
+        # The token can perhaps still be kept with one descriptor free; a QEMU cannot be started.
         before = self.limit_descriptors(self.count_descriptors() + 1)
         try:
             (step,) = self.finish(self.start(self.next_release(GUEST), HOST))["steps"]
@@ -184,8 +182,7 @@ class Full(Scratch):
 
     def roll(self):
         c = self.cluster
-        rollout = c.cli_json("rollout", "start", "--release", "to-new")["rollout"]
-        return rollout
+        return c.cli_json("rollout", "start", "--release", "to-new")["rollout"]
 
     def finish(self, rollout):
         look = lambda: self.cluster.cli_json("rollout", "show", rollout)  # noqa: E731
