@@ -217,13 +217,14 @@ class Preflight(Asking, unittest.TestCase):
                     if image == "base.qcow2":
                         self.assertPasses("good")
                         continue
-                    self.assertBlocked("good", "lock", image, f"pid {locker.pid}")
                     rollout = self.roll()
                     (step,) = [s for s in rollout["steps"] if "good" in s["guests"]]
                     self.assertEqual(step["outcome"], "failed", step)
                     self.assertEqual(step["holds"], [])
                     self.assertIn("lock: ", step["reason"])
                     self.assertIn(f"pid {locker.pid}", step["reason"])
+                    # Only now: asking tells the leader, whose rollout would skip the guest.
+                    self.assertBlocked("good", "lock", image, f"pid {locker.pid}")
                 finally:
                     locker.kill()
         self.assertPasses("good")
