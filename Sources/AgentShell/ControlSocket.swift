@@ -97,6 +97,8 @@ extension AgentShell {
             guard let keeper = keepers.first(where: { $0.id == id }) else {
                 return reply(.failure(.noSuchGuest(id, host.host)))
             }
+            // Who asks has perhaps just mended something, and the leader shall know.
+            preflight?.look(at: keeper)
             subjects.append(
                 PreflightSubject(
                     configuration: keeper.configuration, generation: keeper.current,
