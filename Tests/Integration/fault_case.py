@@ -64,6 +64,12 @@ class FaultCase(ClusterCase):
         self.wait_stopped(phase)
         return rollout
 
+    def hang_at(self, phase, deadline):
+        """As `stop_at`, but nobody looks whether it has stopped: with a short deadline the guard has
+        killed it by then on a busy machine."""
+        self.restart_agent(HOST, FERMATA_TEST_PAUSE_AT=f"{phase}:stop")
+        return self.start(self.next_release(GUEST), HOST, deadline=deadline)
+
     def die_at(self, phase, deadline="10s"):
         """A rollout whose agent has killed itself at `phase`."""
         self.restart_agent(HOST, FERMATA_TEST_PAUSE_AT=phase)

@@ -88,6 +88,16 @@ class AgentUpgrade(ClusterCase):
         self.assertEqual(self.running(), old)
         self.assertEqual(self.program.read_bytes(), old)
 
+    def test_it_dies_right_before_it_becomes_the_new_one(self):
+        old = self.running()
+        self.agent.stop()
+        self.agent.start(environment=dict(FERMATA_TEST_PAUSE_AT="replaced"))
+        self.wait_connected("c")
+        step = self.supervised(self.start(self.release(old + b"another one"), "c"))
+        self.assertEqual(step["outcome"], "failed", step)
+        self.assertEqual(self.running(), old)
+        self.assertEqual(self.program.read_bytes(), old)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -105,6 +105,11 @@ class Exhausted(FaultCase):
         self.assertTrue(step["reason"], step)
         self.assertRuns(GUEST)
         self.assertTrue(self.agent.is_running)
+        # Preflight has told the leader of the lack, and looks again at once when it is asked.
+        self.cluster.run(FERMATA, "preflight", "--host-file", self.cluster.host_file(HOST),
+                         namespace=HOST)
+        self.wait(lambda: self.cluster.cli_json("plan", "--release", self.next_release(GUEST),
+                                                "--host", HOST)["steps"], 20, "a step to be planned")
         self.ended(self.start(self.next_release(GUEST), HOST), "succeeded")
 
     def test_of_descriptors_in_the_hold_it_is_finished(self):
