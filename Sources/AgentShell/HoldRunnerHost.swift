@@ -107,6 +107,8 @@ extension HoldRunner {
 
     /// What this step has told about how long things take on this host.
     func measure(_ parts: inout MeasuredParts, _ report: StepReport) {
+        // What a guard or a restarted agent had to end says nothing about the next hold.
+        guard report.holds.allSatisfy({ $0.resumedBy == .agent }) else { return }
         switch directive.release.scope {
         case .none: break
         case .guest:

@@ -126,5 +126,8 @@ class FaultCase(ClusterCase):
         self.wait(lambda: self.cluster.try_ask(GUEST, "report"), 90, f"{GUEST} to boot")
         self.cluster.first_reports[GUEST] = self.cluster.ask(GUEST, "report")
         if self.cluster.net == "tap":
-            self.wait(lambda: self.cluster.watch_status()[GUEST]["connected"], 60, "the watcher")
-            self.cluster.connections[GUEST] = self.cluster.watch_status()[GUEST]["connections"]
+            # The watcher notices late that its connection is to a guest that is gone.
+            known = self.cluster.connections
+            self.wait(lambda: self.cluster.watch_status()[GUEST]["connections"] > known[GUEST], 60,
+                      "the watcher to connect again")
+            known[GUEST] = self.cluster.watch_status()[GUEST]["connections"]
