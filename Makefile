@@ -1,7 +1,8 @@
 # Fermata: `make demo` shows the main job on real guests, `make test` runs all the tests.
 # Both install what is missing (apt-get, as root or with sudo).
 
-.PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-wire build \
+.PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-wire bench-guard \
+	soak build \
 	build-debug fuzz format lint check-generated deps clean
 
 CACHE ?= .cache
@@ -15,9 +16,11 @@ help:
 	@echo 'make demo KEEP=1       the same, left running with the commands to look around'
 	@echo 'make test              all the tests, on real guests too'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
-	@echo 'make bench             bench-wire and bench-hold'
+	@echo 'make bench             bench-wire, bench-hold and bench-guard'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
 	@echo 'make bench-hold        our hold against a bare script that does the same'
+	@echo 'make bench-guard       the memory of a guard, and how soon it continues a guest'
+	@echo 'make soak              1000 hand-overs in a row, half with a random fault (COUNT=, SEED=)'
 	@echo 'make build             the release executable: $(FERMATA_RELEASE)'
 	@echo 'make format, make lint swift format, warnings, import rule'
 	@echo 'make clean             removes what the build and the caches hold'
@@ -59,7 +62,7 @@ SECONDS ?= 600
 fuzz: deps
 	scripts/fuzz.sh --seconds $(SECONDS)
 
-bench: bench-wire bench-hold
+bench: bench-wire bench-hold bench-guard
 
 bench-wire: build
 	swift build -c release --product wire-bench
@@ -67,6 +70,14 @@ bench-wire: build
 
 bench-hold: build lab
 	$(PYTHON) cluster/bench/hold.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)
+
+bench-guard: build lab
+	$(PYTHON) cluster/bench/guard.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)
+
+COUNT ?= 1000
+soak: build lab
+	$(PYTHON) cluster/soak.py --fermata $(FERMATA_RELEASE) --cache $(CACHE) --count $(COUNT) \
+		$(if $(SEED),--seed $(SEED))
 
 format:
 	swift format -i -r -p Package.swift $$(git ls-files '*.swift' | grep -v /Generated/)

@@ -82,8 +82,9 @@ let package = Package(
         .executableTarget(
             name: "fermata",
             dependencies: [
-                "Fleet", "Wire", "Presentation", "HostConfiguration", "UvLoop", "SessionShell",
-                "LogStore", "LeaderShell", "AgentShell", "NotifierShell", arguments, logging,
+                "Fleet", "Wire", "Presentation", "HostConfiguration", "AgentCore", "UvLoop",
+                "SessionShell", "LogStore", "LeaderShell", "AgentShell", "NotifierShell",
+                arguments, logging,
             ],
             swiftSettings: settings),
 

@@ -300,7 +300,9 @@ class Cluster:
         """The beginning of a command line that is to run in a namespace of ours."""
         if namespace is None or self.net != "tap":
             return []
-        return ["ip", "netns", "exec", f"{self.tag}-{namespace}"]
+        # `ip` gives it a /sys of its own, without the cgroups that agents make for commands.
+        return ["ip", "netns", "exec", f"{self.tag}-{namespace}", "sh", "-c",
+                "mount -t cgroup2 none /sys/fs/cgroup 2>/dev/null; exec \"$@\"", "sh"]
 
     def make_network(self):
         self.add_namespace("middle")

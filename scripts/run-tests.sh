@@ -2,11 +2,11 @@
 # Runs every test there is and says how many passed. Called by `make test`, which has built before.
 #
 #   scripts/run-tests.sh            all parts, in the order below
-#   scripts/run-tests.sh PART…      only these: swift specification imports fuzzing integration
+#   scripts/run-tests.sh PART…      only these: swift specification imports fuzzing integration soak
 #
 # A part that fails does not stop the others; the exit code is 1 at the end if anything failed. The
 # last line is `N passed, N failed` over all parts. Wants a debug build in .build and, for the
-# integration tests, the lab in $FERMATA_CACHE (`make lab`); `fuzzing` builds its own in .build-fuzz.
+# integration tests and the soak, the lab in $FERMATA_CACHE (`make lab`); `fuzzing` builds its own in .build-fuzz.
 set -u
 cd "$(dirname "$0")/.." || exit 70
 
@@ -87,7 +87,7 @@ count_fuzz() {
 }
 
 parts=("$@")
-if [ ${#parts[@]} -eq 0 ]; then parts=(swift specification imports fuzzing integration); fi
+if [ ${#parts[@]} -eq 0 ]; then parts=(swift specification imports fuzzing integration soak); fi
 for part in "${parts[@]}"; do
     case $part in
         swift) run "Swift tests" count_swift swift test --skip-build ;;
@@ -107,8 +107,12 @@ for part in "${parts[@]}"; do
             run "integration" count_python \
                 "$python" -m unittest discover -s Tests/Integration -t Tests/Integration -v
             ;;
+        soak)
+            run "soak, the short form" count_check \
+                "$python" cluster/soak.py --fermata "$FERMATA" --cache "$FERMATA_CACHE" --seconds 60
+            ;;
         *)
-            echo "run-tests: unknown part $part: swift specification imports fuzzing integration" >&2
+            echo "run-tests: unknown part $part: swift specification imports fuzzing integration soak" >&2
             exit 64
             ;;
     esac

@@ -15,9 +15,12 @@
 //  held          kill new, then continue old
 //  committed     kill old, then continue new; if the new one has ended, continue old
 //  released      nothing
+//  In a hold of the whole host no guest has a second process: what runs is killed first (`killCommand`),
+//  and a held guest is continued at once. What was half applied the restarted agent undoes.
 //
 // A hung agent is killed before the guard acts, and what it had still written is read to the end, so
 // that two are never at work on one guest. `cont` that is refused is sent again after a short pause.
+// What is noted for the next agent is noted last: a disk that is full or hangs holds no guest.
 
 public import Fleet
 
@@ -41,6 +44,8 @@ public struct GuardMachine: Hashable, Sendable {
         /// There is one timer: of the times that were set, the earliest counts until it has fired.
         case setTimer(at: Int64)
         case killAgent
+        /// The release's command, with everything that it has started.
+        case killCommand(CommandKind)
         case kill(GuestID, Side)
         case switchQueues(GuestID, to: Side)
         case continueGuest(GuestID, Side)
@@ -65,13 +70,20 @@ public struct GuardMachine: Hashable, Sendable {
     enum Phase: Hashable, Sendable { case watching, killingAgent, acting, finished }
 
     let budget: HoldBudget
+    /// Guests are only paused: there are no new processes.
+    let isOfWholeHost: Bool
     var phase: Phase = .watching
+    /// What the agent has started and not seen the end of.
+    var command: CommandKind?
     var guests: [Guest]
     var effects: [Effect] = []
+    /// Notes go to a disk that may be full or hang, so they wait until no guest does.
+    var heldBack: [Effect] = []
 
-    public init(guests: [GuestID], budget: HoldBudget) {
+    public init(guests: [GuestID], budget: HoldBudget, isOfWholeHost: Bool = false) {
         self.guests = guests.map { Guest(id: $0) }
         self.budget = budget
+        self.isOfWholeHost = isOfWholeHost
     }
 
     public var isFinished: Bool { phase == .finished }
@@ -102,6 +114,8 @@ public struct GuardMachine: Hashable, Sendable {
         }
         if phase == .acting, guests.allSatisfy({ $0.knowledge == .released }) {
             phase = .finished
+            effects += heldBack
+            heldBack = []
             effects.append(.finish)
         }
         return effects
@@ -129,6 +143,8 @@ public struct GuardMachine: Hashable, Sendable {
                 if $0.guests[$1].knowledge == .committed { $0.guests[$1].knowledge = .held }
             }
         case .released(let id): onGuest(id) { $0.guests[$1].knowledge = .released }
+        case .running(let kind): command = kind
+        case .ended(let kind): if command == kind { command = nil }
         case .disarm:
             guard phase == .watching else { return }
             phase = .finished
@@ -167,6 +183,7 @@ public struct GuardMachine: Hashable, Sendable {
 
     private mutating func act(at now: Int64) {
         phase = .acting
+        if isOfWholeHost { return resumeHost(at: now) }
         for index in guests.indices {
             let guest = guests[index]
             switch guest.knowledge {
@@ -187,9 +204,23 @@ public struct GuardMachine: Hashable, Sendable {
         }
     }
 
+    private mutating func resumeHost(at now: Int64) {
+        if let command { effects.append(.killCommand(command)) }
+        for index in guests.indices {
+            switch guests[index].knowledge {
+            case .held, .committed:
+                heldBack.append(
+                    .note(.undoing(guests[index].id, reason: "the agent ended during the hold")))
+                startContinuing(index, .old, at: now)
+            case .armed: guests[index].knowledge = .released
+            case .released, .killing, .continuing: break
+            }
+        }
+    }
+
     private mutating func settle(_ index: Int, winner: Side, reason: String?) {
         let id = guests[index].id
-        if let reason { effects.append(.note(.undoing(id, reason: reason))) }
+        if let reason { heldBack.append(.note(.undoing(id, reason: reason))) }
         guests[index].knowledge = .killing(winner: winner)
         effects.append(.kill(id, winner.other))
         effects.append(.switchQueues(id, to: winner))
@@ -211,13 +242,14 @@ public struct GuardMachine: Hashable, Sendable {
         let id = guests[index].id
         if guests[index].exited.contains(side) { return lose(index) }
         guests[index].knowledge = .continuing(side)
-        effects.append(.note(.continuing(id, side, at: now, by: .guard)))
+        heldBack.append(.note(.continuing(id, side, at: now, by: .guard)))
         effects.append(.continueGuest(id, side))
     }
 
     private mutating func lose(_ index: Int) {
         guests[index].knowledge = .released
-        effects.append(.note(.lost(guests[index].id, reason: "both QEMU processes have ended")))
+        let reason = isOfWholeHost ? "its QEMU has ended" : "both QEMU processes have ended"
+        heldBack.append(.note(.lost(guests[index].id, reason: reason)))
     }
 
     private mutating func onExited(_ index: Int, _ side: Side, at now: Int64) {
@@ -236,7 +268,7 @@ public struct GuardMachine: Hashable, Sendable {
     ) {
         guard guests[index].knowledge == .continuing(side) else { return }
         guests[index].knowledge = .released
-        effects.append(
+        heldBack.append(
             .note(
                 .resumed(guests[index].id, side, at: resumedAt, by: .guard, wasHeld: wasHeld)))
     }

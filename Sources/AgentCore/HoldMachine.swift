@@ -1,4 +1,5 @@
-// One step over a pause group whose guests are held one by one (`hypervisor`).
+// One step over a pause group: its guests are held one by one and handed over (`hypervisor`), or all
+// together while commands change the host under them; HoldMachineHost.swift has the table of that.
 //
 // The step:
 //
@@ -56,6 +57,8 @@ public struct HoldMachine: Sendable {
     enum GuestState: Hashable, Sendable {
         case preparing, prepared, switching, stopping, moving, orphaned, committing, continuing
         case undoing, returning
+        /// In a hold of the whole host.
+        case pausing, paused
         case confirming(Side)
         case done(StepOutcome)
     }
@@ -84,7 +87,7 @@ public struct HoldMachine: Sendable {
         var isInHold: Bool {
             switch state {
             case .switching, .stopping, .moving, .orphaned, .committing, .continuing, .undoing,
-                .returning:
+                .returning, .pausing, .paused:
                 true
             case .preparing, .prepared, .confirming, .done: false
             }
@@ -107,24 +110,34 @@ public struct HoldMachine: Sendable {
     /// What a restarted agent begins with, one for each guest; empty otherwise.
     var actions: [RecoveryAction] = []
     var effects: [HoldEffect] = []
+    /// Where the commands of a ``Work/host(_:)`` are; `none` for other work.
+    var patch = Patch.none
+    /// Why what `apply` has done must go again, although it ended well; empty if not.
+    var cutShortReason = ""
+    /// What a restarted agent knows of the commands.
+    var commands = CommandHistory([])
 
     /// A step from its beginning.
     ///
     /// - Parameters:
     ///   - directive: accepted and kept safe.
-    ///   - plans: one for each guest of the directive, in its order; 1 ... ``Limits/stepGuestsMax``.
+    ///   - plans: one for each guest of the directive, in its order; 1 ... ``Limits/stepGuestsMax``, or
+    ///     none if the release needs no guest.
     ///   - acceptedAt: when the directive was accepted.
-    ///   - concurrency: how many guests are held at a time; at least 1.
+    ///   - concurrency: how many guests are held at a time, of those that are handed over; at least 1.
+    ///   - parts: what this host has needed before.
     public init(
-        directive: Directive, plans: [GuestPlan], acceptedAt: Timestamp, concurrency: Int = 2
+        directive: Directive, plans: [GuestPlan], acceptedAt: Timestamp, concurrency: Int = 2,
+        parts: MeasuredParts = MeasuredParts()
     ) {
         precondition(
-            plans.map(\.id) == directive.guests && !plans.isEmpty
+            plans.map(\.id) == directive.guests
+                && (!plans.isEmpty || directive.release.scope != .guest)
                 && plans.count <= Limits.stepGuestsMax,
             "plans do not fit \(directive.step)")
         self.directive = directive
         self.concurrency = max(1, concurrency)
-        budget = HoldBudget(deadlineMilliseconds: directive.deadlineMilliseconds)
+        budget = HoldBudget(directive, parts)
         resumer = .agent
         guests = plans.map { Guest(plan: $0) }
         phases = [PhaseTime(phase: .accepted, at: acceptedAt)]
@@ -151,7 +164,11 @@ public struct HoldMachine: Sendable {
         case .artifactVerified:
             guard phase == .verifying else { break }
             phase = .preparing
-            for guest in guests { effects.append(.prepare(guest.plan.id)) }
+            if work != nil {
+                beginPreparingHost(at: now)
+            } else {
+                for guest in guests { effects.append(.prepare(guest.plan.id)) }
+            }
         case .artifactRefused(let reason):
             guard phase == .verifying else { break }
             abandon(reason)
@@ -160,12 +177,17 @@ public struct HoldMachine: Sendable {
             phase = .active
             guardIsArmed = true
             effects.append(.cancelTimer(.prepare))
+            if work != nil { pauseAll(at: now, wall: wall) }
         case .guardFailed(let reason):
             guardIsArmed = false
             abandon("the guard process failed: \(reason)")
+            if work != nil { cutShort("the guard process failed: \(reason)", at: now) }
         case .timerFired(.prepare):
             guard phase == .verifying || phase == .preparing || phase == .arming else { break }
             abandon("preparing took longer than \(budget.prepareMicroseconds / 1_000_000) s")
+        case .timerFired(.patch): onPatchTimer(at: now)
+        case .timerFired(.resume): onResumeTimer(at: now)
+        case .commandEnded(let kind, let problem): onCommandEnded(kind, problem, at: now)
         case .timerFired(.abort(let id)): onGuest(id) { $0.onAbortTimer($1, at: now) }
         case .timerFired(.retry(let id)): onGuest(id) { $0.onRetryTimer($1, at: now) }
         case .timerFired(.confirm(let id)): onGuest(id) { $0.onConfirmTimer($1) }
@@ -188,6 +210,7 @@ public struct HoldMachine: Sendable {
         if resumer == .restartedAgent {
             phase = .active
             abandonReason = "the agent was restarted"
+            if work != nil { return beginRecoveredHost(at: now) }
             for index in guests.indices { beginRecovered(index, at: now) }
         } else {
             phase = .verifying
@@ -201,22 +224,23 @@ public struct HoldMachine: Sendable {
     mutating func abandon(_ reason: String) {
         guard phase != .idle, phase != .finished else { return }
         if abandonReason == nil { abandonReason = reason }
+        if work != nil, phase == .preparing { effects.append(.killCommand) }
         for index in guests.indices {
             guard guests[index].state == .preparing || guests[index].state == .prepared else {
                 continue
             }
             end(index, .failed, reason: "not held: \(reason)")
-            effects.append(.discard(guests[index].plan.id, .new))
+            if work == nil { effects.append(.discard(guests[index].plan.id, .new)) }
         }
     }
 
     /// What follows from the states of all guests together.
     private mutating func advance(at now: Int64, wall: Timestamp) {
-        if phase == .preparing, guests.allSatisfy({ $0.state == .prepared }) {
+        if phase == .preparing, work == nil, guests.allSatisfy({ $0.state == .prepared }) {
             phase = .arming
             effects.append(.armGuard)
         }
-        if phase == .active {
+        if phase == .active, work == nil {
             // A failed hold stops the next ones: what hurt one guest would hurt its neighbours.
             if abandonReason == nil, let bad = guests.first(where: { !$0.reason.isEmpty }) {
                 abandon("\(bad.plan.id): \(bad.reason)")
@@ -224,7 +248,9 @@ public struct HoldMachine: Sendable {
             startHolds(at: now, wall: wall)
         }
         notePhases(wall: wall)
-        guard phase != .idle, phase != .finished, guests.allSatisfy(\.isDone) else { return }
+        guard phase != .idle, phase != .finished, guests.allSatisfy(\.isDone), isPatchOver else {
+            return
+        }
         phase = .finished
         effects.append(.cancelTimer(.prepare))
         if guardIsArmed { effects.append(.tellGuard(.disarm)) }

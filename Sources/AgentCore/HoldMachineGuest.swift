@@ -16,7 +16,10 @@ extension HoldMachine {
             effects.append(.stopAndMove(guests[index].plan.id))
         case .queuesFailed(let reason): onQueuesFailed(index, reason, at: now)
         case .stopped(let at, let wall):
-            onStopped(index, at: at, wall: wall)
+            onStopped(index, at: at, wall: wall, now: now)
+        case .stopFailed(let reason):
+            guard guests[index].state == .pausing else { break }
+            cutShort("\(guests[index].plan.id) could not be paused: \(reason)", at: now)
         case .moved: onMoved(index, at: now, wall: wall)
         case .moveFailed(let reason): onMoveFailed(index, reason, at: now)
         case .killed(let side): onKilled(index, side, at: now)
@@ -46,9 +49,10 @@ extension HoldMachine {
         end(index, .failed, reason: reason)
     }
 
-    private mutating func onStopped(_ index: Int, at: Int64, wall: Timestamp) {
+    private mutating func onStopped(_ index: Int, at: Int64, wall: Timestamp, now: Int64) {
         switch guests[index].state {
         case .stopping: guests[index].state = .moving
+        case .pausing: guests[index].state = .paused
         case .moving, .orphaned, .undoing, .returning: break
         default: return
         }
@@ -56,6 +60,7 @@ extension HoldMachine {
         guests[index].heldAt = at
         guests[index].heldWall = wall
         effects.append(.note(.stopped(guests[index].plan.id, at: at, wall: wall)))
+        applyOncePaused(at: now)
     }
 
     private mutating func onMoved(_ index: Int, at now: Int64, wall: Timestamp) {
@@ -66,7 +71,7 @@ extension HoldMachine {
         let id = guests[index].plan.id
         if guests[index].heldAt == nil, let holdingAt = guests[index].holdingAt {
             // The state cannot have arrived without the guest having stopped.
-            onStopped(index, at: holdingAt, wall: guests[index].holdingWall)
+            onStopped(index, at: holdingAt, wall: guests[index].holdingWall, now: now)
         }
         guests[index].state = .committing
         effects.append(.tellGuard(.committing(id)))
@@ -111,7 +116,7 @@ extension HoldMachine {
         }
     }
 
-    private mutating func continueOld(_ index: Int, at now: Int64) {
+    mutating func continueOld(_ index: Int, at now: Int64) {
         let id = guests[index].plan.id
         guests[index].state = .returning
         guests[index].side = .old
@@ -156,7 +161,7 @@ extension HoldMachine {
         let id = guests[index].plan.id
         guests[index].side = side
         if side == .new { effects.append(.adoptNew(id)) }
-        effects.append(.discard(id, side.other))
+        if work == nil { effects.append(.discard(id, side.other)) }
         guard guests[index].heldAt != nil else {
             // It was never stopped, so there is nothing to confirm.
             return end(index, .failed, reason: guests[index].reason)
@@ -199,6 +204,9 @@ extension HoldMachine {
             let reason = "its QEMU ended before the hold"
             lose(index, reason)
             abandon("\(guests[index].plan.id): \(reason)")
+        case (.pausing, .old), (.paused, .old):
+            lose(index, "its QEMU ended while it was paused")
+            cutShort("\(guests[index].plan.id): its QEMU ended", at: now)
         case (.switching, .new): leaveUntouched(index, "its new QEMU ended", at: now)
         case (.switching, .old): lose(index, "its QEMU ended before the hold")
         case (.stopping, .new), (.moving, .new): undo(index, "its new QEMU ended", at: now)
@@ -211,7 +219,8 @@ extension HoldMachine {
         case (.undoing, .new):
             if guests[index].newKilled { continueOld(index, at: now) }
         case (.undoing, .old), (.returning, .old):
-            lose(index, "\(guests[index].reason); then its old QEMU ended too")
+            let before = guests[index].reason.isEmpty ? patch.reason : guests[index].reason
+            lose(index, before.isEmpty ? "its QEMU ended" : "\(before); then its QEMU ended too")
         case (.confirming(let here), let side) where here == side:
             effects.append(.cancelTimer(.confirm(guests[index].plan.id)))
             end(index, .lost, reason: "its QEMU ended after the hold")
@@ -223,7 +232,7 @@ extension HoldMachine {
         let id = guests[index].plan.id
         effects.append(.note(.lost(id, reason: reason)))
         if discarding {
-            effects.append(.discard(id, .new))
+            if work == nil { effects.append(.discard(id, .new)) }
             effects.append(.discard(id, .old))
         }
         release(index)
@@ -267,13 +276,22 @@ extension HoldMachine {
     private mutating func onConfirmed(_ index: Int, _ confirmation: Confirmation) {
         effects.append(.cancelTimer(.confirm(guests[index].plan.id)))
         guests[index].confirmation = confirmation
-        let undone = guests[index].reason
-        switch (confirmation.isHealthy, guests[index].side) {
-        case (true, .new): end(index, .succeeded, reason: "")
-        case (true, .old): end(index, .failed, reason: undone)
-        case (false, _):
-            let reasons = [undone, confirmation.reason].filter { !$0.isEmpty }
-            end(index, .unhealthy, reason: reasons.joined(separator: "; then "))
+        // Undo may go on after the guests were continued: what became of the host decides, too.
+        if isPatchOver { endConfirmed(index, confirmation) }
+    }
+
+    mutating func endConfirmed(_ index: Int, _ confirmation: Confirmation) {
+        let undone = work == nil ? guests[index].reason : patch.reason
+        let outcome: StepOutcome
+        switch (patch, guests[index].side) {
+        case (.applied, _), (.none, .new): outcome = .succeeded
+        case (.unsafe, _): outcome = .unhealthy
+        default: outcome = .failed
         }
+        guard !confirmation.isHealthy else {
+            return end(index, outcome, reason: outcome == .succeeded ? "" : undone)
+        }
+        let reasons = [undone, confirmation.reason].filter { !$0.isEmpty }
+        end(index, .unhealthy, reason: reasons.joined(separator: "; then "))
     }
 }

@@ -15,6 +15,10 @@ public enum HoldNote: Hashable, Sendable {
     case resumed(GuestID, Side, at: Int64, by: Resumer, wasHeld: Bool)
     case undoing(GuestID, reason: String)
     case lost(GuestID, reason: String)
+    /// A command of the release is about to be started.
+    case commandBegan(CommandKind)
+    /// It has ended; nil if with 0.
+    case commandEnded(CommandKind, problem: String?)
 
     /// Fields separated by tabs, without a line end.
     public var line: String {
@@ -30,6 +34,9 @@ public enum HoldNote: Hashable, Sendable {
             "resumed\t\(guest)\t\(side)\t\(at)\t\(by.rawValue)\t\(wasHeld ? 1 : 0)"
         case .undoing(let guest, let reason): "undoing\t\(guest)\t\(oneLine(reason))"
         case .lost(let guest, let reason): "lost\t\(guest)\t\(oneLine(reason))"
+        case .commandBegan(let kind): "began\t\(kind.rawValue)"
+        case .commandEnded(let kind, nil): "succeeded\t\(kind.rawValue)"
+        case .commandEnded(let kind, let problem?): "failed\t\(kind.rawValue)\t\(oneLine(problem))"
         }
     }
 
@@ -70,6 +77,13 @@ public enum HoldNote: Hashable, Sendable {
         case "lost":
             guard let guest = guest(), let reason = field(2) else { return nil }
             self = .lost(guest, reason: reason)
+        case "began", "succeeded", "failed":
+            guard let kind = field(1).flatMap({ CommandKind(rawValue: $0) }) else { return nil }
+            switch fields[0] {
+            case "began": self = .commandBegan(kind)
+            case "succeeded": self = .commandEnded(kind, problem: nil)
+            default: self = .commandEnded(kind, problem: field(2) ?? "")
+            }
         default: return nil
         }
     }
@@ -77,7 +91,7 @@ public enum HoldNote: Hashable, Sendable {
     /// The guest that the line is about.
     public var guest: GuestID? {
         switch self {
-        case .phase: nil
+        case .phase, .commandBegan, .commandEnded: nil
         case .holding(let guest, _, _), .stopped(let guest, _, _), .continuing(let guest, _, _, _),
             .resumed(let guest, _, _, _, _), .undoing(let guest, _), .lost(let guest, _):
             guest
@@ -116,7 +130,7 @@ public struct HoldHistory: Hashable, Sendable {
 
     private mutating func fold(_ note: HoldNote) {
         switch note {
-        case .phase: break
+        case .phase, .commandBegan, .commandEnded: break
         case .holding(_, let at, let wall):
             holdingAt = at
             holdingWall = wall

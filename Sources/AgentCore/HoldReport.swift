@@ -7,12 +7,16 @@ extension HoldMachine {
         let outcomes = guests.compactMap {
             if case .done(let outcome) = $0.state { outcome } else { nil }
         }
-        let worst = outcomes.max { severity($0) < severity($1) } ?? .failed
-        let reasons = guests.filter { !$0.reason.isEmpty }.map { "\($0.plan.id): \($0.reason)" }
+        let worst = (outcomes + hostOutcomes).max { severity($0) < severity($1) } ?? .failed
+        var reasons = guests.filter { !$0.reason.isEmpty && $0.reason != patch.reason }
+            .map { "\($0.plan.id): \($0.reason)" }
+        if !patch.reason.isEmpty { reasons.insert(patch.reason, at: 0) }
         let reason: String
         if worst == .succeeded {
             reason = ""
-        } else if guests.allSatisfy({ $0.heldAt == nil }), let abandonReason, worst == .failed {
+        } else if guests.allSatisfy({ $0.heldAt == nil }), let abandonReason, worst == .failed,
+            patch.reason.isEmpty
+        {
             reason = "nothing was held: \(abandonReason)"
         } else {
             reason = reasons.joined(separator: "; ")
@@ -68,15 +72,18 @@ extension HoldMachine {
     ///   - directive: from the durable record.
     ///   - recovered: its guests, in the directive's order, with what their processes are doing.
     ///   - phases: what the notes tell, with `accepted` from the durable record first.
+    ///   - commands: what the notes tell of the release's commands.
     public init(
-        recovering directive: Directive, guests recovered: [RecoveredGuest], phases: [PhaseTime]
+        recovering directive: Directive, guests recovered: [RecoveredGuest], phases: [PhaseTime],
+        commands: CommandHistory = CommandHistory([])
     ) {
         precondition(
             recovered.map(\.plan.id) == directive.guests, "guests do not fit \(directive.step)")
         self.directive = directive
         concurrency = Limits.stepGuestsMax
-        budget = HoldBudget(deadlineMilliseconds: directive.deadlineMilliseconds)
+        budget = HoldBudget(directive, MeasuredParts())
         resumer = .restartedAgent
+        self.commands = commands
         self.phases = phases
         actions = recovered.map(\.action)
         guests = recovered.map { recovered in

@@ -34,7 +34,8 @@ public struct HoldBudget: Hashable, Sendable {
     /// Left when the guard takes over from a hung agent; less than the agent's own reserve.
     public var guardReserveMicroseconds: Int64
     /// How long starting and arming may take; guests run meanwhile.
-    public var prepareMicroseconds: Int64 = 120_000_000
+    /// Four deadlines, 10 s to 120 s.
+    public var prepareMicroseconds: Int64
     /// How long setting the clock and the health checks may take; guests run meanwhile.
     public var confirmMicroseconds: Int64 = 90_000_000
     /// Pause before a refused `cont` is sent again: the disk lock of a killed process goes with it.
@@ -43,6 +44,8 @@ public struct HoldBudget: Hashable, Sendable {
     public var exitMicroseconds: Int64 = 250_000
     /// Refusals of `cont` this long after the deadline mean that the guest cannot be continued.
     public var giveUpMicroseconds: Int64 = 30_000_000
+    /// How long one sleep of a timer may be: a host that was suspended is late by no more.
+    public static let lookMicroseconds: Int64 = 100_000
 
     /// - Parameter deadlineMilliseconds: as in the directive; the reserves are 3 s and 1 s, or 40 %
     ///   and 20 % of a deadline too short for them.
@@ -50,9 +53,25 @@ public struct HoldBudget: Hashable, Sendable {
         deadlineMicroseconds = Int64(deadlineMilliseconds) * 1_000
         undoReserveMicroseconds = min(3_000_000, deadlineMicroseconds * 2 / 5)
         guardReserveMicroseconds = min(1_000_000, deadlineMicroseconds / 5)
+        prepareMicroseconds = min(120_000_000, max(10_000_000, deadlineMicroseconds * 4))
     }
 
+    /// A monitor that does not answer for so long is connected to anew: a twentieth of the deadline,
+    /// so that several tries fit into each reserve.
+    public var replyLimit: Duration {
+        .microseconds(max(100_000, min(1_000_000, deadlineMicroseconds / 20)))
+    }
+
+    /// Of a step whose guests are only paused: what continuing all of them needs.
+    public var resumeReserveMicroseconds: Int64 = 0
+    /// Of such a step: what its `undo` may take.
+    public var undoLimitMicroseconds: Int64 = 0
+
     public var abortMicroseconds: Int64 { deadlineMicroseconds - undoReserveMicroseconds }
+    /// From here on only undo and resume are begun.
+    public var patchMicroseconds: Int64 { resumeMicroseconds - undoLimitMicroseconds }
+    /// From here on guests are continued, whatever their host is like.
+    public var resumeMicroseconds: Int64 { guardMicroseconds - resumeReserveMicroseconds }
     public var guardMicroseconds: Int64 { deadlineMicroseconds - guardReserveMicroseconds }
 }
 
@@ -77,6 +96,14 @@ public struct Confirmation: Hashable, Sendable {
     }
 }
 
+/// Which of a release's commands.
+public enum CommandKind: String, Hashable, Sendable, CaseIterable {
+    case prepare
+    case apply
+    case check
+    case undo
+}
+
 /// What the agent tells its guard, in this order for each guest.
 public enum GuardMessage: Hashable, Sendable {
     /// From here on the guest is not left to itself. `since` is on the hold clock.
@@ -87,6 +114,10 @@ public enum GuardMessage: Hashable, Sendable {
     case undoing(GuestID)
     /// The guest executes again, or nobody can make it execute: leave it alone.
     case released(GuestID)
+    /// A command of the release is about to be started: it goes with the agent.
+    case running(CommandKind)
+    /// It has ended.
+    case ended(CommandKind)
     /// Nothing is left to watch.
     case disarm
 }
@@ -100,6 +131,8 @@ public enum HoldEvent: Hashable, Sendable {
     /// It could not be armed, or it ended.
     case guardFailed(reason: String)
     case timerFired(HoldTimer)
+    /// A command and everything that it had started are gone; nil if it ended with 0.
+    case commandEnded(CommandKind, problem: String?)
     case guest(GuestID, GuestEvent)
 }
 
@@ -112,6 +145,8 @@ public enum GuestEvent: Hashable, Sendable {
     case queuesFailed(reason: String)
     /// The old QEMU stopped the guest, at the time given.
     case stopped(at: Int64, wall: Timestamp)
+    /// A guest that was only to be paused is not.
+    case stopFailed(reason: String)
     /// The new QEMU has all of the state and is paused.
     case moved
     case moveFailed(reason: String)
@@ -131,6 +166,10 @@ public enum HoldTimer: Hashable, Sendable {
     case abort(GuestID)
     case retry(GuestID)
     case confirm(GuestID)
+    /// Apply and check have used up their part of the deadline.
+    case patch
+    /// So has undo.
+    case resume
 }
 
 /// What the shell has to do, in the order given. Each may be carried out twice without harm.
@@ -148,6 +187,12 @@ public enum HoldEffect: Hashable, Sendable {
     case switchQueues(GuestID, to: Side)
     /// Make the old QEMU stop the guest and send its state.
     case stopAndMove(GuestID)
+    /// Stop the guest where it is.
+    case pause(GuestID)
+    /// Start one of the release's commands; it answers with `commandEnded`, also at its own limit.
+    case run(CommandKind)
+    /// Kill the command that runs, with everything that it has started.
+    case killCommand
     /// SIGKILL through the pidfd.
     case kill(GuestID, Side)
     case continueGuest(GuestID, Side)

@@ -23,17 +23,26 @@ public final class AgentShell {
     let logger: Logger
     let link: any LeaderLink
     let store: StepStore
+    let software: SoftwareRecords
+    /// What it says, kept at hand: a report must not read the disk during a hold.
+    var installed: [InstalledSoftware] = []
+    /// What holds have needed on this host.
+    let parts: PartsRecord
     let launcher: Launcher
     let guardProgram: GuardProgram
     let pause: TestPause
     private let softwareVersion: String
     private(set) var keepers: [GuestKeeper] = []
+    private(set) var preflight: PreflightWatch?
+    private var control: ControlSocket?
     private var locks: [FileLock] = []
 
     var gate = TokenGate(acceptedToken: Token(0))
     var runner: HoldRunner?
     /// Reports that the leader has not committed, in the order in which the steps ended.
     var reports: [StepReport] = []
+    /// Called at the first session.
+    var whenFirstReady: (() -> Void)?
     private var isReady = false
     private var reportIsDue = false
     private var lastReport: HostReport?
@@ -57,6 +66,8 @@ public final class AgentShell {
         self.softwareVersion = softwareVersion
         logger = log
         store = StepStore(paths: paths)
+        software = SoftwareRecords(paths: paths)
+        parts = PartsRecord(path: paths.parts)
         launcher = Launcher(host: configuration, paths: paths, loop: loop)
         pause = TestPause(getenv("FERMATA_TEST_PAUSE_AT").map { String(cString: $0) })
     }
@@ -75,23 +86,32 @@ public final class AgentShell {
             },
             reported: contents.reports.map { TokenGate.Grant(step: $0.step, token: $0.token) })
         reports = contents.reports
+        installed = software.read()
         keepers = host.guests.map { GuestKeeper($0, launcher: launcher, logger: logger) }
         for keeper in keepers {
-            keeper.onChange = { [unowned self] in scheduleHostReport() }
+            keeper.onChange = { [unowned self] in
+                scheduleHostReport()
+                if isReady { preflight?.changed(keeper) }
+            }
         }
+        preflight = PreflightWatch(keepers, on: loop) { [unowned self] in runner != nil }
         connectLink()
         afterGuard { [self] in takeUp(contents.inFlight, ready: ready) }
     }
 
     /// Closes the session. Guests and guard are left as they are.
-    public func stop() { link.stop() }
+    public func stop() {
+        control?.close()
+        link.stop()
+    }
 
     /// What the agent says of its host now.
     public var report: HostReport {
         HostReport(
             host: host.host, agentVersion: softwareVersion, bootID: HostFacts.bootID,
             acceptedToken: gate.acceptedToken, sets: host.sets.sorted { $0.id < $1.id },
-            guests: keepers.map(\.report).sorted { $0.id < $1.id })
+            guests: keepers.map(\.report).sorted { $0.id < $1.id },
+            abilities: AgentAbility.allCases, software: installed)
     }
 
     // MARK: Start
@@ -99,6 +119,7 @@ public final class AgentShell {
     private func makeDirectories() throws(AgentError) {
         for path in [
             paths.run, paths.guests, paths.state, paths.reports, paths.hypervisors, paths.memory,
+            paths.software, paths.outputs,
         ] {
             do {
                 try Files.makeDirectory(path: path, mode: 0o755, parents: true)
@@ -145,7 +166,9 @@ public final class AgentShell {
             pending -= 1
             if pending == 0 { becomeReady(ready) }
         }
-        if let record {
+        if let record, case .agent = record.directive.release.work {
+            recoverUpgrade(record)
+        } else if let record {
             pending += 1
             let mine = found.filter { stepGuests.contains($0.label.guest) }
             found.removeAll { stepGuests.contains($0.label.guest) }
@@ -213,6 +236,8 @@ public final class AgentShell {
 
     private func becomeReady(_ ready: () -> Void) {
         isReady = true
+        preflight?.start()
+        control = ControlSocket.open(for: self)
         ready()
         link.start()
         loop.every(.seconds(5)) { [self] in for report in reports { link.send(report) } }
@@ -226,6 +251,9 @@ public final class AgentShell {
         }
         link.onReady = { [unowned self] in
             lastReport = nil
+            let body = whenFirstReady
+            whenFirstReady = nil
+            body?()
             sendHostReport()
             for report in reports { link.send(report) }
         }

@@ -49,16 +49,15 @@ extension AgentShell {
         guard directive.host == host.host else {
             return "this is host \(host.host), not \(directive.host)"
         }
-        guard directive.release.component == .hypervisor else {
-            return "component \(directive.release.component) is not supported by this agent"
-        }
         let limits = Limits.deadlineMillisecondsMin...Limits.deadlineMillisecondsMax
         guard limits.contains(directive.deadlineMilliseconds) else {
             return "the deadline of \(directive.deadlineMilliseconds) ms is out of range"
         }
-        guard (1...Limits.stepGuestsMax).contains(directive.guests.count),
+        guard directive.guests.count <= Limits.stepGuestsMax,
             Set(directive.guests).count == directive.guests.count
-        else { return "a step has 1 to \(Limits.stepGuestsMax) guests, each once" }
+        else { return "a step has at most \(Limits.stepGuestsMax) guests, each once" }
+        if let reason = scopeProblem(directive) { return reason }
+        if let reason = HoldBudget.problem(directive, parts.read()) { return reason }
         for id in directive.guests {
             guard let keeper = keepers.first(where: { $0.id == id }) else {
                 return "this host has no guest \(id)"
@@ -70,6 +69,26 @@ extension AgentShell {
         return nil
     }
 
+    /// Why its guests are not those that this release holds; nil if they are.
+    private func scopeProblem(_ directive: Directive) -> String? {
+        switch directive.release.scope {
+        case .guest:
+            return directive.guests.isEmpty ? "a step of this component has a guest" : nil
+        case .none:
+            return directive.guests.isEmpty ? nil : "release \(directive.release.id) holds no guest"
+        case .host:
+            // One that runs and is not held would lose its network, and its set is not locked.
+            for keeper in keepers where !directive.guests.contains(keeper.id) {
+                switch keeper.state {
+                case .stopped, .paused: break
+                default:
+                    return "guest \(keeper.id) is \(keeper.state.rawValue) and is not in the step"
+                }
+            }
+            return nil
+        }
+    }
+
     private var context: HoldRunner.Context {
         HoldRunner.Context(
             launcher: launcher, guardProgram: guardProgram, loop: loop, logger: logger,
@@ -78,6 +97,7 @@ extension AgentShell {
 
     private func begin(_ record: StepRecord) {
         pause.reached("accepted")
+        if case .agent = record.directive.release.work { return upgrade(record) }
         let guests = record.guests.compactMap { entry -> StepGuest? in
             guard let keeper = keepers.first(where: { $0.id == entry.plan.id }) else { return nil }
             keeper.step = record.directive.step
@@ -89,7 +109,7 @@ extension AgentShell {
         StepNotes(path: paths.guardNotes).begin(record.directive.step, record.directive.token)
         let machine = HoldMachine(
             directive: record.directive, plans: record.guests.map(\.plan),
-            acceptedAt: record.acceptedAt)
+            acceptedAt: record.acceptedAt, parts: parts.read())
         run(HoldRunner(machine, guests: guests, context: context), {})
     }
 
@@ -104,10 +124,43 @@ extension AgentShell {
                 StepProgress(step: directive.step, token: directive.token, phase: phase, at: at))
         }
         next.onFinish = { [unowned self] in
+            remember($0, of: next)
             finish($0, guests: next.guests)
             finished()
         }
         next.start()
+    }
+
+    /// What the next step has to know of this one.
+    private func remember(_ report: StepReport, of runner: HoldRunner) {
+        var measured = parts.read()
+        runner.measure(&measured, report)
+        parts.write(measured)
+        let release = runner.directive.release
+        guard case .host = release.work else { return }
+        do {
+            switch runner.machine.isPatched {
+            case true?:
+                try software.write(
+                    InstalledSoftware(component: release.component, version: release.version))
+            case false?: break
+            case nil: software.forget(release.component)
+            }
+        } catch { logger.error("what was installed could not be recorded: \(error)") }
+        installed = software.read()
+        removeOldOutputs()
+    }
+
+    /// Of the commands' outputs only the newest are kept.
+    private func removeOldOutputs() {
+        let names = ((try? Files.list(path: paths.outputs)) ?? []).map { name in
+            (name, (try? Files.modified(path: "\(paths.outputs)/\(name)")) ?? 0)
+        }
+        for (name, _) in names.sorted(by: { ($0.1, $0.0) < ($1.1, $1.0) })
+            .dropLast(Limits.stepOutputsMax)
+        {
+            try? Files.removeTree(path: "\(paths.outputs)/\(name)")
+        }
     }
 
     private func finish(_ report: StepReport, guests: [StepGuest]) {
@@ -123,6 +176,7 @@ extension AgentShell {
             guest.keeper.stepEnded(lost: record?.outcome == .lost)
         }
         runner = nil
+        for guest in guests { preflight?.look(at: guest.keeper) }
         keep(report)
     }
 
@@ -202,13 +256,31 @@ extension AgentShell {
                 RecoveredGuest(
                     plan: guest.plan, action: action, history: HoldHistory(notes, of: guest.id)))
         }
-        let machine = HoldMachine(recovering: directive, guests: recovered, phases: phases)
+        let machine = HoldMachine(
+            recovering: directive, guests: recovered, phases: phases,
+            commands: CommandHistory(notes))
         run(HoldRunner(machine, guests: guests, context: context), settled)
     }
 
     /// The host itself was restarted: whatever was held is gone, with the notes that knew of it.
     private func endAfterReboot(_ record: StepRecord, _ settled: @escaping () -> Void) {
+        // What `apply` had changed may be half there, and the notes are gone: it is undone, and the
+        // guests start on a host that is as it was.
+        if case .host = record.directive.release.work {
+            var alone = record.directive
+            alone.guests = []
+            let machine = HoldMachine(
+                recovering: alone, guests: [],
+                phases: [PhaseTime(phase: .accepted, at: record.acceptedAt)], commands: .unknown)
+            return run(HoldRunner(machine, guests: [], context: context)) { [self] in
+                startAfresh(record, settled)
+            }
+        }
         end(record, "the host was restarted during the step; its guests start afresh")
+        startAfresh(record, settled)
+    }
+
+    private func startAfresh(_ record: StepRecord, _ settled: @escaping () -> Void) {
         let guests = keepers.filter { record.directive.guests.contains($0.id) }
         var missing = guests.count
         guard missing > 0 else { return settled() }
@@ -225,10 +297,13 @@ extension AgentShell {
         settled()
     }
 
-    private func end(_ record: StepRecord, _ reason: String) {
+    private func end(_ record: StepRecord, _ reason: String) { end(record, .failed, reason) }
+
+    /// Of a step that has held nobody.
+    func end(_ record: StepRecord, _ outcome: StepOutcome, _ reason: String) {
         keep(
             StepReport(
-                step: record.directive.step, token: record.directive.token, outcome: .failed,
+                step: record.directive.step, token: record.directive.token, outcome: outcome,
                 reason: reason, phases: [PhaseTime(phase: .accepted, at: record.acceptedAt)],
                 holds: []))
     }

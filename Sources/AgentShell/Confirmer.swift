@@ -1,7 +1,7 @@
 // Looks after a guest that has just been continued.
 //
-// Happy path: port forwards of user-mode NICs (a new process only), then the clock, then health:
-// runstate, the guest agent's answers, the TCP probe.
+// Happy path: port forwards of user-mode NICs (a new process only), then the guest agent's ping, then,
+// at the same time, the clock and the rest of health: runstate and the guest's probes.
 // Failure modes: each has a time limit; what failed is in the confirmation, in words. The guest is
 // not touched again.
 
@@ -19,8 +19,10 @@ final class Confirmer {
     private let completion: (Confirmation) -> Void
     private var result = Confirmation(isHealthy: true)
     private var problems: [String] = []
+    private var partsLeft = 0
 
     static let guestAgentLimit: Duration = .seconds(15)
+    static let pingLimit: Duration = .seconds(5)
     private static let forwardTries = 200
 
     /// - Parameters:
@@ -56,7 +58,7 @@ final class Confirmer {
 
     /// The ports are free once the old process has ended; until then this is tried again.
     private func add(_ forwards: ArraySlice<String>, tries: Int) {
-        guard let line = forwards.first else { return setClock() }
+        guard let line = forwards.first else { return askAgent() }
         generation.send([.humanMonitorCommand(line)]) { [self] _, result in
             let text: String
             switch result {
@@ -73,34 +75,40 @@ final class Confirmer {
         }
     }
 
-    private func setClock() {
+    private func askAgent() {
         guard guest.guestAgent else {
             result.clockNote = "not measured: the guest has no guest agent"
+            partsLeft = 1
             return checkState()
         }
+        partsLeft = 2
         let channel = GuestAgentChannel(path: generation.paths.guestAgent, on: loop)
         channel.open(limit: Self.guestAgentLimit) { [self] failure in
-            if let failure {
-                channel.close()
-                result.clockNote = "not measured: \(failure.reason)"
-                problems.append(failure.reason)
-                return checkState()
-            }
-            GuestClock(channel: channel).correct { [self] outcome in
-                result.clockErrorBeforeMicroseconds = outcome.before
-                result.clockErrorAfterMicroseconds = outcome.after
-                result.clockNote = outcome.note
-                ping(channel)
+            if let failure { return agentFailed(failure, channel) }
+            channel.send(.ping, limit: Self.pingLimit) { [self] answer in
+                if case .failure(let failure) = answer { return agentFailed(failure, channel) }
+                setClock(channel)
+                checkState()
             }
         }
     }
 
-    private func ping(_ channel: GuestAgentChannel) {
-        channel.send(.ping, limit: .seconds(5)) { [self] answer in
-            if case .failure(let failure) = answer { problems.append(failure.reason) }
+    private func agentFailed(_ failure: GuestAgentFailure, _ channel: GuestAgentChannel) {
+        channel.close()
+        result.clockNote = "not measured: \(failure.reason)"
+        problems.append(failure.reason)
+        finishPart()
+        checkState()
+    }
+
+    private func setClock(_ channel: GuestAgentChannel) {
+        GuestClock(channel, on: loop) { [self] outcome in
             channel.close()
-            checkState()
-        }
+            result.clockErrorBeforeMicroseconds = outcome.before
+            result.clockErrorAfterMicroseconds = outcome.after
+            result.clockNote = outcome.note
+            finishPart()
+        }.start()
     }
 
     private func checkState() {
@@ -112,37 +120,16 @@ final class Confirmer {
                     problems.append("its QEMU is in runstate \(status.state)")
                 }
             }
-            probe()
-        }
-    }
-
-    private func probe() {
-        guard let probe = guest.probe else { return finish() }
-        guard let address = SocketAddress(parsing: probe.tcp) else {
-            problems.append("the probe's address \(probe.tcp) cannot be read")
-            return finish()
-        }
-        let limit = HoldClock.nowMicroseconds + microseconds(probe.timeout)
-        attempt(address, until: limit, probe)
-    }
-
-    private func attempt(_ address: SocketAddress, until limit: Int64, _ probe: Probe) {
-        let left = limit - HoldClock.nowMicroseconds
-        SocketStream.connectTCP(
-            address, on: loop, timeout: .microseconds(max(1_000, min(left, 2_000_000)))
-        ) { [self] answer in
-            switch answer {
-            case .success(let stream):
-                stream.close()
-                finish()
-            case .failure(let error):
-                guard HoldClock.nowMicroseconds < limit else {
-                    problems.append("no connection to \(address) within \(probe.timeout): \(error)")
-                    return finish()
-                }
-                loop.after(.milliseconds(50)) { [self] in attempt(address, until: limit, probe) }
+            HealthProbes.run(guest.probes, on: loop) { [self] failed in
+                problems += failed
+                finishPart()
             }
         }
+    }
+
+    private func finishPart() {
+        partsLeft -= 1
+        if partsLeft == 0 { finish() }
     }
 
     private func finish() {

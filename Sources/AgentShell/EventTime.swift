@@ -14,10 +14,15 @@ struct EventTime {
 
     /// - Parameter sentAt: when the command that caused it was sent, on the hold clock.
     init(_ event: Event, notBefore sentAt: Int64) {
-        let hold = HoldClock.nowMicroseconds
-        let wall = WallClock.nowMicroseconds
+        self.init(
+            stamp: event.timestampMicroseconds, notBefore: sentAt,
+            hold: HoldClock.nowMicroseconds, wall: WallClock.nowMicroseconds)
+    }
+
+    /// The same with both clocks as they are read now, in microseconds.
+    init(stamp: Int64?, notBefore sentAt: Int64, hold: Int64, wall: Int64) {
         var ago: Int64 = 0
-        if let stamp = event.timestampMicroseconds {
+        if let stamp {
             let (difference, overflow) = wall.subtractingReportingOverflow(stamp)
             if !overflow { ago = max(0, min(difference, hold - sentAt)) }
         }

@@ -5,7 +5,7 @@
 // so a restarted agent finds its guests in /proc, never in a journal. The pidfd is opened before the
 // environment is read, so a pid that changed hands in between does not match.
 //
-// Failure modes: the monitor connection ends while the process lives: connected again every 100 ms,
+// Failure modes: the monitor connection ends while the process lives: connected again every 20 ms,
 // for ever; the process ends: told once.
 
 internal import AgentCore
@@ -74,27 +74,47 @@ final class Generation {
             monitor.onEnd = { [self] _ in
                 self.monitor = nil
                 tell(.disconnected)
-                loop.after(.milliseconds(100)) { [self] in connect() }
+                loop.after(.milliseconds(20)) { [self] in connect() }
             }
             tell(.connected)
         }
     }
 
-    func send(_ commands: [Command], _ reply: @escaping (Int, Result<JSON, MonitorFailure>) -> Void)
-    {
+    /// - Parameter limit: see ``Monitor/send(_:limit:_:)``.
+    func send(
+        _ commands: [Command], limit: Duration? = nil,
+        _ reply: @escaping (Int, Result<JSON, MonitorFailure>) -> Void
+    ) {
         guard let monitor else {
             for index in commands.indices { reply(index, .failure(.ended("not connected"))) }
             return
         }
-        monitor.send(commands, reply)
+        monitor.send(commands, limit: limit, reply)
     }
 
     /// Whether `cont` is safe on a process that was handing its guest over.
     ///
     /// - Parameter answer: why it is not, or not yet; nil if it is.
-    func isReadyToContinue(_ answer: @escaping (String?) -> Void) {
+    func isReadyToContinue(limit: Duration, _ answer: @escaping (String?) -> Void) {
         guard let monitor else { return answer("its monitor is not connected") }
-        monitor.isReadyToContinue(answer)
+        monitor.isReadyToContinue(limit: limit, answer)
+    }
+
+    /// Tells the guest's network where its NICs are, for when the host's side of it has changed
+    /// under a guest that was not handed over: a hand-over does it by itself.
+    ///
+    /// - Parameter completion: called once: nil when QEMU has begun (the rounds go on by
+    ///   themselves), or why it has not.
+    func announce(
+        _ pattern: AnnouncePattern = .afterMigration, _ completion: @escaping (String?) -> Void
+    ) {
+        send([.announceSelf(pattern)]) { _, result in
+            if case .failure(let failure) = result {
+                completion("announce-self: \(failure)")
+            } else {
+                completion(nil)
+            }
+        }
     }
 
     /// SIGKILL; a process that has ended already is as good.
@@ -102,6 +122,16 @@ final class Generation {
         do {
             try process.send(signal: 9)
         } catch  where error.name == "ESRCH" { return }
+    }
+
+    /// Whether it has ended or is just ending. The pidfd tells the end only when the last thread of
+    /// the process is gone; its first one is a zombie some time earlier.
+    var isEnding: Bool {
+        if process.hasExited { return true }
+        guard let stat = try? Files.read(path: "/proc/\(process.pid)/stat", byteCountMax: 4_096),
+            let name = stat.lastIndex(of: UInt8(ascii: ")")), name + 2 < stat.count
+        else { return false }
+        return stat[name + 2] == UInt8(ascii: "Z") || stat[name + 2] == UInt8(ascii: "X")
     }
 
     /// Lets go of the connection; the process is left alone.

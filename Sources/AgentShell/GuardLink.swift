@@ -23,7 +23,8 @@ final class GuardLink {
     struct Watched {
         var guest: GuestID
         var old: Generation
-        var new: Generation
+        /// Nil for a guest that is only paused.
+        var new: Generation?
     }
 
     private let stream: SocketStream
@@ -64,9 +65,12 @@ final class GuardLink {
             "begin\t\(directive.deadlineMilliseconds)\t\(HostFacts.processID)\t\(paths.run)"
             + "\t\(directive.step)\t\(directive.token)\n"
         for entry in watched {
-            text +=
-                "guest\t\(entry.guest)\t\(entry.old.process.pid)\t\(entry.old.number)"
-                + "\t\(entry.new.process.pid)\t\(entry.new.number)\n"
+            let old = "\(entry.guest)\t\(entry.old.process.pid)\t\(entry.old.number)"
+            if let new = entry.new {
+                text += "guest\t\(old)\t\(new.process.pid)\t\(new.number)\n"
+            } else {
+                text += "alone\t\(old)\n"
+            }
         }
         stream.write(Array((text + "arm\n").utf8))
     }
@@ -77,6 +81,11 @@ final class GuardLink {
             onFailure = nil
             stream.closeAfterWriting()
         }
+    }
+
+    /// What the guard kills if the agent ends while this command runs.
+    func tell(_ kind: CommandKind, _ group: ProcessGroup) {
+        stream.write(Array("group\t\(kind.rawValue)\t\(group.text)\n".utf8))
     }
 
     /// Lets the guard see the end of the channel, as if the agent had died.

@@ -2,9 +2,11 @@
 //
 //   agent → guard   begin DEADLINE-MS AGENT-PID RUN-DIRECTORY STEP TOKEN
 //                   guest ID OLD-PID OLD-GENERATION NEW-PID NEW-GENERATION      one for each
+//                   alone ID OLD-PID OLD-GENERATION     instead, one for each guest that is only paused
 //                   arm
 //   guard → agent   armed | failed REASON
 //   agent → guard   holding ID SINCE-µs | committing ID | undoing ID | released ID | disarm
+//                   running COMMAND | ended COMMAND | group COMMAND PATH-OR-PID
 //
 // Everything else that the guard needs (sockets, tap queues) follows from these and from the
 // processes' environment. Both ends are of the same release of Fermata; there is no versioning.
@@ -19,6 +21,8 @@ enum GuardLine {
         case .committing(let guest): "committing\t\(guest)"
         case .undoing(let guest): "undoing\t\(guest)"
         case .released(let guest): "released\t\(guest)"
+        case .running(let kind): "running\t\(kind.rawValue)"
+        case .ended(let kind): "ended\t\(kind.rawValue)"
         case .disarm: "disarm"
         }
     }
@@ -26,6 +30,10 @@ enum GuardLine {
     /// - Returns: nil for a line that is none.
     static func decode(_ fields: [String]) -> GuardMessage? {
         if fields == ["disarm"] { return .disarm }
+        if fields.count == 2, let kind = CommandKind(rawValue: fields[1]) {
+            if fields[0] == "running" { return .running(kind) }
+            if fields[0] == "ended" { return .ended(kind) }
+        }
         guard fields.count >= 2, let guest = GuestID(fields[1]) else { return nil }
         switch fields[0] {
         case "holding":

@@ -34,24 +34,28 @@ final class GuardProcess {
     private final class Watched {
         let guest: GuestID
         let sides: [Side: WatchedSide]
-        init(_ guest: GuestID, old: WatchedSide, new: WatchedSide) {
+        init(_ guest: GuestID, old: WatchedSide, new: WatchedSide?) {
             self.guest = guest
-            sides = [.old: old, .new: new]
+            sides = new.map { [.old: old, .new: $0] } ?? [.old: old]
         }
     }
 
     private final class WatchedSide {
         let process: ProcessReference
         let path: String
+        /// Where the agent was connected: the way in when our own connection hangs.
+        let agentsPath: String
+        var triesAgentsMonitor = false
         let queues = TapQueues()
         var monitor: Monitor?
         /// The guard has sent `cont`; since when, on the hold clock.
         var continuedAt: Int64?
         var stoppedAt: Int64?
         var resumed: EventTime?
-        init(_ process: ProcessReference, path: String) {
+        init(_ process: ProcessReference, _ paths: GenerationPaths) {
             self.process = process
-            self.path = path
+            path = paths.guardMonitor
+            agentsPath = paths.monitor
         }
     }
 
@@ -64,6 +68,7 @@ final class GuardProcess {
     private var agent: ProcessReference?
     private var run = ""
     private var watched: [Watched] = []
+    private var groups: [CommandKind: ProcessGroup] = [:]
     private var lock: FileLock?
     private var timer: (timer: Timer, at: Int64)?
     private var isDraining = false
@@ -77,6 +82,7 @@ final class GuardProcess {
         stream.onBytes = { [self] bytes in for line in lines.append(bytes) { receive(line) } }
         stream.onEnd = { [self] _ in
             guard machine != nil else { return loop.stop() }
+            lookAtProcesses()
             feed(machine?.isKillingAgent == true ? .agentEnded : .channelClosed)
         }
     }
@@ -89,7 +95,10 @@ final class GuardProcess {
         let fields = GuardLine.fields(line)
         switch fields[0] {
         case "begin": begin(fields)
-        case "guest": watch(fields)
+        case "guest" where fields.count == 6, "alone" where fields.count == 4: watch(fields)
+        case "group":
+            guard fields.count == 3, let kind = CommandKind(rawValue: fields[1]) else { break }
+            groups[kind] = ProcessGroup(text: fields[2])
         case "arm": arm(triesLeft: 100)
         default: if let message = GuardLine.decode(fields) { feed(.message(message)) }
         }
@@ -105,12 +114,12 @@ final class GuardProcess {
     }
 
     private func watch(_ fields: [String]) {
-        guard fields.count == 6, let guest = GuestID(fields[1]) else {
-            return fail("a guest's line cannot be read")
-        }
+        guard let guest = GuestID(fields[1]) else { return fail("a guest's line cannot be read") }
         do {
             let old = try side(guest, pid: fields[2], generation: fields[3])
-            let new = try side(guest, pid: fields[4], generation: fields[5])
+            let new =
+                fields.count == 6
+                ? try side(guest, pid: fields[4], generation: fields[5]) : nil
             watched.append(Watched(guest, old: old, new: new))
         } catch { fail("\(guest): \(error)") }
     }
@@ -127,7 +136,7 @@ final class GuardProcess {
                 label.generation == generation
             else { throw AgentError.hypervisor(reason: "process \(pid) is not its QEMU") }
             let paths = HostPaths(run: run, state: "", memory: "").generation(guest, generation)
-            let side = WatchedSide(process, path: paths.guardMonitor)
+            let side = WatchedSide(process, paths)
             try side.queues.copy(from: process, label.tapNumbers)
             return side
         } catch let error as AgentError {
@@ -145,7 +154,7 @@ final class GuardProcess {
             return
         }
         _ = agent
-        var missing = watched.count * 2
+        var missing = watched.reduce(0) { $0 + $1.sides.count }
         for entry in watched {
             for side in Side.allCases {
                 guard let place = entry.sides[side] else { continue }
@@ -160,8 +169,30 @@ final class GuardProcess {
     }
 
     private func armed() {
-        machine = GuardMachine(guests: watched.map(\.guest), budget: budget)
+        machine = GuardMachine(
+            guests: watched.map(\.guest), budget: budget,
+            isOfWholeHost: watched.allSatisfy { $0.sides[.new] == nil })
+        rehearse()
+        Scheduling.keepInMemory()
+        // It sleeps; when it does not, a busy host must not make a held guest wait.
+        Scheduling.prefer(0)
         stream.write(Array("armed\n".utf8))
+    }
+
+    /// Runs through what acting needs, on a copy, so that its code is in RAM and its first time has
+    /// been: from here on nothing waits for a disk.
+    private func rehearse() {
+        for entry in watched {
+            var copy = GuardMachine(guests: [entry.guest], budget: budget)
+            _ = copy.handle(.message(.holding(entry.guest, since: 0)), at: 0)
+            for event: GuardMachine.Event in [
+                .channelClosed, .killed(entry.guest, .new), .exited(entry.guest, .new),
+                .continued(entry.guest, .old, at: 0, wasHeld: true),
+            ] { _ = copy.handle(event, at: 0) }
+            for side in Side.allCases {
+                entry.sides[side]?.monitor?.isReadyToContinue(limit: .seconds(2)) { _ in }
+            }
+        }
     }
 
     private func fail(_ reason: String) {
@@ -175,12 +206,20 @@ final class GuardProcess {
         _ entry: Watched, _ side: Side, _ completion: @escaping (MonitorFailure?) -> Void
     ) {
         guard let place = entry.sides[side] else { return }
-        Monitor.connect(path: place.path, on: loop, timeout: .seconds(2)) { [self] result in
+        let isArming = machine == nil
+        let path = place.triesAgentsMonitor ? place.agentsPath : place.path
+        Monitor.connect(
+            path: path, on: loop, timeout: isArming ? .seconds(2) : budget.replyLimit
+        ) { [self] result in
             switch result {
             case .failure(let failure): completion(failure)
             case .success(let monitor):
                 place.monitor = monitor
-                monitor.onEnd = { _ in place.monitor = nil }
+                monitor.onEnd = { _ in
+                    place.monitor = nil
+                    // The agent has ended when the guard sends anything, so its place is free.
+                    if self.machine != nil { place.triesAgentsMonitor.toggle() }
+                }
                 monitor.onEvent = { [self] in onEvent($0, entry, side) }
                 completion(nil)
             }
@@ -221,6 +260,7 @@ final class GuardProcess {
         switch effect {
         case .setTimer(let at): setTimer(at)
         case .killAgent: killAgent()
+        case .killCommand(let kind): groups[kind]?.kill()
         case .kill(let guest, let side):
             try? place(guest, side)?.process.send(signal: 9)
             feed(.killed(guest, side))
@@ -231,6 +271,14 @@ final class GuardProcess {
         case .note(let note): notes.append(note)
         case .finish:
             exitCode = 0
+            // The agent that preferred them for the hold is no more.
+            if machine?.wasDisarmed == false {
+                for entry in watched {
+                    for side in entry.sides.values {
+                        Scheduling.treatAsOthers(side.process.pid)
+                    }
+                }
+            }
             let linger = machine?.wasDisarmed == true ? 0 : Self.lingerMilliseconds
             loop.after(.milliseconds(linger)) { [self] in
                 lock?.release()
@@ -248,10 +296,13 @@ final class GuardProcess {
             guard at < timer.at else { return }
             timer.timer.cancel()
         }
-        let delay = Duration.microseconds(max(0, at - HoldClock.nowMicroseconds))
-        let started = loop.after(delay) { [self] in
+        // In short pieces, since the loop's clock stands still while the host is suspended.
+        let left = max(0, at - HoldClock.nowMicroseconds)
+        let isLast = left <= HoldBudget.lookMicroseconds
+        let piece = min(left, HoldBudget.lookMicroseconds)
+        let started = loop.after(.microseconds(piece)) { [self] in
             timer = nil
-            feed(.timerFired)
+            if isLast { feed(.timerFired) } else { setTimer(at) }
         }
         timer = (started, at)
     }
@@ -261,18 +312,35 @@ final class GuardProcess {
         try? agent.send(signal: 9)
         // Its last lines are read first: the end of the channel comes behind them.
         try? agent.onExit(on: loop) { [self] in
-            loop.after(.milliseconds(100)) { [self] in feed(.agentEnded) }
+            loop.after(.milliseconds(100)) { [self] in agentEnded() }
         }
-        loop.after(.milliseconds(300)) { [self] in feed(.agentEnded) }
+        loop.after(.milliseconds(300)) { [self] in agentEnded() }
+    }
+
+    private func agentEnded() {
+        lookAtProcesses()
+        feed(.agentEnded)
+    }
+
+    /// What has ended may not have been told by the loop yet, and decides who is continued.
+    private func lookAtProcesses() {
+        for entry in watched {
+            for side in Side.allCases where entry.sides[side]?.process.hasExited == true {
+                feed(.exited(entry.guest, side))
+            }
+        }
     }
 
     private func continueGuest(_ guest: GuestID, _ side: Side) {
         guard let entry = watched.first(where: { $0.guest == guest }),
             let place = entry.sides[side]
         else { return }
+        // Whoever stopped it in its hold (SIGSTOP) did not mean to strand its guest.
+        try? place.process.send(signal: Scheduling.continueSignal)
         guard let monitor = place.monitor else {
             connect(entry, side) { [self] failure in
                 if failure != nil {
+                    place.triesAgentsMonitor.toggle()
                     feed(.continueFailed(guest, side))
                 } else {
                     continueGuest(guest, side)
@@ -282,7 +350,7 @@ final class GuardProcess {
         }
         if place.continuedAt == nil { place.continuedAt = HoldClock.nowMicroseconds }
         guard side == .old else { return cont(guest, side, monitor, place) }
-        monitor.isReadyToContinue { [self] problem in
+        monitor.isReadyToContinue(limit: budget.replyLimit) { [self] problem in
             if problem != nil {
                 feed(.continueFailed(guest, side))
             } else {
@@ -292,7 +360,7 @@ final class GuardProcess {
     }
 
     private func cont(_ guest: GuestID, _ side: Side, _ monitor: Monitor, _ place: WatchedSide) {
-        monitor.send([.cont, .queryStatus]) { [self] index, result in
+        monitor.send([.cont, .queryStatus], limit: budget.replyLimit) { [self] index, result in
             guard index == 1 else { return }
             if case .success(let value) = result, StatusReply(value)?.running == true {
                 let at = place.resumed?.hold ?? HoldClock.nowMicroseconds

@@ -30,6 +30,8 @@ final class GuestKeeper {
     private let logger: Logger
     private var whenSettled: (() -> Void)?
     private var problem = ""
+    /// What the preflight says of its current QEMU; empty if it can be handed over.
+    private var preflightProblem = ""
 
     var id: GuestID { configuration.id }
 
@@ -122,10 +124,22 @@ final class GuestKeeper {
 
     private var handOverProblem: String {
         switch state {
-        case .running, .held: ""
+        case .running, .held: preflightProblem
         case .stopped where !problem.isEmpty: problem
         default: "it is \(state.rawValue)"
         }
+    }
+
+    /// Takes in what a preflight found.
+    func found(_ problem: String) {
+        guard preflightProblem != problem else { return }
+        preflightProblem = problem
+        if problem.isEmpty {
+            logger.info("it can be handed over now")
+        } else {
+            logger.warning("it cannot be handed over", metadata: ["problem": "\(problem)"])
+        }
+        onChange?()
     }
 
     private func onNotice(_ notice: Generation.Notice) {

@@ -51,6 +51,8 @@ final class HoldRunner {
     private var isDraining = false
     /// What must not be done while a guest is held, such as an fsync.
     private var putOff: [() -> Void] = []
+    /// The release's command that runs.
+    var command: CommandRun?
     private var preparing: [StepGuest] = []
     private var preparingCount = 0
 
@@ -96,12 +98,14 @@ final class HoldRunner {
         for body in bodies { body() }
     }
 
-    private func feed(_ guest: StepGuest, _ event: GuestEvent) { feed(.guest(guest.id, event)) }
+    func feed(_ guest: StepGuest, _ event: GuestEvent) { feed(.guest(guest.id, event)) }
 
     private func watch(_ generation: Generation, _ side: Side, of guest: StepGuest) {
         generation.onStepNotice = { [self] notice in
             switch notice {
-            case .connected: if side == .new { configureNew(guest) }
+            case .connected:
+                if side == .new { configureNew(guest) }
+                lookAgain(generation, side, guest)
             case .disconnected: break
             case .event(let event): onEvent(event, side, guest)
             case .exited:
@@ -113,8 +117,11 @@ final class HoldRunner {
                     donePreparing(guest)
                 }
                 feed(guest, .exited(side))
-                // What it had sent before it ended may be all there was to send.
-                if side == .old, guest.hasArrived { feed(guest, .moved) }
+                guard side == .old else { break }
+                // What it had sent before it ended may be all there was to send, and the new one may
+                // still be reading it. An ended process never continues its guest.
+                guest.hasLeft = true
+                if guest.hasArrived { feed(guest, .moved) }
             }
         }
     }
@@ -124,17 +131,17 @@ final class HoldRunner {
         case (.stop, .old):
             guard let sentAt = guest.stopSentAt else { break }
             let time = EventTime(event, notBefore: sentAt)
+            guest.stopped = time
             feed(guest, .stopped(at: time.hold, wall: time.wall))
             context.pause.reached("stopped")
         case (.resume, _):
             // An old one whose migration failed continues by itself.
             guard let sentAt = guest.continueSentAt ?? guest.stopSentAt else { break }
             guest.resumed = EventTime(event, notBefore: sentAt)
+            // The event is proof enough: the reply behind it may be lost with its connection.
+            if guest.continueSentAt != nil { onContinued(guest, side) }
         case (.migration(.completed), _):
-            if side == .old { guest.hasLeft = true } else { guest.hasArrived = true }
-            guard guest.hasLeft, guest.hasArrived else { break }
-            context.pause.reached("moved")
-            feed(guest, .moved)
+            onCompleted(side, guest)
         case (.migration(.failed), .old), (.migration(.cancelled), .old):
             // The new one says why in its log, and ends; its end usually comes first.
             context.loop.after(.milliseconds(20)) { [self] in
@@ -143,6 +150,24 @@ final class HoldRunner {
         case (.migration(.failed), .new):
             feed(guest, .moveFailed(reason: refusal(guest)))
         default: break
+        }
+    }
+
+    private func onCompleted(_ side: Side, _ guest: StepGuest) {
+        if side == .old { guest.hasLeft = true } else { guest.hasArrived = true }
+        guard guest.hasLeft, guest.hasArrived else { return }
+        context.pause.reached("moved")
+        feed(guest, .moved)
+    }
+
+    /// A monitor connection that came back in the middle of the move: its events are lost.
+    private func lookAgain(_ generation: Generation, _ side: Side, _ guest: StepGuest) {
+        guard guest.stopSentAt != nil, guest.continueSentAt == nil else { return }
+        generation.send([.queryMigrate]) { [self] _, result in
+            guard case .success(let value) = result, let reply = MigrationReply(value),
+                reply.status == .completed
+            else { return }
+            onCompleted(side, guest)
         }
     }
 
@@ -161,14 +186,13 @@ final class HoldRunner {
         case .tellGuard(let message): tellGuard(message)
         case .setTimer(let timer, let at):
             timers.removeValue(forKey: timer)?.cancel()
-            let delay = Duration.microseconds(max(0, at - HoldClock.nowMicroseconds))
-            timers[timer] = context.loop.after(delay) { [self] in
-                timers[timer] = nil
-                feed(.timerFired(timer))
-            }
+            setTimer(timer, at)
         case .cancelTimer(let timer): timers.removeValue(forKey: timer)?.cancel()
         case .switchQueues(let id, let side): with(id) { switchQueues($0, to: side) }
         case .stopAndMove(let id): with(id) { stopAndMove($0) }
+        case .pause(let id): with(id) { pause($0) }
+        case .run(let kind): run(kind)
+        case .killCommand: killCommand()
         case .kill(let id, let side): with(id) { kill($0, side) }
         case .continueGuest(let id, let side): with(id) { continueGuest($0, side) }
         case .adoptNew(let id): with(id) { adoptNew($0) }
@@ -178,6 +202,17 @@ final class HoldRunner {
         case .progress(let phase):
             onProgress?(phase, Timestamp(microseconds: WallClock.nowMicroseconds))
         case .finish(let report): putOff.append { [self] in finish(report) }
+        }
+    }
+
+    /// In short pieces, since the loop's clock stands still while the host is suspended.
+    private func setTimer(_ timer: HoldTimer, _ at: Int64) {
+        let left = max(0, at - HoldClock.nowMicroseconds)
+        let isLast = left <= HoldBudget.lookMicroseconds
+        let piece = min(left, HoldBudget.lookMicroseconds)
+        timers[timer] = context.loop.after(.microseconds(piece)) { [self] in
+            timers[timer] = nil
+            if isLast { feed(.timerFired(timer)) } else { setTimer(timer, at) }
         }
     }
 
@@ -211,13 +246,17 @@ final class HoldRunner {
     }
 
     private func armGuard() {
+        checkAllHealth { [self] in startGuard() }
+    }
+
+    private func startGuard() {
         context.pause.reached("prepared")
         var watched: [GuardLink.Watched] = []
         for guest in guests {
-            guard let old = guest.old, let new = guest.new else {
+            guard let old = guest.old, guest.new != nil || directive.release.scope != .guest else {
                 return feed(.guardFailed(reason: "\(guest.id) has no two processes"))
             }
-            watched.append(GuardLink.Watched(guest: guest.id, old: old, new: new))
+            watched.append(GuardLink.Watched(guest: guest.id, old: old, new: guest.new))
         }
         do {
             guardLink = try GuardLink(
@@ -227,7 +266,10 @@ final class HoldRunner {
                     context.pause.reached("armed")
                     feed(.guardArmed)
                 },
-                onFailure: { [self] in feed(.guardFailed(reason: $0)) })
+                onFailure: { [self] in
+                    context.logger.warning("the guard failed", metadata: ["reason": "\($0)"])
+                    feed(.guardFailed(reason: $0))
+                })
         } catch { feed(.guardFailed(reason: "\(error)")) }
     }
 
@@ -252,6 +294,11 @@ final class HoldRunner {
     }
 
     private func kill(_ guest: StepGuest, _ side: Side) {
+        // The last look before the commit: a new one that has ended since it said `completed` cannot
+        // be continued, and its end may not have been read yet. The old one is whole.
+        if side == .old, guest.new?.isEnding != false, guest.old?.hasExited == false {
+            return feed(guest, .exited(.new))
+        }
         do {
             try guest.generation(side)?.kill()
             feed(guest, .killed(side))
@@ -260,11 +307,16 @@ final class HoldRunner {
     }
 
     private func continueGuest(_ guest: StepGuest, _ side: Side) {
-        guard let generation = guest.generation(side), generation.isConnected else {
+        guard let generation = guest.generation(side) else {
+            return feed(guest, .continueFailed(side, reason: "there is no such process"))
+        }
+        // Whoever stopped it in its hold (SIGSTOP) did not mean to strand its guest.
+        try? generation.process.send(signal: Scheduling.continueSignal)
+        guard generation.isConnected else {
             return feed(guest, .continueFailed(side, reason: "its monitor is not connected"))
         }
         guard side == .old else { return cont(guest, generation, side) }
-        generation.isReadyToContinue { [self] problem in
+        generation.isReadyToContinue(limit: machine.budget.replyLimit) { [self] problem in
             if let problem {
                 feed(guest, .continueFailed(side, reason: problem))
             } else {
@@ -275,22 +327,25 @@ final class HoldRunner {
 
     private func cont(_ guest: StepGuest, _ generation: Generation, _ side: Side) {
         if guest.continueSentAt == nil { guest.continueSentAt = HoldClock.nowMicroseconds }
-        generation.send([.cont]) { [self] _, result in
+        generation.send([.cont], limit: machine.budget.replyLimit) { [self] _, result in
             switch result {
             case .success:
-                if side == .new { context.pause.reached("continued") }
                 // The event comes before the reply; without one the guest had never stopped.
-                let at = guest.resumed?.hold ?? HoldClock.nowMicroseconds
-                feed(guest, .continued(side, at: at))
+                onContinued(guest, side)
             case .failure(let failure):
                 feed(guest, .continueFailed(side, reason: failure.description))
             }
         }
     }
 
+    private func onContinued(_ guest: StepGuest, _ side: Side) {
+        if side == .new { context.pause.reached("continued") }
+        feed(guest, .continued(side, at: guest.resumed?.hold ?? HoldClock.nowMicroseconds))
+    }
+
     private func adoptNew(_ guest: StepGuest) {
-        guard let new = guest.new else { return }
-        guest.keeper.adoptNew(new, on: directive.release.hypervisor)
+        guard let new = guest.new, let hypervisor = directive.release.hypervisor else { return }
+        guest.keeper.adoptNew(new, on: hypervisor)
         putOff.append { guest.keeper.keepHypervisor() }
     }
 
@@ -321,6 +376,7 @@ final class HoldRunner {
     private func confirm(_ guest: StepGuest, _ side: Side) {
         guard let generation = guest.generation(side) else { return }
         context.pause.reached("confirming")
+        announceMove(generation)
         let confirmer = Confirmer(
             guest.keeper.configuration, on: generation,
             addsForwards: side == .new && guest.addsForwards, loop: context.loop
@@ -350,29 +406,45 @@ final class HoldRunner {
 
 extension HoldRunner {
     private func prepareNext() {
-        while preparingCount < preparingMax, !preparing.isEmpty {
+        // A step that was abandoned meanwhile discards no QEMU that is started after that.
+        while preparingCount < preparingMax, !preparing.isEmpty, !machine.isFinished {
             let guest = preparing.removeFirst()
             preparingCount += 1
             guest.isPreparing = true
-            prepare(guest)
+            preflight(guest) { [self] in pass(guest, $0) { checkHealth(guest) } }
         }
     }
 
-    private func donePreparing(_ guest: StepGuest) {
+    func donePreparing(_ guest: StepGuest) {
         guard guest.isPreparing else { return }
         guest.isPreparing = false
         preparingCount -= 1
         prepareNext()
     }
 
+    /// A guest that is ill already is not held: afterwards nobody could tell whose fault it is.
+    private func checkHealth(_ guest: StepGuest) {
+        HealthProbes.run(guest.keeper.configuration.probes, on: context.loop) { [self] problems in
+            guard !machine.isFinished else { return }
+            guard problems.isEmpty else {
+                let reason = "it is unhealthy already before the hold: "
+                feed(guest, .prepareFailed(reason: reason + problems.joined(separator: "; ")))
+                return donePreparing(guest)
+            }
+            prepare(guest)
+        }
+    }
+
     private func prepare(_ guest: StepGuest) {
         do {
-            guard let old = guest.old, old.isConnected else {
+            guard let old = guest.old, old.isConnected,
+                let hypervisor = directive.release.hypervisor
+            else {
                 throw AgentError.hypervisor(reason: "the monitor of its QEMU does not answer")
             }
             let new = try context.launcher.start(
                 guest.keeper.configuration, generation: guest.newNumber,
-                hypervisor: directive.release.hypervisor, isWaiting: true)
+                hypervisor: hypervisor, isWaiting: true)
             guest.new = new
             watch(new, .new, of: guest)
             try guest.copyQueues(.old)
@@ -430,63 +502,11 @@ extension HoldRunner {
         }
         guest.preparationsLeft -= 1
         guard guest.preparationsLeft == 0 else { return }
-        feed(guest, .prepared)
-        donePreparing(guest)
-    }
-}
-
-/// Writes out what the host still caches of the guests' disks, while they run.
-///
-/// QEMU flushes every disk when it stops a guest. What has been written out before need not be then.
-enum DiskFlush {
-    private static let limit: Duration = .seconds(5)
-
-    /// - Parameter completion: called once, also if flushing fails or takes too long.
-    static func run(
-        _ guests: [GuestConfiguration], _ loop: Loop, _ completion: @escaping () -> Void
-    ) {
-        let paths = guests.flatMap(\.disks).filter { !$0.readOnly }.map(\.path)
-        guard !paths.isEmpty else { return loop.soon(completion) }
-        var isOver = false
-        let end = {
-            guard !isOver else { return }
-            isOver = true
-            completion()
-        }
-        let timer = loop.after(limit) { end() }
-        do {
-            _ = try ChildProcess.spawn(
-                executable: "sync", arguments: ["--data", "--"] + paths, on: loop
-            ) { _ in
-                timer.cancel()
-                end()
+        preflightNew(guest) { [self] problem in
+            pass(guest, problem) {
+                feed(guest, .prepared)
+                donePreparing(guest)
             }
-        } catch {
-            timer.cancel()
-            loop.soon(end)
         }
-    }
-}
-
-/// The file that a release names.
-enum Artifact {
-    /// - Returns: what is wrong with it and what to do, or nil.
-    static func problem(_ release: Release) -> String? {
-        let path = release.hypervisor.path
-        switch Files.kind(path: path) {
-        case nil: return "\(path) does not exist: install the release on this host"
-        case .regular: break
-        default: return "\(path) is not a file"
-        }
-        guard Files.isExecutable(path: path) else {
-            return "\(path) is not executable: correct its mode"
-        }
-        do {
-            guard try SHA256Digest.ofFile(path) == release.sha256 else {
-                return "\(path) has another SHA-256 than release \(release.id): install the right "
-                    + "file, or add the release again"
-            }
-        } catch { return "\(path) cannot be read: \(error)" }
-        return nil
     }
 }

@@ -50,6 +50,17 @@ public enum HostChecks {
             add("hypervisor.moduleDirectory", "there is no directory \(path)", "correct the path")
         }
         for (index, guest) in host.guests.enumerated() {
+            // A part that is not written has the place of the nearest around it.
+            let isList =
+                locate("guests[\(index)].probe").map { $0 == locate("guests[\(index)]") ?? (0, 0) }
+                ?? true
+            for (number, probe) in guest.probes.enumerated() {
+                guard let (key, problem) = probeProblem(probe) else { continue }
+                let place = isList ? "probes[\(number)]" : "probe"
+                add(
+                    "guests[\(index)].\(place).\(key)", "guest \(guest.id): \(problem)",
+                    "install it, or correct the probe")
+            }
             for problem in guestProblems(guest, host) {
                 add("guests[\(index)]\(problem.path)", problem.message, problem.advice)
             }
@@ -110,6 +121,19 @@ public enum HostChecks {
                     advice: "choose a shorter runDirectory or id"))
         }
         return found
+    }
+
+    /// - Returns: the key of the host file and what is wrong with it, or nil.
+    private static func probeProblem(_ probe: Probe) -> (key: String, problem: String)? {
+        switch probe.target {
+        case .tcp: nil
+        case .http:
+            Files.isExecutable(path: HealthProbes.curl)
+                ? nil : ("http", "\(HealthProbes.curl), which asks by HTTP, is not there")
+        case .command(let path, _):
+            Files.kind(path: path) == .regular && Files.isExecutable(path: path)
+                ? nil : ("command", "there is no executable \(path)")
+        }
     }
 
     private static func isFile(_ path: String) -> Bool {

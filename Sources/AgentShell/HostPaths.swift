@@ -25,10 +25,22 @@ struct HostPaths: Hashable {
     var guardLock: String { "\(run)/guard.lock" }
     var agentLock: String { "\(run)/agent.lock" }
     var stateLock: String { "\(state)/agent.lock" }
+    /// Where `fermata preflight` asks the agent.
+    var control: String { "\(run)/control" }
+    /// The sockets and the log of a QEMU that is only asked what it knows.
+    func probe(_ name: String) -> String { "\(run)/probe-\(name)" }
     var notes: String { "\(run)/step.notes" }
     var guardNotes: String { "\(run)/guard.notes" }
     var guardLog: String { "\(run)/guard.log" }
 
+    /// What is to be killed if a command was left running.
+    var commandGroup: String { "\(run)/command.group" }
+
+    /// What the commands of steps have said, a directory for each step.
+    var outputs: String { "\(state)/output" }
+    func output(_ step: StepID, _ token: Token) -> String { "\(outputs)/\(step)-t\(token)" }
+    var software: String { "\(state)/software" }
+    var parts: String { "\(state)/parts" }
     var accepted: String { "\(state)/accepted" }
     var reports: String { "\(state)/reports" }
     func hypervisor(_ id: GuestID) -> String { "\(state)/hypervisors/\(id)" }

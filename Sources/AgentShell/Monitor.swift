@@ -29,6 +29,7 @@ final class Monitor {
     var onEnd: ((String) -> Void)?
 
     private let stream: SocketStream
+    private let loop: Loop
     private var session = MonitorSession()
     private var hasGreeting = false
     private var beforeGreeting: [UInt8] = []
@@ -38,9 +39,11 @@ final class Monitor {
     private var isOver = false
 
     private init(
-        _ stream: SocketStream, _ onReady: @escaping (Result<Monitor, MonitorFailure>) -> Void
+        _ stream: SocketStream, on loop: Loop,
+        _ onReady: @escaping (Result<Monitor, MonitorFailure>) -> Void
     ) {
         self.stream = stream
+        self.loop = loop
         self.onReady = onReady
     }
 
@@ -56,7 +59,7 @@ final class Monitor {
             switch result {
             case .failure(let error): completion(.failure(.ended(error.description)))
             case .success(let stream):
-                let monitor = Monitor(stream, completion)
+                let monitor = Monitor(stream, on: loop, completion)
                 stream.onBytes = { monitor.receive($0) }
                 stream.onEnd = { monitor.end("\($0)") }
                 monitor.readyTimer = loop.after(timeout) {
@@ -70,9 +73,13 @@ final class Monitor {
 
     /// Sends commands in one write, to be carried out in this order.
     ///
-    /// - Parameter completion: called once for each, in order of their replies.
+    /// - Parameters:
+    ///   - limit: after so long without the last one's reply the connection counts as hung and is
+    ///     ended, with every command failed; nil waits for ever.
+    ///   - completion: called once for each, in order of their replies.
     func send(
-        _ commands: [Command], _ completion: @escaping (Int, Result<JSON, MonitorFailure>) -> Void
+        _ commands: [Command], limit: Duration? = nil,
+        _ completion: @escaping (Int, Result<JSON, MonitorFailure>) -> Void
     ) {
         guard !isOver, let (ids, bytes) = session.send(commands) else {
             for index in commands.indices { completion(index, .failure(.ended("not connected"))) }
@@ -80,6 +87,12 @@ final class Monitor {
         }
         for (index, id) in ids.enumerated() { completions[id] = { completion(index, $0) } }
         stream.write(bytes)
+        guard let limit, let last = ids.last else { return }
+        loop.after(limit) { [weak self] in
+            guard let self, completions[last] != nil else { return }
+            end("no reply within \(limit)")
+            stream.close()
+        }
     }
 
     func send(_ command: Command, _ completion: @escaping Completion) {
@@ -90,9 +103,9 @@ final class Monitor {
     /// find a running guest at its end, and QEMU 7.2 then aborts.
     ///
     /// - Parameter answer: why `cont` has to wait; nil if it need not.
-    func isReadyToContinue(_ answer: @escaping (String?) -> Void) {
+    func isReadyToContinue(limit: Duration, _ answer: @escaping (String?) -> Void) {
         var migration: MigrationReply?
-        send([.queryMigrate, .queryStatus]) { index, result in
+        send([.queryMigrate, .queryStatus], limit: limit) { index, result in
             switch (index, result) {
             case (0, .success(let value)): migration = MigrationReply(value)
             case (0, .failure): break

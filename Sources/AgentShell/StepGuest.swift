@@ -16,9 +16,12 @@ final class StepGuest {
     /// Everything that has to work before it counts as prepared, and has not yet.
     var preparationsLeft = 0
     var isPreparing = false
+    /// What the preflight found out about the old one, for comparing it with the new one.
+    var facts: PreflightFacts?
     /// On the hold clock: the earliest that an event can have been caused by us.
     var stopSentAt: Int64?
     var continueSentAt: Int64?
+    var stopped: EventTime?
     var resumed: EventTime?
     /// The old QEMU has sent everything and stays stopped.
     var hasLeft = false

@@ -114,7 +114,7 @@ struct StepStore {
                     plan: GuestPlan(id: id, hypervisorBefore: version),
                     oldGeneration: Int(clamping: generation))
             }
-            guard guests.map(\.plan.id) == directive.guests, !guests.isEmpty else {
+            guard guests.map(\.plan.id) == directive.guests else {
                 throw AgentError.state(path: path, reason: "its guests are not the directive's")
             }
             return (

@@ -216,11 +216,21 @@ extension Coordinator {
         if report.holds.isEmpty {
             emit(
                 .stepEndedWithoutHold(
-                    step: report.step, host: step.plan.host, reason: report.reason), at: at)
+                    step: report.step, host: step.plan.host,
+                    reason: reasonWithoutHold(report)), at: at)
         }
         emitHolds(report, host: step.plan.host, at: at)
         stopIfFailing(report.step.rollout, at: at)
         concludeIfDone(report.step.rollout, at: at)
+    }
+
+    /// A success has no reason of its own, and without one it would read like a failure.
+    private func reasonWithoutHold(_ report: StepReport) -> String {
+        guard report.outcome == .succeeded, report.reason.isEmpty,
+            let rollout = state.rollouts[report.step.rollout],
+            let release = state.releases[rollout.release]?.release
+        else { return report.reason }
+        return "\(release.component) \(release.version) is installed; no guest had to be held"
     }
 
     private mutating func applyStray(_ report: StepReport, _ host: HostID, at: Timestamp) {

@@ -112,25 +112,7 @@ extension Coordinator {
                     "release \(release.id) exists and is another one",
                     advice: "Releases do not change: choose another id."))
         }
-        guard release.component == .hypervisor else {
-            return .failure(
-                Refusal(
-                    .notSupported, "component \(release.component) is not supported yet",
-                    advice: "Use component hypervisor."))
-        }
-        guard release.hypervisor.path.hasPrefix("/") else {
-            return .failure(
-                Refusal(
-                    .invalid, "path \(release.hypervisor.path) is not absolute",
-                    advice: "Give the path of the QEMU binary as the hosts see it."))
-        }
-        guard !release.hypervisor.version.isEmpty else {
-            return .failure(Refusal(.invalid, "release \(release.id) has no version"))
-        }
-        guard release.sha256.count == 32 else {
-            return .failure(
-                Refusal(.invalid, "the SHA-256 has \(release.sha256.count) bytes, not 32"))
-        }
+        if let refusal = release.refusal { return .failure(refusal) }
         return .success([.releaseAdded(release, by: by)])
     }
 

@@ -87,7 +87,11 @@ struct GrantRound {
     /// What keeps `step` from starting now; nil if nothing does.
     func obstacle(_ step: StepRecord) -> Obstacle? {
         guard let rollout = state.rollouts[step.id.rollout] else { return .pointless("no rollout") }
-        if let problem = guestProblem(step, rollout) { return problem }
+        guard let release = state.releases[rollout.release]?.release else {
+            return .pointless("no release \(rollout.release)")
+        }
+        if release.scope != .guest, let problem = hostProblem(step, release) { return problem }
+        if let problem = guestProblem(step, release) { return problem }
         if !connected.contains(step.plan.host) { return .hostNotConnected }
         for pair in step.plan.pairs {
             if let (domain, holder) = locks[pair.set], domain != pair.updateDomain {
@@ -107,14 +111,15 @@ struct GrantRound {
         return nil
     }
 
-    private func guestProblem(_ step: StepRecord, _ rollout: RolloutRecord) -> Obstacle? {
-        let version = state.releases[rollout.release]?.release.version
+    private func guestProblem(_ step: StepRecord, _ release: Release) -> Obstacle? {
         for id in step.plan.guests {
             guard let guest = state.guests[id], guest.host == step.plan.host else {
                 return .pointless("guest \(id) is not on host \(step.plan.host) any more")
             }
-            if guest.report.hypervisorVersion == version, guest.report.state == .running {
-                return .pointless("guest \(id) runs on \(version ?? "it") already")
+            if release.scope == .guest, guest.report.hypervisorVersion == release.version,
+                guest.report.state == .running
+            {
+                return .pointless("guest \(id) runs on \(release.version) already")
             }
             // What the step was planned to lock must still be what the guest is in.
             if let pair = guest.pair, !step.plan.pairs.contains(pair) {

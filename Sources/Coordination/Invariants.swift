@@ -12,10 +12,7 @@ extension Coordinator {
     private func exclusionProblems() -> [String] {
         var problems: [String] = []
         var out: [SetID: UpdateDomain] = [:]
-        let steps = state.rollouts.values.flatMap(\.steps).filter { step in
-            step.status == .granted || isStuck(step)
-        }
-        for pair in steps.flatMap(\.plan.pairs) {
+        for pair in state.rollouts.values.flatMap(\.steps).flatMap(pairsOut) {
             if let other = out[pair.set], other != pair.updateDomain {
                 problems.append("one update domain at a time: \(pair.set) has \(other) and \(pair)")
             }
@@ -24,8 +21,10 @@ extension Coordinator {
         return problems
     }
 
-    private func isStuck(_ step: StepRecord) -> Bool {
-        step.plan.pairs.contains { pair in
+    /// What a step keeps out of its sets. Of a stuck one an operator may have opened some already.
+    private func pairsOut(_ step: StepRecord) -> [SetPair] {
+        if step.status == .granted { return step.plan.pairs }
+        return step.plan.pairs.filter { pair in
             state.locks[pair.set]?.holders.contains { $0.step == step.id && $0.stuck } == true
         }
     }

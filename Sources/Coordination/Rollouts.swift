@@ -10,15 +10,16 @@ extension Coordinator {
         let release = state.releases[releaseID]!.release
         let (steps, skipped) = planSteps(release, selection)
         guard !steps.isEmpty else {
-            let why = skipped.prefix(3).map { "\($0.guest): \($0.reason)" }
+            let why = skipped.prefix(3).map { "\($0.name): \($0.reason)" }
+            let kind = release.scope == .guest ? "guest" : "host"
             return .failure(
                 Refusal(
                     .nothingToDo,
-                    "release \(releaseID) would change no guest"
+                    "release \(releaseID) would change no \(kind)"
                         + (why.isEmpty ? "" : " (\(why.joined(separator: "; ")))"),
-                    advice: "See `fermata plan --release \(releaseID)` and `fermata guests`."))
+                    advice: "See `fermata plan --release \(releaseID)` and `fermata \(kind)s`."))
         }
-        if let refusal = overlap(steps) { return .failure(refusal) }
+        if let refusal = overlap(steps, release) { return .failure(refusal) }
         return .success([
             .rolloutStarted(
                 StartedRollout(
@@ -29,7 +30,7 @@ extension Coordinator {
 
     /// - Returns: why a rollout of this kind cannot be, or nil.
     func check(_ release: ReleaseID, _ selection: Selection, _ policy: Policy) -> Refusal? {
-        guard state.releases[release] != nil else {
+        guard let known = state.releases[release]?.release else {
             return Refusal(
                 .notFound, "there is no release \(release)",
                 advice: "Add it with `fermata release add`; `fermata release list` shows all.")
@@ -50,6 +51,13 @@ extension Coordinator {
                 .invalid, "failures-max is 0",
                 advice: "1 stops the rollout on the first failure.")
         }
+        if case .host(let work) = known.work,
+            let problem = work.holdProblem(deadlineMilliseconds: policy.deadlineMilliseconds)
+        {
+            return Refusal(
+                .invalid, "release \(release): \(problem), the rollout's deadline",
+                advice: "Choose a deadline of \(work.holdMillisecondsMax) ms or more.")
+        }
         guard case .hosts(let hosts) = selection else { return nil }
         let unknown = hosts.filter { state.hosts[$0] == nil }
         guard unknown.isEmpty else {
@@ -61,16 +69,20 @@ extension Coordinator {
         return nil
     }
 
-    private func overlap(_ steps: [PlannedStep]) -> Refusal? {
+    /// - Returns: why these steps cannot be asked for while another rollout has still to do its own.
+    private func overlap(_ steps: [PlannedStep], _ release: Release) -> Refusal? {
         for rollout in state.rollouts.values where !rollout.state.isOver {
+            // Hypervisor steps are about their guests; anything else changes the host below them.
+            let areBothOfGuests =
+                release.scope == .guest
+                && state.releases[rollout.release]?.release.scope == .guest
             for open in rollout.steps where open.status == .waiting || open.status == .granted {
                 for step in steps where step.host == open.plan.host {
-                    guard let guest = step.guests.first(where: open.plan.guests.contains) else {
-                        continue
-                    }
+                    let guest = step.guests.first(where: open.plan.guests.contains)
+                    if areBothOfGuests, guest == nil { continue }
+                    let what = areBothOfGuests ? guest.map { "guest \($0) on " } ?? "" : ""
                     return Refusal(
-                        .conflict,
-                        "\(rollout.id) has still to do guest \(guest) on host \(step.host)",
+                        .conflict, "\(rollout.id) has still to do \(what)host \(step.host)",
                         advice: "Wait for it, or `fermata rollout abort \(rollout.id)`.")
                 }
             }
@@ -78,11 +90,12 @@ extension Coordinator {
         return nil
     }
 
-    /// One step for each guest that the release would change: a hypervisor is replaced under one
-    /// guest at a time.
+    /// One step for each guest that the release would change, since a hypervisor is replaced under
+    /// one guest at a time; for other host software one for each host.
     func planSteps(
         _ release: Release, _ selection: Selection
     ) -> (steps: [PlannedStep], skipped: [PlanView.Skipped]) {
+        guard release.scope == .guest else { return planHostSteps(release, selection) }
         var steps: [PlannedStep] = []
         var skipped: [PlanView.Skipped] = []
         let guests = state.guests.values.sorted { $0.report.id < $1.report.id }

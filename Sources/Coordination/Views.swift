@@ -47,7 +47,7 @@ extension Coordinator {
                 acceptedToken: record.report.acceptedToken, guestCount: UInt32(guests.count),
                 runningGuestCount: UInt32(guests.count { $0.state == .running }),
                 lastReportAt: record.reportedAt, step: state.active[host],
-                warnings: hostWarnings(record))
+                warnings: hostWarnings(record), software: record.report.software)
         }
     }
 
@@ -203,9 +203,10 @@ extension Coordinator {
         let (ordered, waveCount) = predict(steps, policy, releaseID)
         var problems: [String] = []
         for step in ordered where step.wave == 0 {
+            let names = step.guests.map(\.rawValue).joined(separator: ", ")
+            let what = release.scope == .guest ? "guest \(names)" : "host \(step.host)"
             problems.append(
-                "guest \(step.guests.map(\.rawValue).joined(separator: ", ")) would wait: a guest "
-                    + "of another update domain of its set is not well")
+                "\(what) would wait: a guest of another update domain of its set is not well")
         }
         for host in Set(steps.map(\.host)).subtracting(connected).sorted() {
             problems.append("host \(host): its agent is not connected, so its steps would wait")
@@ -216,29 +217,10 @@ extension Coordinator {
         for lock in lockViews() where lock.stuck {
             problems.append("set \(lock.set): \(lock.reason)")
         }
-        let shared = wholeHostConflicts(steps)
-        if release.component != .hypervisor { problems += shared }
         return .success(
             PlanView(
                 release: releaseID, policy: policy, steps: ordered, waveCount: waveCount,
                 skipped: skipped, problems: problems))
-    }
-
-    /// Hosts that could not be held whole, because their guests are in two update domains of a set.
-    private func wholeHostConflicts(_ steps: [PlannedStep]) -> [String] {
-        var seen: [HostID: [SetID: UpdateDomain]] = [:]
-        var problems: [String] = []
-        for step in steps {
-            for pair in step.pairs {
-                if let other = seen[step.host]?[pair.set], other != pair.updateDomain {
-                    problems.append(
-                        "host \(step.host) has \(other) and \(pair.updateDomain) of set "
-                            + "\(pair.set): it cannot be held whole")
-                }
-                seen[step.host, default: [:]][pair.set] = pair.updateDomain
-            }
-        }
-        return problems
     }
 
     private func predict(

@@ -57,6 +57,24 @@ public struct SetDefinition: Hashable, Sendable {
     }
 }
 
+/// Host software that a release has put on a host.
+public struct InstalledSoftware: Hashable, Sendable {
+    public var component: Component
+    public var version: String
+    public init(component: Component, version: String) {
+        self.component = component
+        self.version = version
+    }
+}
+
+/// What an agent can carry out besides hypervisor steps; an older one says nothing here.
+public enum AgentAbility: String, Hashable, Sendable, CaseIterable {
+    /// ``Work/host(_:)``
+    case hostCommands
+    /// ``Work/agent(version:program:)``
+    case agentUpgrade
+}
+
 /// All that an agent says of its host.
 public struct HostReport: Hashable, Sendable {
     public var host: HostID
@@ -69,10 +87,15 @@ public struct HostReport: Hashable, Sendable {
     public var sets: [SetDefinition]
     /// In ascending order of id.
     public var guests: [GuestReport]
+    /// In the order of their declaration. Names that this version does not know are left out.
+    public var abilities: [AgentAbility]
+    /// What steps of this agent have installed, in ascending order of component, each once.
+    public var software: [InstalledSoftware]
 
     public init(
         host: HostID, agentVersion: String, bootID: String, acceptedToken: Token,
-        sets: [SetDefinition], guests: [GuestReport]
+        sets: [SetDefinition], guests: [GuestReport], abilities: [AgentAbility] = [],
+        software: [InstalledSoftware] = []
     ) {
         self.host = host
         self.agentVersion = agentVersion
@@ -80,5 +103,7 @@ public struct HostReport: Hashable, Sendable {
         self.acceptedToken = acceptedToken
         self.sets = sets
         self.guests = guests
+        self.abilities = abilities
+        self.software = software
     }
 }

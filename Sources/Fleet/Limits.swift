@@ -14,6 +14,15 @@ public enum Limits {
     public static let parallelismDefault: UInt32 = 8
     /// More steps than this in flight and a bad release would hurt too many before it is noticed.
     public static let parallelismMax: UInt32 = 1_000
+    /// A release's command outside a hold (prepare): a package mirror may be slow.
+    public static let commandMillisecondsMax: UInt32 = 3_600_000
+    /// Steps whose commands' output is kept on a host: the last few weeks of a busy one.
+    public static let stepOutputsMax = 50
+    /// Of a hold with commands, what is left beside their limits: to stop the guests, to kill what
+    /// overruns, to resume and confirm.
+    public static let holdReserveMilliseconds: UInt32 = 2_000
+    /// Arguments, and variables, of a command; the kernel takes more, a directive should stay small.
+    public static let commandWordsMax = 64
     /// Guests of one pause group; the agent's guard keeps two monitors open for each.
     public static let stepGuestsMax = 64
     /// A waiting step lets this many later ones pass before it closes the door to them.

@@ -53,24 +53,151 @@ public struct Hypervisor: Hashable, Sendable {
     }
 }
 
-/// What is to be installed. For `hypervisor` the artifact is the QEMU binary at
-/// `hypervisor.path`, already on each host; its digest is checked before anything is held.
+/// One program that a release runs on a host, without a shell.
+public struct HostCommand: Hashable, Sendable {
+    /// Absolute path of a file that the host has already.
+    public var path: String
+    public var arguments: [String]
+    /// SHA-256 of the file at ``path``, 32 bytes; checked before anything is held.
+    public var sha256: [UInt8]
+    /// After this it is killed with all that it has started; 1 ... ``Limits/commandMillisecondsMax``.
+    public var limitMilliseconds: UInt32
+
+    public init(path: String, arguments: [String], sha256: [UInt8], limitMilliseconds: UInt32) {
+        self.path = path
+        self.arguments = arguments
+        self.sha256 = sha256
+        self.limitMilliseconds = limitMilliseconds
+    }
+}
+
+/// A variable of a command's environment.
+public struct EnvironmentVariable: Hashable, Sendable {
+    public var name: String
+    public var value: String
+    public init(name: String, value: String) {
+        self.name = name
+        self.value = value
+    }
+}
+
+/// A file of a release, already on each host.
+public struct ReleaseFile: Hashable, Sendable {
+    /// Absolute path.
+    public var path: String
+    /// 32 bytes.
+    public var sha256: [UInt8]
+    public init(path: String, sha256: [UInt8]) {
+        self.path = path
+        self.sha256 = sha256
+    }
+}
+
+/// Host software that is replaced by commands.
+///
+/// ```
+/// prepare (guests run) ─► hold ─► apply ─► check ─► resume
+///                                   └─ failed ─┴─► undo ─► resume
+/// ```
+public struct HostWork: Hashable, Sendable {
+    /// What people call it. Not interpreted.
+    public var version: String
+    /// Whether every running guest of the host is held while ``apply``, ``check`` and ``undo`` run.
+    public var holdsGuests: Bool
+    /// Runs before the hold: what takes long and changes nothing yet.
+    public var prepare: HostCommand?
+    public var apply: HostCommand
+    /// Ends with 0 if what ``apply`` did is right.
+    public var check: HostCommand?
+    /// Brings back what was before ``apply``, whether that got to its end, to its middle or was not begun.
+    public var undo: HostCommand?
+    /// In ascending order of name, each once. Of the agent's own environment a command gets nothing.
+    public var environment: [EnvironmentVariable]
+    /// Name of the user that the commands run as; empty means the agent's.
+    public var user: String
+    /// Absolute path; empty means `/`.
+    public var workingDirectory: String
+    /// What is installed, checked before anything is held; nil if the commands need no file.
+    public var artifact: ReleaseFile?
+
+    public init(
+        version: String, holdsGuests: Bool, prepare: HostCommand? = nil, apply: HostCommand,
+        check: HostCommand? = nil, undo: HostCommand? = nil,
+        environment: [EnvironmentVariable] = [], user: String = "",
+        workingDirectory: String = "", artifact: ReleaseFile? = nil
+    ) {
+        self.version = version
+        self.holdsGuests = holdsGuests
+        self.prepare = prepare
+        self.apply = apply
+        self.check = check
+        self.undo = undo
+        self.environment = environment
+        self.user = user
+        self.workingDirectory = workingDirectory
+        self.artifact = artifact
+    }
+}
+
+/// How a release is installed.
+public enum Work: Hashable, Sendable {
+    /// Each guest alone is handed over to this QEMU, whose binary has this SHA-256.
+    case hypervisor(Hypervisor, sha256: [UInt8])
+    /// Commands, with every guest of the host held or none.
+    case host(HostWork)
+    /// The agent replaces its own program by this file and goes on as it. No guest is held.
+    case agent(version: String, program: ReleaseFile)
+
+    public var version: String {
+        switch self {
+        case .hypervisor(let hypervisor, _): hypervisor.version
+        case .host(let work): work.version
+        case .agent(let version, _): version
+        }
+    }
+}
+
+/// Which guests a step holds.
+public enum HoldScope: Hashable, Sendable {
+    case none
+    /// One by one.
+    case guest
+    /// All that run on the host, together.
+    case host
+}
+
+/// What is to be installed. Its files are already on each host; their digests are checked before
+/// anything is held.
 public struct Release: Hashable, Sendable {
     public var id: ReleaseID
     public var component: Component
-    /// For `hypervisor` releases, and only there.
-    public var hypervisor: Hypervisor
-    /// SHA-256 of the artifact, 32 bytes.
-    public var sha256: [UInt8]
+    public var work: Work
 
-    public init(id: ReleaseID, component: Component, hypervisor: Hypervisor, sha256: [UInt8]) {
+    public init(id: ReleaseID, component: Component, work: Work) {
         self.id = id
         self.component = component
-        self.hypervisor = hypervisor
-        self.sha256 = sha256
+        self.work = work
     }
 
-    public var version: String { hypervisor.version }
+    /// A release of QEMU.
+    public init(id: ReleaseID, component: Component, hypervisor: Hypervisor, sha256: [UInt8]) {
+        self.init(id: id, component: component, work: .hypervisor(hypervisor, sha256: sha256))
+    }
+
+    public var version: String { work.version }
+
+    /// Of a release of QEMU.
+    public var hypervisor: Hypervisor? {
+        if case .hypervisor(let hypervisor, _) = work { hypervisor } else { nil }
+    }
+
+    public var scope: HoldScope {
+        switch work {
+        case .hypervisor: .guest
+        case .host(let work): work.holdsGuests ? .host : .none
+        case .agent: .none
+        }
+    }
 }
 
 /// How careful a rollout is.

@@ -134,7 +134,8 @@ public struct Directive: Hashable, Sendable {
     public var token: Token
     public var host: HostID
     public var release: Release
-    /// The pause group, in ascending order.
+    /// The pause group, in ascending order: one or more for ``HoldScope/guest``, all that run
+    /// on the host for ``HoldScope/host`` (none if none runs), none for ``HoldScope/none``.
     public var guests: [GuestID]
     public var deadlineMilliseconds: UInt32
 

@@ -69,10 +69,12 @@ public struct HostView: Hashable, Sendable {
     /// Step in flight on this host.
     public var step: StepID?
     public var warnings: [String]
+    /// What steps have installed, in ascending order of component.
+    public var software: [InstalledSoftware]
     public init(
         id: HostID, connected: Bool, agentVersion: String, acceptedToken: Token,
         guestCount: UInt32, runningGuestCount: UInt32, lastReportAt: Timestamp, step: StepID?,
-        warnings: [String]
+        warnings: [String], software: [InstalledSoftware] = []
     ) {
         self.id = id
         self.connected = connected
@@ -83,6 +85,7 @@ public struct HostView: Hashable, Sendable {
         self.lastReportAt = lastReportAt
         self.step = step
         self.warnings = warnings
+        self.software = software
     }
 }
 
@@ -193,21 +196,24 @@ public struct PlanView: Hashable, Sendable {
         }
     }
     public struct Skipped: Hashable, Sendable {
-        public var guest: GuestID
+        /// Nil if it is the whole host.
+        public var guest: GuestID?
         public var host: HostID
         public var reason: String
-        public init(guest: GuestID, host: HostID, reason: String) {
+        public init(guest: GuestID?, host: HostID, reason: String) {
             self.guest = guest
             self.host = host
             self.reason = reason
         }
+        /// What is left alone, for a sentence.
+        public var name: String { guest.map(\.rawValue) ?? "host \(host)" }
     }
     public var release: ReleaseID
     public var policy: Policy
     /// In predicted order.
     public var steps: [Step]
     public var waveCount: UInt32
-    /// Guests that would be left alone, and why.
+    /// Guests and hosts that would be left alone, and why.
     public var skipped: [Skipped]
     /// What would make the rollout wait or be refused, by name.
     public var problems: [String]

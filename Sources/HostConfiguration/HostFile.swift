@@ -75,7 +75,8 @@ public struct GuestConfiguration: Hashable, Sendable {
     public var arguments: [String]
     /// Whether the guest runs the QEMU guest agent, on a port that Fermata adds.
     public var guestAgent: Bool
-    public var probe: Probe?
+    /// What is asked of the guest before and after a hold, besides its agent.
+    public var probes: [Probe]
 
     public init(
         id: GuestID, set: SetID? = nil, updateDomain: UpdateDomain? = nil, memoryBytes: UInt64,
@@ -83,7 +84,7 @@ public struct GuestConfiguration: Hashable, Sendable {
         cpu: String = GuestConfiguration.cpuDefault, kernel: String? = nil,
         initrd: String? = nil, commandLine: String? = nil, firmware: String? = nil,
         disks: [Disk] = [], nics: [NIC] = [], arguments: [String] = [], guestAgent: Bool = true,
-        probe: Probe? = nil
+        probes: [Probe] = []
     ) {
         self.id = id
         self.set = set
@@ -100,7 +101,7 @@ public struct GuestConfiguration: Hashable, Sendable {
         self.nics = nics
         self.arguments = arguments
         self.guestAgent = guestAgent
-        self.probe = probe
+        self.probes = probes
     }
 
     public static let machineDefault = "q35"
@@ -204,19 +205,4 @@ public struct MACAddress: Hashable, Sendable, CustomStringConvertible {
         bytes.map { $0 < 16 ? "0\(String($0, radix: 16))" : String($0, radix: 16) }
             .joined(separator: ":")
     }
-}
-
-/// What is asked of a guest after a hold, besides its agent.
-public struct Probe: Hashable, Sendable {
-    /// Numeric address and port to which a TCP connection must succeed, such as `10.77.1.10:7000`
-    /// or `[::1]:7000`.
-    public var tcp: String
-    /// Within which it must succeed, over all tries.
-    public var timeout: Duration
-    public init(tcp: String, timeout: Duration = Probe.timeoutDefault) {
-        self.tcp = tcp
-        self.timeout = timeout
-    }
-
-    public static let timeoutDefault: Duration = .seconds(5)
 }

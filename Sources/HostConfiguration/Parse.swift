@@ -13,6 +13,21 @@ extension HostFile {
     public static func parse(
         _ text: String, fileName: String
     ) -> Result<HostFile, HostFileProblems> {
+        let advice = "begin with `host: NAME`, and describe its hypervisor and guests"
+        return Reader.read(text, fileName: fileName, emptyAdvice: advice) { $0.hostFile($1) }
+    }
+}
+
+extension Reader {
+    /// Reads a file's one document.
+    ///
+    /// - Parameters:
+    ///   - emptyAdvice: what to do about an empty file.
+    ///   - parse: makes a value of the document, or adds problems.
+    static func read<Output>(
+        _ text: String, fileName: String, emptyAdvice: String,
+        _ parse: (Reader, Value) -> Output?
+    ) -> Result<Output, HostFileProblems> {
         let document: Document
         do throws(DocumentProblem) {
             document = try Document(text)
@@ -34,15 +49,15 @@ extension HostFile {
                 HostFileProblems([
                     Problem(
                         file: fileName, line: 1, column: 1, path: "", message: "the file is empty",
-                        advice: "begin with `host: NAME`, and describe its hypervisor and guests")
+                        advice: emptyAdvice)
                 ]))
         }
         let reader = Reader(document, fileName: fileName)
-        let file = reader.hostFile(value)
-        guard let file, !reader.hasProblems else {
+        let output = parse(reader, value)
+        guard let output, !reader.hasProblems else {
             return .failure(HostFileProblems(reader.sortedProblems))
         }
-        return .success(file)
+        return .success(output)
     }
 }
 
@@ -112,7 +127,7 @@ extension Reader {
             dataDirectories: dataDirectories ?? [])
     }
 
-    private func version(_ value: Value) -> String? {
+    func version(_ value: Value) -> String? {
         guard let text = text(value, example: "7.2.22") else { return nil }
         // Scripts split lines of output at spaces.
         guard (1...63).contains(text.utf8.count), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F })

@@ -16,6 +16,7 @@ extension Reader {
     private static let guestKeys = [
         "id", "set", "updateDomain", "memory", "vcpus", "machine", "cpu", "kernel", "initrd",
         "commandLine", "firmware", "disks", "nics", "arguments", "guestAgent", "probe",
+        "probes",
     ]
     /// QEMU's longest option line; far below the kernel's limit for one argument.
     private static let textByteCountMax = 65_536
@@ -58,7 +59,7 @@ extension Reader {
         }
         let arguments = fields.nonEmpty("arguments").map { self.arguments($0) } ?? []
         let guestAgent = fields["guestAgent"].map { bool($0) } ?? true
-        let probe = fields["probe"].map { self.probe($0) }
+        let probes = probes(fields)
         guard let id, let memoryBytes, let vcpuCount, let arguments, let guestAgent else {
             return nil
         }
@@ -69,7 +70,7 @@ extension Reader {
             cpu: (cpu ?? nil) ?? GuestConfiguration.cpuDefault, kernel: boot.kernel,
             initrd: boot.initrd, commandLine: boot.commandLine, firmware: boot.firmware,
             disks: disks, nics: nics, arguments: arguments, guestAgent: guestAgent,
-            probe: probe ?? nil)
+            probes: probes)
     }
 
     /// The kernel takes 107 bytes for a socket's path; the longest of a guest is
@@ -284,27 +285,6 @@ extension Reader {
 
     // MARK: The rest
 
-    private func probe(_ value: Value) -> Probe? {
-        let example = "{tcp: \"10.77.1.10:7000\", timeout: 5s}"
-        guard
-            let fields = fields(
-                value, known: ["tcp", "timeout"], required: ["tcp"], example: example)
-        else { return nil }
-        let timeout = fields["timeout"].map {
-            duration($0, in: .milliseconds(10)...(.seconds(60)), shown: "10ms to 60s")
-        }
-        guard let tcp = fields["tcp"], let text = text(tcp, example: "10.77.1.10:7000") else {
-            return nil
-        }
-        guard Words.isAddressAndPort(text) else {
-            add(
-                tcp, "is \(quoted(text))",
-                "write a numeric address and a port, such as `10.77.1.10:7000` or `[::1]:7000`")
-            return nil
-        }
-        return Probe(tcp: text, timeout: (timeout ?? nil) ?? Probe.timeoutDefault)
-    }
-
     /// A word of QEMU's, possibly with options behind a comma.
     private func word(_ value: Value, example: String) -> String? {
         guard let text = text(value, example: example) else { return nil }
@@ -318,7 +298,7 @@ extension Reader {
     }
 
     /// Text for one argument of a process.
-    private func line(_ value: Value) -> String? {
+    func line(_ value: Value) -> String? {
         guard let text = text(value, example: "console=ttyS0") else { return nil }
         guard text.utf8.count <= Self.textByteCountMax else {
             add(

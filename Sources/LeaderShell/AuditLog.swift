@@ -95,11 +95,13 @@ extension OperatorCommand {
     var auditJSON: JSON {
         switch self {
         case .addRelease(let release):
-            [
-                "command": "addRelease", "release": .string(release.id.rawValue),
-                "component": .string(release.component.description),
-                "sha256": .string(hexText(release.sha256)),
-            ]
+            .object(
+                [
+                    JSON.Member("command", "addRelease"),
+                    JSON.Member("release", .string(release.id.rawValue)),
+                    JSON.Member("component", .string(release.component.description)),
+                    JSON.Member("version", .string(release.version)),
+                ] + release.workJSON)
         case .startRollout(let release, let selection, let policy):
             [
                 "command": "startRollout", "release": .string(release.rawValue),

@@ -13,7 +13,10 @@ extension Policy {
 
 private func skippedText(_ skipped: [PlanView.Skipped]) -> String {
     guard !skipped.isEmpty else { return "" }
-    let lines = skipped.map { "  \($0.guest) on host \($0.host): \(printable($0.reason))\n" }
+    let lines = skipped.map { skipped in
+        let what = skipped.guest.map { "\($0) on host " } ?? "host "
+        return "  \(what)\(skipped.host): \(printable(skipped.reason))\n"
+    }
     return "left alone:\n" + lines.joined()
 }
 
@@ -29,7 +32,8 @@ extension PlanView {
             for step in steps {
                 table.add([
                     "\(step.wave)", step.host.rawValue,
-                    step.guests.map(\.rawValue).joined(separator: " "),
+                    step.guests.isEmpty
+                        ? "none held" : step.guests.map(\.rawValue).joined(separator: " "),
                     step.pairs.map(\.description).joined(separator: " "),
                 ])
             }
@@ -85,6 +89,12 @@ extension RolloutView {
         ])
         for step in steps {
             let locks = step.pairs.map(\.description).joined(separator: " ")
+            if step.guests.isEmpty {
+                table.add([
+                    "\(step.id.number)", step.host.rawValue, "none held", locks,
+                    step.phase.rawValue, "", "", step.outcome?.rawValue ?? "",
+                ])
+            }
             for (index, guest) in step.guests.enumerated() {
                 let hold = step.holds.first { $0.guest == guest }
                 let outcome = hold?.outcome ?? step.outcome

@@ -79,7 +79,8 @@ public struct RolloutWatch: Sendable {
             overSteps.remove(step.number)
             let names = guests.map(\.rawValue).joined(separator: " ")
             let locks = pairs.map(\.description).joined(separator: " ")
-            return "step \(step.number)  granted: host \(host), \(names)"
+            return "step \(step.number)  granted: host \(host), "
+                + (guests.isEmpty ? "no guest held" : names)
                 + (locks.isEmpty ? "" : ", locks \(locks)")
         case .stepEndedWithoutHold(let step, let host, let reason) where step.rollout == rollout:
             end(step.number)

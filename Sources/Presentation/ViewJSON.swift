@@ -91,6 +91,13 @@ extension HostView {
             "guestCount": JSON(guestCount), "runningGuestCount": JSON(runningGuestCount),
             "lastReportAt": JSON(lastReportAt), "step": JSON(step?.description),
             "warnings": JSON(warnings),
+            "software": .array(
+                software.map {
+                    [
+                        "component": .string($0.component.description),
+                        "version": .string($0.version),
+                    ]
+                }),
         ]
     }
 }
@@ -139,21 +146,6 @@ extension LockView {
     }
 }
 
-extension ReleaseView {
-    public var json: JSON {
-        let hypervisor = release.hypervisor
-        return [
-            "id": .string(release.id.rawValue),
-            "component": .string(release.component.description),
-            "version": .string(release.version), "path": .string(hypervisor.path),
-            "moduleDirectory": JSON(hypervisor.moduleDirectory),
-            "dataDirectories": JSON(hypervisor.dataDirectories),
-            "sha256": .string(hexText(release.sha256)), "addedAt": JSON(addedAt),
-            "addedBy": .string(addedBy),
-        ]
-    }
-}
-
 extension Policy {
     public var json: JSON {
         [
@@ -166,7 +158,7 @@ extension Policy {
 extension PlanView.Skipped {
     public var json: JSON {
         [
-            "guest": .string(guest.rawValue), "host": .string(host.rawValue),
+            "guest": JSON(guest?.rawValue), "host": .string(host.rawValue),
             "reason": .string(reason),
         ]
     }

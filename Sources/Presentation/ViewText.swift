@@ -44,7 +44,7 @@ public func text(of hosts: [HostView], now: Timestamp) -> String {
     }
     var table = TextTable([
         ("HOST", .left), ("AGENT", .left), ("GUESTS", .right), ("TOKEN", .right), ("STEP", .left),
-        ("LAST REPORT", .right),
+        ("LAST REPORT", .right), ("SOFTWARE", .left),
     ])
     for host in hosts {
         let age = now.microseconds.subtractingReportingOverflow(host.lastReportAt.microseconds)
@@ -56,6 +56,7 @@ public func text(of hosts: [HostView], now: Timestamp) -> String {
             host.step?.description ?? "",
             age.overflow || age.partialValue < 0
                 ? "" : "\(spanText(microseconds: age.partialValue)) ago",
+            host.software.map { "\($0.component) \($0.version)" }.joined(separator: ", "),
         ])
     }
     return table.text
@@ -138,10 +139,10 @@ public func text(of releases: [ReleaseView]) -> String {
         ("ADDED BY", .left), ("PATH", .left),
     ])
     for view in releases {
+        let file = view.release.mainFile
         table.add([
             view.release.id.rawValue, view.release.component.description, view.release.version,
-            String(hexText(view.release.sha256).prefix(12)), view.addedBy,
-            view.release.hypervisor.path,
+            String(hexText(file.sha256).prefix(12)), view.addedBy, file.path,
         ])
     }
     return table.text

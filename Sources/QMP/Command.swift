@@ -30,6 +30,15 @@ public struct Command: Hashable, Sendable {
     public static let queryCPUsFast = Command("query-cpus-fast")
     /// Reply: ``MigrationReply``.
     public static let queryMigrate = Command("query-migrate")
+    /// Reply: an array of objects with `id`, `size`, `share`, …
+    public static let queryMemdev = Command("query-memdev")
+    /// Reply: an array with an object for each block node, those below others too.
+    public static let queryNamedBlockNodes = Command(
+        "query-named-block-nodes", arguments: ["flat": true])
+    /// Reply: an array of objects with `label`, `filename`, …
+    public static let queryChardev = Command("query-chardev")
+    /// Reply: an array of objects with `name`, perhaps `alias`, …
+    public static let queryMachines = Command("query-machines")
     public static let migrateCancel = Command("migrate_cancel")
 
     /// Switches capabilities of migration, in both processes before anything moves.
@@ -63,10 +72,35 @@ public struct Command: Hashable, Sendable {
         Command("migrate-incoming", arguments: ["uri": .string(uri)])
     }
 
+    /// Reply: the property's value.
+    public static func qomGet(_ path: String, _ property: String) -> Command {
+        Command("qom-get", arguments: ["path": .string(path), "property": .string(property)])
+    }
+
+    /// Reply: an array of objects with `name` and `type`, such as `child<virtio-net-pci>`.
+    public static func qomList(_ path: String) -> Command {
+        Command("qom-list", arguments: ["path": .string(path)])
+    }
+
     /// Runs a line as a person would type it. Reply: a string, empty or with what was printed; an
     /// error too is only printed.
     public static func humanMonitorCommand(_ line: String) -> Command {
         Command("human-monitor-command", arguments: ["command-line": .string(line)])
+    }
+
+    /// Lets every NIC tell the network where it is; a guest that can, too, by ARP and neighbour
+    /// discovery of its own.
+    ///
+    /// - Source: QEMU 7.2, `qapi/net.json` (`announce-self`), `net/announce.c`.
+    public static func announceSelf(_ pattern: AnnouncePattern) -> Command {
+        Command(
+            "announce-self",
+            arguments: [
+                "initial": .integer(Int64(pattern.initialMilliseconds)),
+                "max": .integer(Int64(pattern.maxMilliseconds)),
+                "rounds": .integer(Int64(pattern.rounds)),
+                "step": .integer(Int64(pattern.stepMilliseconds)),
+            ])
     }
 
     /// Leaves the negotiation; sent by ``MonitorSession`` itself.
@@ -80,6 +114,35 @@ public struct Command: Hashable, Sendable {
         JSON.object(members).append(to: &bytes)
         bytes.append(UInt8(ascii: "\n"))
     }
+}
+
+/// How often a NIC announces itself, and with what pauses: the first, then each longer by a step, up
+/// to a greatest.
+public struct AnnouncePattern: Hashable, Sendable {
+    public let initialMilliseconds: Int
+    public let maxMilliseconds: Int
+    public let rounds: Int
+    public let stepMilliseconds: Int
+
+    /// Values outside of what a network should bear are brought within.
+    ///
+    /// - Parameters:
+    ///   - initialMilliseconds: 10 to 10,000.
+    ///   - maxMilliseconds: `initialMilliseconds` to 10,000.
+    ///   - rounds: 1 to 10.
+    ///   - stepMilliseconds: 0 to 10,000.
+    public init(
+        initialMilliseconds: Int = 50, maxMilliseconds: Int = 550, rounds: Int = 5,
+        stepMilliseconds: Int = 100
+    ) {
+        self.initialMilliseconds = min(max(10, initialMilliseconds), 10_000)
+        self.maxMilliseconds = min(max(self.initialMilliseconds, maxMilliseconds), 10_000)
+        self.rounds = min(max(1, rounds), 10)
+        self.stepMilliseconds = min(max(0, stepMilliseconds), 10_000)
+    }
+
+    /// What QEMU itself does after an incoming migration: five within a second.
+    public static let afterMigration = AnnouncePattern()
 }
 
 /// What can be switched on in a migration; only those that Fermata uses.

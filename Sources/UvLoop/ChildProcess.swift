@@ -148,6 +148,24 @@ public final class ChildProcess: LoopOwned {
     }
 }
 
+/// This process becomes another program: same pid, other code. Returns only with an error.
+///
+/// - Parameters:
+///   - arguments: with the program's own name first.
+///   - environment: all of it.
+public func becomeProgram(
+    _ path: String, arguments: [String], environment: [String: String]
+) -> UvError {
+    let argv = CStrings(arguments)
+    let envp = CStrings(environment.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" })
+    // What this program has blocked or ignored is not the next one's wish.
+    var none = sigset_t()
+    sigemptyset(&none)
+    sigprocmask(SIG_SETMASK, &none, nil)
+    withExtendedLifetime((argv, envp)) { _ = execve(path, argv.base, envp.base) }
+    return UvError(code: -errno, operation: "become", subject: path)
+}
+
 /// A zero-terminated array of zero-terminated strings.
 private final class CStrings {
     var pointers: [UnsafeMutablePointer<CChar>?]

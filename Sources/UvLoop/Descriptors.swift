@@ -25,5 +25,11 @@ public enum Descriptors {
         return Int(clamping: limit.rlim_cur)
     }
 
+    /// Keeps a descriptor open when this process becomes another program, or closes it then.
+    public static func setInherited(_ descriptor: Int32, _ isInherited: Bool) throws(UvError) {
+        try checkErrno(
+            fermata_set_close_on_exec(descriptor, isInherited ? 0 : 1), "keep", "\(descriptor)")
+    }
+
     public static func close(_ descriptor: Int32) { _ = Glibc.close(descriptor) }
 }

@@ -23,6 +23,19 @@ public enum Files {
         return bytes
     }
 
+    /// The last bytes of a file that may be large.
+    public static func readEnd(path: String, byteCount: Int) throws(UvError) -> [UInt8] {
+        let descriptor = try checkErrno(Glibc.open(path, O_RDONLY | O_CLOEXEC), "open", path)
+        defer { Descriptors.close(descriptor) }
+        let size = try checkErrno(lseek(descriptor, 0, SEEK_END), "read", path)
+        try checkErrno(lseek(descriptor, max(0, size - byteCount), SEEK_SET), "read", path)
+        var bytes: [UInt8] = []
+        try forEachChunk(of: descriptor, path) { chunk throws(UvError) in
+            bytes.append(contentsOf: chunk)
+        }
+        return [UInt8](bytes.prefix(byteCount))
+    }
+
     static func forEachChunk(
         of descriptor: Int32, _ path: String,
         _ body: (UnsafeRawBufferPointer) throws(UvError) -> Void
@@ -56,6 +69,23 @@ public enum Files {
             throw error
         }
         if durable { try synchronizeDirectory(of: path) }
+    }
+
+    /// Makes `path` another name of the file `original`, whatever had that name before.
+    public static func replaceByLink(path: String, to original: String) throws(UvError) {
+        let temporary = "\(path).new"
+        Glibc.unlink(temporary)
+        try checkErrno(Glibc.link(original, temporary), "link", temporary)
+        try checkErrno(Glibc.rename(temporary, path), "replace", path)
+        // A rename between two names of one file leaves both.
+        Glibc.unlink(temporary)
+        try synchronizeDirectory(of: path)
+    }
+
+    /// Gives a file another name, durably; a file that had that name is gone.
+    public static func rename(from: String, to path: String) throws(UvError) {
+        try checkErrno(Glibc.rename(from, path), "rename to \(path)", from)
+        try synchronizeDirectory(of: path)
     }
 
     /// Writes a new file.
@@ -179,6 +209,14 @@ public enum Files {
 
     public static func isWritableDirectory(path: String) -> Bool {
         kind(path: path) == .directory && access(path, W_OK | X_OK) == 0
+    }
+
+    /// When it was last changed, in seconds since 1970.
+    public static func modified(path: String) throws(UvError) -> Int {
+        guard let status = status(path) else {
+            throw UvError(code: -ENOENT, operation: "look at", subject: path)
+        }
+        return status.st_mtim.tv_sec
     }
 
     /// A file's length in bytes.

@@ -4,6 +4,16 @@ import Glibc
 ///
 /// Needs CAP_SYS_NICE; without it everything stays as it is, and a hold takes what it takes.
 public enum Scheduling {
+    /// SIGCONT, for a process that somebody has stopped.
+    public static let continueSignal: Int32 = SIGCONT
+
+    /// Keeps every page that this process has, and every page it will touch, in RAM: what it does
+    /// later waits for no disk. Pages never touched cost nothing.
+    public static func keepInMemory() {
+        // MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT
+        mlockall(1 | 2 | 4)
+    }
+
     /// Gives a process's main thread the lowest real-time priority. Threads that it makes
     /// meanwhile get it too: QEMU's migration thread is one.
     ///

@@ -110,7 +110,6 @@ extension Directive {
     }
     /// Checks the deadline too: no agent may hold longer than the promise, whoever asks.
     public init(wire: PBDirective) throws(ConversionError) {
-        guard !wire.guests.isEmpty else { throw ConversionError(.missing, field: "guests") }
         try checkCount(wire.guests.count, max: Limits.stepGuestsMax, "guests")
         let guests: [GuestID] = try checkedNames(wire.guests, "guests")
         try checkAscending(guests, "guests") { $0 }
@@ -120,11 +119,19 @@ extension Directive {
                 Int64(wire.deadlineMilliseconds), Int64(deadlines.lowerBound),
                 Int64(deadlines.upperBound), "deadline_milliseconds")
         }
+        let release = try required(
+            wire.hasRelease, wire.release, "release", Release.init(wire:))
+        switch release.scope {
+        case .guest where guests.isEmpty: throw ConversionError(.missing, field: "guests")
+        case .none where !guests.isEmpty:
+            throw ConversionError(
+                .contradiction("not empty, but the release holds no guest"), field: "guests")
+        case .guest, .host, .none: break
+        }
         self.init(
             step: try required(wire.hasStep, wire.step, "step", StepID.init(wire:)),
             token: try checkedToken(wire.token, "token"),
-            host: try checkedName(wire.host, "host"),
-            release: try required(wire.hasRelease, wire.release, "release", Release.init(wire:)),
+            host: try checkedName(wire.host, "host"), release: release,
             guests: guests, deadlineMilliseconds: wire.deadlineMilliseconds)
     }
 }

@@ -105,6 +105,7 @@ extension HostView {
         wire.lastReportAtMicroseconds = lastReportAt.microseconds
         if let step { wire.step = step.wire }
         wire.warnings = warnings
+        wire.software = software.map(\.wire)
         return wire
     }
     public init(wire: PBHostView) throws(ConversionError) {
@@ -115,7 +116,8 @@ extension HostView {
             runningGuestCount: wire.runningGuestCount,
             lastReportAt: Timestamp(microseconds: wire.lastReportAtMicroseconds),
             step: try optional(wire.hasStep, wire.step, "step", StepID.init(wire:)),
-            warnings: wire.warnings.map(cutText))
+            warnings: wire.warnings.map(cutText),
+            software: try list(wire.software, "software", InstalledSoftware.init(wire:)))
     }
 }
 
@@ -221,15 +223,15 @@ extension ReleaseView {
 extension PlanView.Skipped {
     public var wire: PBSkipped {
         var wire = PBSkipped()
-        wire.guest = guest.rawValue
+        if let guest { wire.guest = guest.rawValue }
         wire.host = host.rawValue
         wire.reason = reason
         return wire
     }
     public init(wire: PBSkipped) throws(ConversionError) {
         self.init(
-            guest: try checkedName(wire.guest, "guest"), host: try checkedName(wire.host, "host"),
-            reason: cutText(wire.reason))
+            guest: wire.guest.isEmpty ? nil : try checkedName(wire.guest, "guest"),
+            host: try checkedName(wire.host, "host"), reason: cutText(wire.reason))
     }
 }
 

@@ -1,4 +1,4 @@
-// Releases, policies, inventory: between the vocabulary (`Fleet`) and the schema (`PB…`).
+// Policies, selections, inventory: between the vocabulary (`Fleet`) and the schema (`PB…`).
 public import Fleet
 
 extension StepID {
@@ -32,27 +32,6 @@ extension UpdateDomain {
     public var wire: UInt32 { UInt32(number) }
 }
 
-extension Hypervisor {
-    public var wire: PBHypervisor {
-        var wire = PBHypervisor()
-        wire.version = version
-        wire.path = path
-        if let moduleDirectory { wire.moduleDirectory = moduleDirectory }
-        wire.dataDirectories = dataDirectories
-        return wire
-    }
-    public init(wire: PBHypervisor) throws(ConversionError) {
-        self.init(
-            version: try checkedText(wire.version, "version"),
-            path: try checkedText(wire.path, "path"),
-            moduleDirectory: wire.hasModuleDirectory
-                ? try checkedText(wire.moduleDirectory, "module_directory") : nil,
-            dataDirectories: try list(wire.dataDirectories, "data_directories") {
-                text throws(ConversionError) in try checkedText(text, "")
-            })
-    }
-}
-
 func checkedComponent(
     _ text: String, _ field: StaticString
 ) throws(ConversionError) -> Component {
@@ -60,33 +39,6 @@ func checkedComponent(
         throw ConversionError(.invalidName(text), field: "\(field)")
     }
     return component
-}
-
-extension Release {
-    /// Of a SHA-256, in bytes.
-    static let digestByteCount = 32
-
-    public var wire: PBRelease {
-        var wire = PBRelease()
-        wire.id = id.rawValue
-        wire.component = component.description
-        wire.hypervisor = hypervisor.wire
-        wire.sha256 = .init(sha256)
-        return wire
-    }
-    public init(wire: PBRelease) throws(ConversionError) {
-        guard wire.sha256.count == Self.digestByteCount else {
-            throw ConversionError(
-                .wrongByteCount(wire.sha256.count, expected: Self.digestByteCount),
-                field: "sha256")
-        }
-        self.init(
-            id: try checkedName(wire.id, "id"),
-            component: try checkedComponent(wire.component, "component"),
-            hypervisor: try required(
-                wire.hasHypervisor, wire.hypervisor, "hypervisor", Hypervisor.init(wire:)),
-            sha256: [UInt8](wire.sha256))
-    }
 }
 
 extension Policy {
@@ -172,6 +124,20 @@ extension SetDefinition {
     }
 }
 
+extension InstalledSoftware {
+    public var wire: PBInstalledSoftware {
+        var wire = PBInstalledSoftware()
+        wire.component = component.description
+        wire.version = version
+        return wire
+    }
+    public init(wire: PBInstalledSoftware) throws(ConversionError) {
+        self.init(
+            component: try checkedComponent(wire.component, "component"),
+            version: try checkedText(wire.version, "version"))
+    }
+}
+
 extension HostReport {
     /// Sorts what the schema wants sorted, so that no sender can get it wrong.
     public var wire: PBHostReport {
@@ -182,6 +148,9 @@ extension HostReport {
         wire.acceptedToken = acceptedToken.number
         wire.sets = sets.sorted { $0.id < $1.id }.map(\.wire)
         wire.guests = guests.sorted { $0.id < $1.id }.map(\.wire)
+        wire.abilities = abilities.map(\.rawValue)
+        wire.software = software.sorted { $0.component.description < $1.component.description }
+            .map(\.wire)
         return wire
     }
     public init(wire: PBHostReport) throws(ConversionError) {
@@ -190,11 +159,17 @@ extension HostReport {
         let guests = try list(wire.guests, "guests", GuestReport.init(wire:))
         try checkAscending(sets, "sets") { $0.id }
         try checkAscending(guests, "guests") { $0.id }
+        let abilities: [HostID] = try checkedNames(wire.abilities, "abilities")
+        let software = try list(wire.software, "software", InstalledSoftware.init(wire:))
+        try checkAscending(software, "software") { $0.component.description }
         self.init(
             host: try checkedName(wire.host, "host"),
             agentVersion: try checkedText(wire.agentVersion, "agent_version"),
             bootID: try checkedText(wire.bootID, "boot_id"),
-            acceptedToken: Token(wire.acceptedToken), sets: sets, guests: guests)
+            acceptedToken: Token(wire.acceptedToken), sets: sets, guests: guests,
+            abilities: AgentAbility.allCases.filter { ability in
+                abilities.contains { $0.rawValue == ability.rawValue }
+            }, software: software)
     }
 }
 

@@ -112,6 +112,20 @@ private func ownPath() throws(CommandFailure) -> String {
 ///
 /// - Throws: every problem at once, one line each.
 func readHostFile(_ path: String) throws(CommandFailure) -> HostFile {
+    try readHostFile(path) { host, text in
+        let places = HostFilePlaces(text)
+        return HostChecks.problems(in: host, fileName: path, locate: { places?.place(of: $0) })
+    }
+}
+
+/// Reads a host file, whatever has become of the files that it names.
+func parseHostFile(_ path: String) throws(CommandFailure) -> HostFile {
+    try readHostFile(path) { _, _ in [] }
+}
+
+private func readHostFile(
+    _ path: String, check: (HostFile, String) -> [Problem]
+) throws(CommandFailure) -> HostFile {
     let bytes: [UInt8]
     do {
         bytes = try Files.read(path: path, byteCountMax: 4 << 20)
@@ -129,9 +143,7 @@ func readHostFile(_ path: String) throws(CommandFailure) -> HostFile {
     switch HostFile.parse(text, fileName: path) {
     case .failure(let error): problems = error.problems
     case .success(let host):
-        let places = HostFilePlaces(text)
-        problems = HostChecks.problems(
-            in: host, fileName: path, locate: { places?.place(of: $0) })
+        problems = check(host, text)
         guard !problems.isEmpty else { return host }
     }
     let lines = problems.sorted { ($0.line, $0.column) < ($1.line, $1.column) }

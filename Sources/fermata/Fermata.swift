@@ -1,3 +1,4 @@
+import AgentShell
 import ArgumentParser
 import Foundation
 
@@ -44,13 +45,15 @@ struct Fermata: ParsableCommand {
             ServerCommand.self, AgentCommand.self, GuardCommand.self, NotifierCommand.self,
             PKICommand.self, StatusCommand.self, HostsCommand.self, GuestsCommand.self,
             SetsCommand.self, LocksCommand.self, MetricsCommand.self, ReleaseCommand.self,
-            PlanCommand.self,
+            PreflightCommand.self, PlanCommand.self,
             RolloutCommand.self, AnnotationsCommand.self,
         ])
 
     static func main() {
         // A reader that goes away, a pager for example, shows as an error of the write instead.
         signal(SIGPIPE, SIG_IGN)
+        // The guard is to be small and quick: what parses arguments for people stays out of its way.
+        if CommandLine.arguments.dropFirst() == ["guard"] { Foundation.exit(GuardShell.run()) }
         do {
             var command = try parseAsRoot()
             try command.run()

@@ -14,6 +14,7 @@ import Testing
             switch effect {
             case .setTimer: "timer"
             case .killAgent: "killAgent"
+            case .killCommand(let kind): "killCommand:\(kind)"
             case .kill(_, let side): "kill:\(side)"
             case .switchQueues(_, let side): "queues:\(side)"
             case .continueGuest(_, let side): "cont:\(side)"

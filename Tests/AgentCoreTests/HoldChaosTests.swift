@@ -140,6 +140,7 @@ struct ChaosWorld {
             pending.append(.event(.guest(id, .confirmed(Confirmation(isHealthy: true)))))
         case .note(let note): notes.append(note)
         case .progress: break
+        case .pause, .run, .killCommand: violations.append("\(effect) in a hand-over")
         case .finish(let report): reports.append(report)
         }
     }
@@ -232,6 +233,7 @@ struct ChaosWorld {
             switch effect {
             case .setTimer: if agent == nil { pending.append(.guardTimer) }
             case .killAgent: break
+            case .killCommand: violations.append("a command in a hand-over")
             case .kill(let id, let side):
                 kill(id, side)
                 pending.append(.guardKilled(id, side))

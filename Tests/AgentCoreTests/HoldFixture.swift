@@ -52,6 +52,7 @@ func brief(_ effect: HoldEffect) -> String? {
     case .discard(_, let side): "discard:\(side)"
     case .confirm(_, let side): "confirm:\(side)"
     case .finish(let report): "finish:\(report.outcome)"
+    case .tellGuard(.running), .tellGuard(.ended), .setTimer, .pause, .run, .killCommand: nil
     case .cancelTimer, .note, .progress: nil
     }
 }

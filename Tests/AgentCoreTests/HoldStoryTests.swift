@@ -70,6 +70,48 @@ import Testing
         #expect(report.reason.contains("b: not held: a: device state refused"))
     }
 
+    @Test("of 32 guests one is bad: with its hold failed no further one is held, and all run")
+    func oneBadOfMany() throws {
+        let guests = (0..<32).map { GuestID(checked: "g\($0)") }
+        let bad = guests[5]
+        var hold = machine(guests, concurrency: 1)
+        var pending: [HoldEvent] = [.begin, .artifactVerified]
+        pending += guests.map { .guest($0, .prepared) } + [.guardArmed]
+        var runsOn: [GuestID: Side] = [:]
+        var discardedNew: Set<GuestID> = []
+        var report: StepReport?
+        while !pending.isEmpty {
+            for effect in hold.handle(pending.removeFirst(), at: 6, wall: epoch) {
+                switch effect {
+                case .switchQueues(let id, to: .new): pending.append(.guest(id, .queuesSwitched))
+                case .stopAndMove(let id):
+                    pending.append(.guest(id, .stopped(at: 5, wall: epoch)))
+                    pending.append(
+                        .guest(id, id == bad ? .moveFailed(reason: "state refused") : .moved))
+                case .kill(let id, let side):
+                    pending += [.guest(id, .killed(side)), .guest(id, .exited(side))]
+                case .continueGuest(let id, let side):
+                    runsOn[id] = side
+                    pending.append(.guest(id, .continued(side, at: 9)))
+                case .confirm(let id, _):
+                    pending.append(.guest(id, .confirmed(Confirmation(isHealthy: true))))
+                case .discard(let id, .new): discardedNew.insert(id)
+                case .finish(let last): report = last
+                default: break
+                }
+            }
+        }
+        let found = try #require(report)
+        #expect(found.outcome == .failed)
+        #expect(found.holds.map(\.guest) == Array(guests[...5]))
+        #expect(
+            runsOn
+                == Dictionary(
+                    uniqueKeysWithValues: guests[...5].map { ($0, $0 == bad ? Side.old : .new) }))
+        // Nobody's second process is left behind.
+        #expect(discardedNew == Set(guests[5...]))
+    }
+
     @Test("guests are held a few at a time")
     func concurrency() {
         var hold = machine([guestA, guestB], concurrency: 1)

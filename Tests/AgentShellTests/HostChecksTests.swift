@@ -45,6 +45,32 @@ import UvLoop
         #expect(problems[4].description.hasPrefix("h.yaml:12:7: guest g: there is no disk"))
     }
 
+    @Test("a probe's command that is not there is a problem, at its place in the file")
+    func probes() throws {
+        let text = """
+            host: a
+            runDirectory: /tmp/fa-checks/run
+            stateDirectory: /tmp/fa-checks/state
+            memoryDirectory: /dev/shm/fa-checks
+            hypervisor: {path: /usr/bin/qemu-system-x86_64, version: "1"}
+            guests:
+              - {id: g, memory: 1MiB, probe: {command: /none/check}}
+              - id: h
+                memory: 1MiB
+                probes:
+                  - {command: /bin/true}
+                  - {command: /etc/passwd}
+            """
+        let places = try #require(HostFilePlaces(text))
+        let file = try HostFile.parse(text, fileName: "h").get()
+        let problems = HostChecks.problems(in: file, fileName: "h") { places.place(of: $0) }
+        #expect(
+            problems.map(\.description) == [
+                "h:7:44: guest g: there is no executable /none/check: install it, or correct the probe",
+                "h:12:19: guest h: there is no executable /etc/passwd: install it, or correct the probe",
+            ])
+    }
+
     @Test("socket paths that no Unix socket can have are a problem")
     func longPaths() {
         let run = "/tmp/" + String(repeating: "r", count: 90)

@@ -41,6 +41,15 @@ import Testing
             Wrong("rollout abort 1", "Missing expected argument '--reason"),
             Wrong("plan --release r --host a;b", "is not a name"),
             Wrong("release add r --version 1 --path qemu", "is not an absolute path"),
+            Wrong("release add r --version 1", "Missing expected argument '--path"),
+            Wrong("release add r --path /q", "Missing expected argument '--version"),
+            Wrong("release add r --component network --version 1 --path /q", "with --file"),
+            Wrong("release add r --file r.yaml", "A hypervisor has no release file"),
+            Wrong(
+                "release add r --component network --file r.yaml --version 1", "says all the rest"),
+            Wrong(
+                "release add r --component agent --version 1 --path /f --module-directory /m",
+                "for component hypervisor only"),
             Wrong("release add r --version 1 --path /q --sha256 12", "64 hexadecimal digits"),
             Wrong(
                 "release add r --version 1 --path /q --data-directory d",
@@ -237,6 +246,32 @@ import Testing
         #expect(damaged.errors.contains("is damaged"))
         #expect(damaged.output.isEmpty)
     }
+
+    @Test("a release file's problems are told with their lines, before anybody is asked")
+    func releaseFile() throws {
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let missing = try run("release add r --component network --file none.yaml")
+        #expect(missing.code == 65)
+        #expect(missing.errors.contains("cannot read the release file none.yaml"))
+        try Data("version: 1\napply: {path: apply}\n".utf8).write(
+            to: URL(fileURLWithPath: directory + "/r.yaml"))
+        let bad = try run("release add r --component network --file r.yaml")
+        #expect(bad.code == 65)
+        #expect(bad.errors.contains("r.yaml:2:15: apply.path is `apply`"))
+        #expect(bad.errors.contains("apply has no `limit`"))
+        try Data("version: 1\napply: {path: /nonexistent/apply, limit: 1s}\n".utf8).write(
+            to: URL(fileURLWithPath: directory + "/r.yaml"))
+        let absent = try run("release add r --component network --file r.yaml")
+        #expect(absent.code == 65)
+        #expect(absent.errors.contains("cannot read /nonexistent/apply to compute its SHA-256"))
+        let kernel = "version: 1\napply: {path: /dev/null, sha256: \(zeros), limit: 1s}\n"
+        try Data(kernel.utf8).write(to: URL(fileURLWithPath: directory + "/r.yaml"))
+        let refused = try run("release add r --component kernel --file r.yaml")
+        #expect(refused.code == 65)
+        #expect(refused.errors.contains("component kernel is not supported"))
+    }
+
+    private var zeros: String { "\"" + String(repeating: "0", count: 64) + "\"" }
 
     @Test("a digest that cannot be computed names the way around")
     func digest() throws {

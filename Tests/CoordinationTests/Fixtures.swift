@@ -51,7 +51,43 @@ struct Fixture {
                     updateDomain: parts.count > 1 ? UpdateDomain(Int(parts[1])!) : nil,
                     memoryBytes: 1 << 28, vcpuCount: 1, state: state, hypervisorVersion: version,
                     hasGuestAgent: true)
-            }.sorted { $0.id < $1.id })
+            }.sorted { $0.id < $1.id }, abilities: AgentAbility.allCases)
+    }
+
+    /// Reports a host again, with something changed.
+    @discardableResult
+    mutating func change(
+        _ host: String, _ change: (inout HostReport) -> Void
+    ) -> Result<[Fact], Refusal> {
+        var report = coordinator.state.hosts[HostID(checked: host)]!.report
+        change(&report)
+        return run(.reportHost(report))
+    }
+
+    /// A release of commands, whose limits are 10 s in all.
+    static func hostRelease(
+        _ id: String = "n2", component: Component = .network, holdsGuests: Bool = true,
+        limits: UInt32 = 5_000
+    ) -> Release {
+        func command(_ path: String) -> HostCommand {
+            HostCommand(
+                path: path, arguments: [], sha256: Array(repeating: 7, count: 32),
+                limitMilliseconds: limits)
+        }
+        return Release(
+            id: ReleaseID(checked: id), component: component,
+            work: .host(
+                HostWork(
+                    version: "2", holdsGuests: holdsGuests, apply: command("/n/apply"),
+                    undo: command("/n/undo"))))
+    }
+
+    static func agentRelease(_ id: String = "f2") -> Release {
+        Release(
+            id: ReleaseID(checked: id), component: .agent,
+            work: .agent(
+                version: "2",
+                program: ReleaseFile(path: "/f", sha256: Array(repeating: 7, count: 32))))
     }
 
     mutating func release(_ id: String = "q2", version: String = "2") {
@@ -90,8 +126,11 @@ struct Fixture {
     }
 
     func stepReport(_ guest: String, _ outcome: StepOutcome, held: Bool = true) -> StepReport {
-        let step = step(of: guest)
-        return StepReport(
+        stepReport(step(of: guest), outcome, held: held)
+    }
+
+    func stepReport(_ step: StepRecord, _ outcome: StepOutcome, held: Bool = true) -> StepReport {
+        StepReport(
             step: step.id, token: step.token!, outcome: outcome,
             reason: outcome == .succeeded ? "" : "because", phases: [],
             holds: held
@@ -107,6 +146,15 @@ struct Fixture {
 
     mutating func finish(_ guest: String, _ outcome: StepOutcome = .succeeded, held: Bool = true) {
         run(.reportStep(stepReport(guest, outcome, held: held), host: step(of: guest).plan.host))
+    }
+
+    /// The step that is in flight on a host.
+    mutating func finish(host: String, _ outcome: StepOutcome = .succeeded, held: Bool = true) {
+        let host = HostID(checked: host)
+        guard let step = coordinator.state.active[host].flatMap(coordinator.state.step) else {
+            preconditionFailure("no step is in flight on \(host)")
+        }
+        run(.reportStep(stepReport(step, outcome, held: held), host: host))
     }
 
     var rolloutState: RolloutState? { coordinator.state.rollouts.values.last?.state }

@@ -8,8 +8,27 @@ import Testing
 struct RandomWalkTests {
     @Test("the invariants hold and every rollout ends", arguments: 0..<60)
     func walk(seed: Int) {
-        var random = SeededGenerator(state: UInt64(seed) &* 7919)
         var fleet = Fixture()
+        fleet.release()
+        walk(seed: seed, &fleet, "q2")
+    }
+
+    @Test("the same when hosts are held whole, or nobody is held", arguments: 0..<120)
+    func walkOfHosts(seed: Int) {
+        var fleet = Fixture()
+        fleet.run(.addRelease(Fixture.hostRelease(holdsGuests: seed % 3 != 0), by: "al"))
+        walk(seed: seed, &fleet, "n2")
+    }
+
+    @Test("the same when agents replace themselves", arguments: 0..<10)
+    func walkOfAgents(seed: Int) {
+        var fleet = Fixture()
+        fleet.run(.addRelease(Fixture.agentRelease(), by: "al"))
+        walk(seed: seed, &fleet, "f2")
+    }
+
+    private func walk(seed: Int, _ fleet: inout Fixture, _ release: String) {
+        var random = SeededGenerator(state: UInt64(seed) &* 7919)
         let hosts = (0..<Int.random(in: 1...6, using: &random)).map { "h\($0)x" }
         for host in hosts {
             fleet.host(
@@ -18,12 +37,11 @@ struct RandomWalkTests {
                     ["-", "s1", "s1/0", "s2/1", "s2", "s3/2", "s3/4"].randomElement(using: &random)!
                 })
         }
-        fleet.release()
         guard
             case .success = fleet.start(
                 Policy(
                     parallelism: .random(in: 1...4, using: &random),
-                    failuresMax: .random(in: 1...9, using: &random)))
+                    failuresMax: .random(in: 1...9, using: &random)), id: release)
         else { return }
         var turns = 0
         while fleet.rolloutState?.isOver == false, turns < 3_000 {
@@ -33,22 +51,22 @@ struct RandomWalkTests {
             fleet.run(.schedule(connected: Set(connected.map { HostID(checked: $0) })))
             let active = Array(fleet.coordinator.state.active.values)
             guard let id = active.randomElement(using: &random) else {
-                release(&fleet)
+                openStuck(&fleet)
                 continue
             }
-            let guest = fleet.coordinator.state.step(id)!.plan.guests[0].rawValue
+            let host = fleet.coordinator.state.step(id)!.plan.host.rawValue
             switch Int.random(in: 0..<(calm ? 6 : 12), using: &random) {
-            case 0: fleet.finish(guest, .failed, held: Bool.random(using: &random))
-            case 1: fleet.finish(guest, .unhealthy)
-            case 2: fleet.finish(guest, .lost)
+            case 0: fleet.finish(host: host, .failed, held: Bool.random(using: &random))
+            case 1: fleet.finish(host: host, .unhealthy)
+            case 2: fleet.finish(host: host, .lost)
             case 3:
-                let step = fleet.step(of: guest)
+                let step = fleet.coordinator.state.step(id)!
                 fleet.run(
                     .answerDirective(
                         step: id, token: step.token!, host: step.plan.host,
                         answer: .staleToken(acceptedToken: Token(step.token!.number + 5))))
-            case 4: release(&fleet)
-            default: fleet.finish(guest, .succeeded)
+            case 4: openStuck(&fleet)
+            default: fleet.finish(host: host, .succeeded)
             }
         }
         #expect(fleet.broken == [], "seed \(seed)")
@@ -57,7 +75,7 @@ struct RandomWalkTests {
         #expect(Set(holds).count == holds.count, "seed \(seed): a hold was told twice")
     }
 
-    private func release(_ fleet: inout Fixture) {
+    private func openStuck(_ fleet: inout Fixture) {
         for lock in fleet.coordinator.lockViews() where lock.stuck {
             fleet.run(.releaseLock(lock.set, reason: "seen to", by: "al"))
         }

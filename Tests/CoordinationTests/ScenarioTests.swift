@@ -81,6 +81,31 @@ struct ScenarioStage {
         case "release":
             fleet.release(rest[0], version: rest[1])
             return ["ok"]
+        case "host-release":
+            return say(
+                .addRelease(
+                    Fixture.hostRelease(
+                        rest[0], component: Component(rest[1])!, holdsGuests: rest.last != "none"),
+                    by: "alice"))
+        case "agent-release":
+            return say(.addRelease(Fixture.agentRelease(rest[0]), by: "alice"))
+        case "software":
+            var report = fleet.coordinator.state.hosts[HostID(checked: rest[0])]!.report
+            report.software = [
+                InstalledSoftware(component: Component(rest[1])!, version: rest[2])
+            ]
+            return say(.reportHost(report))
+        case "old-agent":
+            var report = fleet.coordinator.state.hosts[HostID(checked: rest[0])]!.report
+            report.abilities = []
+            return say(.reportHost(report))
+        case "plan": return plan(rest[0])
+        case "finish-host":
+            let host = HostID(checked: rest[0])
+            let step = fleet.coordinator.state.step(fleet.coordinator.state.active[host]!)!
+            let report = fleet.stepReport(
+                step, StepOutcome(rawValue: rest[1])!, held: !rest.contains("not-held"))
+            return say(.reportStep(report, host: host))
         case "start":
             return say(
                 .startRollout(
@@ -163,7 +188,9 @@ struct ScenarioStage {
     private func name(_ id: StepID) -> String {
         let plan = fleet.coordinator.state.step(id)!.plan
         let pairs = plan.pairs.map(\.description).joined(separator: " ")
-        return plan.guests.map(\.rawValue).joined(separator: "+")
+        return
+            (plan.guests.isEmpty
+            ? "host \(plan.host)" : plan.guests.map(\.rawValue).joined(separator: "+"))
             + (pairs.isEmpty ? "" : " \(pairs)")
     }
 
@@ -177,6 +204,22 @@ struct ScenarioStage {
             "event: \(id) ended without a hold: \(reason)"
         case .holdFinished(let hold): "event: hold \(hold.holdID) \(hold.record.outcome.rawValue)"
         case .lockReleased(let set, _, _): "event: \(set) released"
+        }
+    }
+
+    /// With every agent connected.
+    private func plan(_ release: String) -> [String] {
+        let result = fleet.coordinator.planView(
+            ReleaseID(checked: release), .allHosts, Policy(),
+            connected: Set(fleet.coordinator.state.hosts.keys))
+        switch result {
+        case .failure(let refusal): return ["refused: \(refusal.message)"]
+        case .success(let plan):
+            return plan.steps.map { step in
+                "wave \(step.wave): host \(step.host)"
+                    + step.guests.map { " \($0)" }.joined()
+                    + step.pairs.map { " \($0)" }.joined()
+            } + plan.skipped.map { "skipped \($0.name): \($0.reason)" } + plan.problems
         }
     }
 
@@ -197,7 +240,9 @@ struct ScenarioStage {
             "\(view.id) \(view.state.rawValue)" + (view.reason.isEmpty ? "" : ": \(view.reason)")
         ]
             + view.steps.map { step in
-                let guests = step.guests.map(\.rawValue).joined(separator: "+")
+                let guests =
+                    step.guests.isEmpty
+                    ? "host \(step.host)" : step.guests.map(\.rawValue).joined(separator: "+")
                 return "\(step.id) \(guests) \(step.phase.rawValue)"
                     + (step.outcome.map { " \($0.rawValue)" } ?? "")
                     + (step.reason.isEmpty ? "" : ": \(step.reason)")

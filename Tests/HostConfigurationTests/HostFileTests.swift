@@ -108,10 +108,49 @@ struct HostFileTests {
                             mac: MACAddress(derivedFrom: GuestID(checked: "db-0"), index: 1)),
                     ],
                     arguments: ["-device", "virtio-rng-pci"], guestAgent: false,
-                    probe: Probe(tcp: "10.77.1.10:7000", timeout: .milliseconds(300)))
+                    probes: [
+                        Probe(
+                            name: "tcp 10.77.1.10:7000", target: .tcp("10.77.1.10:7000"),
+                            timeout: .milliseconds(300))
+                    ])
             ])
         #expect(file == expected)
         #expect(file.guests[0].nics[0].mac.description == "52:54:00:00:00:0a")
+    }
+
+    @Test("gives the probes of a guest in their order, with their defaults")
+    func probes() throws {
+        let file = try parsed(
+            """
+            host: a
+            hypervisor: {path: /q, version: "1"}
+            guests:
+              - id: g
+                memory: 1MiB
+                probes:
+                  - {tcp: "[::1]:22"}
+                  - {http: "http://10.0.0.1/health"}
+                  - {name: web, http: "https://[::1]:8443/", status: 200-399, timeout: 2s}
+                  - {http: "http://h:80?q", status: 204, attempts: 3, interval: 1s}
+                  - {command: /usr/lib/check, arguments: [db-0, "--lag=5"]}
+            """)
+        #expect(
+            file.guests[0].probes == [
+                Probe(name: "tcp [::1]:22", target: .tcp("[::1]:22")),
+                Probe(
+                    name: "http http://10.0.0.1/health",
+                    target: .http(url: "http://10.0.0.1/health", status: 200...299)),
+                Probe(
+                    name: "web", target: .http(url: "https://[::1]:8443/", status: 200...399),
+                    timeout: .seconds(2)),
+                Probe(
+                    name: "http http://h:80?q",
+                    target: .http(url: "http://h:80?q", status: 204...204), attempts: 3,
+                    interval: .seconds(1)),
+                Probe(
+                    name: "command /usr/lib/check",
+                    target: .command(path: "/usr/lib/check", arguments: ["db-0", "--lag=5"])),
+            ])
     }
 
     @Test("has a default for everything that it does not name")
@@ -135,7 +174,7 @@ struct HostFileTests {
             ])
         let guest = file.guests[0]
         #expect(guest.vcpuCount == 1 && guest.machine == "q35" && guest.cpu == "max")
-        #expect(guest.guestAgent && guest.probe == nil && guest.nics.isEmpty)
+        #expect(guest.guestAgent && guest.probes.isEmpty && guest.nics.isEmpty)
     }
 
     @Test("may be written with carriage returns, a byte order mark, comments and anchors")

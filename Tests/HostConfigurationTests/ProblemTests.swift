@@ -315,7 +315,47 @@ struct ProblemTests {
         ),
         (
             guest("probe: {}"),
-            "h:3:40: guests[0].probe has no `tcp`: add it, as in `{tcp: \"10.77.1.10:7000\", timeout: 5s}`"
+            "h:3:40: guests[0].probe says none of `tcp`, `http` and `command`: write `{tcp: \"10.77.1.10:7000\", timeout: 5s}`"
+        ),
+        (
+            guest("probe: {tcp: '10.0.0.1:1', http: 'http://h'}"),
+            "h:3:40: guests[0].probe says both `tcp` and `http`: make two `probes` of it"
+        ),
+        (
+            guest("probe: {tcp: '10.0.0.1:1', status: 200}"),
+            "h:3:68: guests[0].probe.status is given without `http`: remove it"
+        ),
+        (
+            guest("probe: {http: 'ftp://h'}"),
+            "h:3:47: guests[0].probe.http is `ftp://h`: write a URL such as `http://10.77.1.10/health`"
+        ),
+        (
+            guest("probe: {http: 'http://a:b@h'}"),
+            "h:3:47: guests[0].probe.http is `http://a:b@h`, with a user's name or password in it: use an address that needs none"
+        ),
+        (
+            guest("probe: {http: 'http://h', status: 299-200}"),
+            "h:3:67: guests[0].probe.status is `299-200`: write a status or a range, such as `200` or `200-399`"
+        ),
+        (
+            guest("probe: {command: check}"),
+            "h:3:50: guests[0].probe.command is `check`, which is no absolute path: begin it with a slash"
+        ),
+        (
+            guest("probe: {tcp: '10.0.0.1:1', attempts: 0}"),
+            "h:3:70: guests[0].probe.attempts is 0: write a number from 1 to 1000"
+        ),
+        (
+            guest("probe: {tcp: '10.0.0.1:1', name: ''}"),
+            "h:3:66: guests[0].probe.name is ``: write 1 to 64 bytes on one line, such as `web`"
+        ),
+        (
+            guest("probes: [{tcp: '10.0.0.1:1'}, {tcp: '10.0.0.1:1'}]"),
+            "h:3:63: guests[0].probes[1] is named `tcp 10.0.0.1:1`, as the probe in line 3: give it a `name` of its own"
+        ),
+        (
+            guest("probe: {tcp: '10.0.0.1:1'}, probes: []"),
+            "h:3:40: guests[0].probe is given beside `probes`: move it into the list"
         ),
         (
             guest("probe: {tcp: '10.0.0.1:1', timeout: 0s}"),

@@ -4,6 +4,20 @@ import Testing
 
 @testable import LeaderShell
 
+private let digest = [UInt8](repeating: 5, count: 32)
+private let hostRelease = Release(
+    id: ReleaseID(checked: "n2"), component: .network,
+    work: .host(
+        HostWork(
+            version: "2", holdsGuests: true,
+            apply: HostCommand(
+                path: "/n/apply", arguments: ["-x"], sha256: digest, limitMilliseconds: 9),
+            environment: [EnvironmentVariable(name: "A", value: "b")], user: "ovs",
+            workingDirectory: "/n", artifact: ReleaseFile(path: "/n/deb", sha256: digest))))
+private let agentRelease = Release(
+    id: ReleaseID(checked: "f2"), component: .agent,
+    work: .agent(version: "2", program: ReleaseFile(path: "/f", sha256: digest)))
+
 /// A fleet with something of everything in its state, and the facts that made it.
 func eventfulFleet() -> (coordinator: Coordinator, facts: [Fact]) {
     var coordinator = Coordinator()
@@ -45,6 +59,23 @@ func eventfulFleet() -> (coordinator: Coordinator, facts: [Fact]) {
                 hypervisor: Hypervisor(
                     version: "8", path: "/q", moduleDirectory: "/m", dataDirectories: ["/d", "/e"]),
                 sha256: Array(0..<32)), by: "alice"))
+    run(.addRelease(hostRelease, by: "alice"))
+    run(.addRelease(agentRelease, by: "alice"))
+    run(
+        .reportHost(
+            HostReport(
+                host: HostID(checked: "e"), agentVersion: "2", bootID: "boot",
+                acceptedToken: Token(0), sets: [], guests: [], abilities: AgentAbility.allCases,
+                software: [InstalledSoftware(component: .network, version: "2")])))
+    run(
+        .reportHost(
+            HostReport(
+                host: HostID(checked: "f"), agentVersion: "2", bootID: "boot",
+                acceptedToken: Token(0), sets: [], guests: [], abilities: [.hostCommands])))
+    run(
+        .startRollout(
+            release: hostRelease.id, selection: .hosts(["e", "f"].map { HostID(checked: $0) }),
+            policy: Policy(), by: "alice"))
     run(.acknowledgeEvents(notifier: "n1", sequence: 0))
     run(
         .startRollout(

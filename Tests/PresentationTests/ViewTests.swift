@@ -35,17 +35,25 @@ import Testing
         let host = HostView(
             id: HostID(checked: "a"), connected: false, agentVersion: "0.1.0",
             acceptedToken: Token(7), guestCount: 2, runningGuestCount: 1,
-            lastReportAt: Samples.heldAt, step: Samples.step, warnings: ["two UDs of db"])
+            lastReportAt: Samples.heldAt, step: Samples.step, warnings: ["two UDs of db"],
+            software: [
+                InstalledSoftware(component: .agent, version: "2.0"),
+                InstalledSoftware(component: .network, version: "3.2"),
+            ])
         let now = Timestamp(microseconds: Samples.heldAt.microseconds + 200_000_000)
         #expect(
             text(of: [host], now: now) == """
-                HOST  AGENT          GUESTS  TOKEN  STEP            LAST REPORT
-                a     not connected     1/2      7  rollout-1.3  3 min 20 s ago
+                HOST  AGENT          GUESTS  TOKEN  STEP            LAST REPORT  SOFTWARE
+                a     not connected     1/2      7  rollout-1.3  3 min 20 s ago  agent 2.0, network 3.2
                 warning: a: two UDs of db
 
                 """)
         #expect(text(of: [HostView](), now: now).hasPrefix("no hosts yet"))
         #expect(host.json.compact.contains(#""lastReportAt":"2026-04-11T22:26:58.123456Z""#))
+        #expect(
+            host.json.compact.hasSuffix(
+                #""software":[{"component":"agent","version":"2.0"},"#
+                    + #"{"component":"network","version":"3.2"}]}"#))
     }
 
     @Test("guests stand flat in JSON, and a state that may be old is marked")

@@ -294,6 +294,19 @@ struct CommandTests {
             #"{"execute":"human-monitor-command","arguments":{"command-line":"info"},"id":5}"#
         ),
         (
+            .announceSelf(.afterMigration),
+            #"{"execute":"announce-self","arguments":{"#
+                + #""initial":50,"max":550,"rounds":5,"step":100},"id":5}"#
+        ),
+        (
+            .announceSelf(
+                AnnouncePattern(
+                    initialMilliseconds: 0, maxMilliseconds: .max, rounds: .max,
+                    stepMilliseconds: -1)),
+            #"{"execute":"announce-self","arguments":{"#
+                + #""initial":10,"max":10000,"rounds":10,"step":0},"id":5}"#
+        ),
+        (
             .migrateSetHandOverCapabilities,
             #"{"execute":"migrate-set-capabilities","arguments":{"capabilities":["#
                 + #"{"capability":"x-ignore-shared","state":true},"#

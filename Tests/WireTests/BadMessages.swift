@@ -15,9 +15,9 @@ struct BadMessage: Sendable, CustomTestStringConvertible {
 
 /// Made from the good samples by breaking one thing each; also vectors.
 enum BadMessages {
-    static let all: [BadMessage] = session + agents + operators + events
+    static let all: [BadMessage] = session + agents + operators + events + works
 
-    private static func bad<Body: SwiftProtobuf.Message>(
+    static func bad<Body: SwiftProtobuf.Message>(
         _ name: String, _ kind: MessageKind, _ field: String, _ body: Body,
         _ change: (inout Body) -> Void
     ) -> BadMessage {
@@ -109,7 +109,10 @@ enum BadMessages {
         bad("directive with token 0", .directive, "directive.token", Samples.directive.wire) {
             $0.token = 0
         },
-        bad("directive without guests", .directive, "directive.guests", Samples.directive.wire) {
+        bad(
+            "hypervisor directive without guests", .directive, "directive.guests",
+            Samples.directive.wire
+        ) {
             $0.guests = []
         },
         bad("directive without release", .directive, "directive.release", Samples.directive.wire) {

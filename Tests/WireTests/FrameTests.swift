@@ -34,11 +34,14 @@ struct FrameTests {
     @Test("frames come out whole, however the stream is cut", arguments: [1, 2, 3, 7, 16, 100_000])
     func pieces(byteCount: Int) throws {
         var random = SplitMix(state: 7)
-        let frames = (0..<60).map { index in
-            Frame(
-                kind: UInt16(index + 1), flags: index % 5 == 0 ? .mandatory : [],
-                correlation: random.next(),
-                body: (0..<Int(random.next() % 300)).map { _ in UInt8(truncatingIfNeeded: index) })
+        // In small pieces: the compiler gives up on one expression when the machine is busy.
+        let frames = (0..<60).map { (index: Int) -> Frame in
+            let correlation: UInt64 = random.next()
+            let byteCount = Int(random.next() % 300)
+            let body = [UInt8](repeating: UInt8(truncatingIfNeeded: index), count: byteCount)
+            let flags: Frame.Flags = index % 5 == 0 ? .mandatory : []
+            return Frame(
+                kind: UInt16(index + 1), flags: flags, correlation: correlation, body: body)
         }
         var bytes: [UInt8] = []
         for frame in frames { encodeFrame(frame, into: &bytes) }

@@ -18,6 +18,35 @@ enum Samples {
         id: ReleaseID(checked: "ovs"), component: .other("ovs"),
         hypervisor: Hypervisor(version: "3.1", path: "/opt/ovs"),
         sha256: [UInt8](repeating: 0xFF, count: 32))
+    static let hostRelease = Release(
+        id: ReleaseID(checked: "ovs-3.2"), component: .network, work: .host(hostWork))
+    static let hostWork = HostWork(
+        version: "3.2", holdsGuests: true,
+        prepare: command("/opt/ovs/prepare", [], 600_000),
+        apply: command("/opt/ovs/apply", ["--quiet", ""], 8_000),
+        check: command("/opt/ovs/check", [], 5_000),
+        undo: command("/opt/ovs/undo", ["all"], 10_000),
+        environment: [
+            EnvironmentVariable(name: "LANG", value: "C.UTF-8"),
+            EnvironmentVariable(name: "OVS_RUNDIR", value: ""),
+        ], user: "ovs", workingDirectory: "/var/lib/ovs",
+        artifact: ReleaseFile(path: "/opt/ovs/ovs.deb", sha256: [UInt8](repeating: 3, count: 32)))
+    static let bareHostRelease = Release(
+        id: ReleaseID(checked: "chrony-4"), component: .other("chrony"),
+        work: .host(
+            HostWork(
+                version: "4", holdsGuests: false, apply: command("/opt/chrony/apply", [], 1))))
+    static let agentRelease = Release(
+        id: ReleaseID(checked: "fermata-2"), component: .agent,
+        work: .agent(
+            version: "2.0",
+            program: ReleaseFile(
+                path: "/opt/fermata-2/fermata", sha256: [UInt8](repeating: 9, count: 32))))
+    static func command(_ path: String, _ arguments: [String], _ limit: UInt32) -> HostCommand {
+        HostCommand(
+            path: path, arguments: arguments, sha256: (1...32).map { UInt8($0) },
+            limitMilliseconds: limit)
+    }
     static let policy = Policy(parallelism: 4, deadlineMilliseconds: 20_000, failuresMax: 2)
     static let guest = GuestReport(
         id: GuestID(checked: "db-0"), set: SetID(checked: "db"), updateDomain: UpdateDomain(2),
@@ -32,6 +61,14 @@ enum Samples {
         bootID: "0b5d1c1e-8f7a-4b56-9d57-0d5a1a3c2b11", acceptedToken: Token(41),
         sets: [SetDefinition(id: SetID(checked: "db"), updateDomainCount: 3)],
         guests: [guest, bareGuest])
+    static let ableHostReport = HostReport(
+        host: HostID(checked: "b"), agentVersion: "fermata 0.2.0", bootID: "",
+        acceptedToken: Token(0),
+        sets: [], guests: [], abilities: [.hostCommands, .agentUpgrade], software: installed)
+    static let installed = [
+        InstalledSoftware(component: .agent, version: "2.0"),
+        InstalledSoftware(component: .other("ovs"), version: ""),
+    ]
     static let hold = HoldRecord(
         guest: GuestID(checked: "db-0"), outcome: .succeeded, reason: "",
         heldAt: Timestamp(microseconds: 1_795_000_000_123_456), holdMicroseconds: 18_250,
@@ -51,6 +88,12 @@ enum Samples {
         step: step, token: Token(42), host: HostID(checked: "a"), release: release,
         guests: [GuestID(checked: "db-0"), GuestID(checked: "db-1")],
         deadlineMilliseconds: 30_000)
+    static let hostDirective = Directive(
+        step: step, token: Token(43), host: HostID(checked: "a"), release: hostRelease,
+        guests: [GuestID(checked: "db-0")], deadlineMilliseconds: 30_000)
+    static let emptyDirective = Directive(
+        step: step, token: Token(44), host: HostID(checked: "a"), release: agentRelease,
+        guests: [], deadlineMilliseconds: 30_000)
     static let stepReport = StepReport(
         step: step, token: Token(42), outcome: .lost, reason: "db-1 is lost", phases: phases,
         holds: [hold, lostHold])
@@ -63,6 +106,8 @@ enum Samples {
         release: ReleaseID(checked: "ovs"), component: .network, version: "3.1")
     static let skipped = PlanView.Skipped(
         guest: GuestID(checked: "web-1"), host: HostID(checked: "a"), reason: "RAM not shared")
+    static let skippedHost = PlanView.Skipped(
+        guest: nil, host: HostID(checked: "b"), reason: "has network 3.2 already")
     static let at = Timestamp(microseconds: 1_795_000_000_000_000)
     static let instance = (0..<16).map { UInt8(0xA0 + $0) }
 
@@ -201,6 +246,33 @@ enum Samples {
                 ReleaseView(release: bareRelease, addedAt: at, addedBy: "bob"),
             ])
         ),
+        (
+            "hosts with software",
+            .hosts([
+                HostView(
+                    id: HostID(checked: "b"), connected: true, agentVersion: "0.2.0",
+                    acceptedToken: Token(9), guestCount: 0, runningGuestCount: 0,
+                    lastReportAt: at, step: nil, warnings: [], software: installed)
+            ])
+        ),
+        (
+            "releases of other software",
+            .releases([
+                ReleaseView(release: hostRelease, addedAt: at, addedBy: "alice"),
+                ReleaseView(release: bareHostRelease, addedAt: at, addedBy: "alice"),
+                ReleaseView(release: agentRelease, addedAt: at, addedBy: "alice"),
+            ])
+        ),
+        (
+            "plan of other software",
+            .plan(
+                PlanView(
+                    release: hostRelease.id, policy: policy,
+                    steps: [
+                        PlanView.Step(
+                            host: HostID(checked: "a"), guests: [], pairs: [], wave: 1)
+                    ], waveCount: 1, skipped: [skippedHost, skipped], problems: []))
+        ),
         ("rollouts", .rollouts([rolloutView])),
         ("rollout", .rollout(rolloutView)),
         ("plan", .plan(planView)),
@@ -220,8 +292,11 @@ enum Samples {
     ]
     private static let agentMessages: [(name: String, message: Message)] = [
         ("host report", .hostReport(hostReport)),
+        ("host report with abilities and software", .hostReport(ableHostReport)),
         ("host report committed", .hostReportCommitted(index: 300)),
         ("directive", .directive(directive)),
+        ("directive with commands", .directive(hostDirective)),
+        ("directive without guests", .directive(emptyDirective)),
         (
             "directive accepted",
             .directiveAnswer(step: step, token: Token(42), answer: .accepted)
@@ -254,6 +329,9 @@ enum Samples {
         [
             ("command add release", .command(.addRelease(release))),
             ("command add bare release", .command(.addRelease(bareRelease))),
+            ("command add commands", .command(.addRelease(hostRelease))),
+            ("command add one command", .command(.addRelease(bareHostRelease))),
+            ("command add agent program", .command(.addRelease(agentRelease))),
             (
                 "command start rollout",
                 .command(

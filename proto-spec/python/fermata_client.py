@@ -309,6 +309,18 @@ def gibibytes(count):
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
+def main_file(release):
+    """Path and digest of the file that tells a release from another."""
+    if release.HasField("hypervisor"):
+        return release.hypervisor.path, release.sha256
+    if release.HasField("agent_program"):
+        file = release.agent_program.program
+    else:
+        work = release.host_work
+        file = work.artifact if work.HasField("artifact") else work.apply
+    return file.path, file.sha256
+
+
 # What a column shows, for each list.
 COLUMNS = {
     "hosts": [
@@ -317,7 +329,9 @@ COLUMNS = {
         ("TOKEN", lambda h: h.accepted_token),
         ("STEP", lambda h: step_name(h.step) if h.HasField("step") else ""),
         ("LAST REPORT", lambda h: when(h.last_report_at_microseconds)),
-        ("AGENT", lambda h: h.agent_version), ("WARNINGS", lambda h: "; ".join(h.warnings))],
+        ("AGENT", lambda h: h.agent_version),
+        ("SOFTWARE", lambda h: ", ".join(f"{s.component} {s.version}" for s in h.software)),
+        ("WARNINGS", lambda h: "; ".join(h.warnings))],
     "guests": [
         ("GUEST", lambda g: g.report.id), ("HOST", lambda g: g.host),
         ("SET", lambda g: optional(g.report, "set")), ("UD", lambda g: optional(g, "update_domain")),
@@ -340,9 +354,9 @@ COLUMNS = {
         ("REASON", lambda l: l.reason)],
     "releases": [
         ("RELEASE", lambda r: r.release.id), ("COMPONENT", lambda r: r.release.component),
-        ("VERSION", lambda r: r.release.hypervisor.version),
-        ("PATH", lambda r: r.release.hypervisor.path),
-        ("SHA-256", lambda r: r.release.sha256.hex()[:12]),
+        ("VERSION", lambda r: getattr(r.release, r.release.WhichOneof("work")).version),
+        ("PATH", lambda r: main_file(r.release)[0]),
+        ("SHA-256", lambda r: main_file(r.release)[1].hex()[:12]),
         ("ADDED", lambda r: when(r.added_at_microseconds)), ("BY", lambda r: r.added_by)],
     "rollouts": [
         ("ROLLOUT", lambda r: r.id), ("RELEASE", lambda r: r.release),

@@ -320,6 +320,11 @@ def _name(message, field, path):
         raise MessageError(f"{path}.{field}", "not a name")
 
 
+def _name_or_nothing(message, field, path):
+    if getattr(message, field):
+        _name(message, field, path)
+
+
 def _names(message, field, path):
     for index, text in enumerate(getattr(message, field)):
         if not _NAME.match(text):
@@ -416,6 +421,52 @@ def _ids(message, field, path):
         _name(element, "id", f"{path}.{field}[{index}]")
 
 
+def _word(message, field, path):
+    if "\0" in getattr(message, field):
+        raise MessageError(f"{path}.{field}", "has a NUL byte")
+    _text(message, field, path)
+
+
+def _words(message, field, path):
+    for index, word in enumerate(getattr(message, field)):
+        if "\0" in word or len(word.encode()) > TEXT_MAX:
+            raise MessageError(f"{path}.{field}[{index}]", "too long, or has a NUL byte")
+
+
+def _path(message, field, path):
+    if not getattr(message, field).startswith("/"):
+        raise MessageError(f"{path}.{field}", "not an absolute path")
+    _word(message, field, path)
+
+
+def _path_or_nothing(message, field, path):
+    if getattr(message, field):
+        _path(message, field, path)
+
+
+def _variable(message, field, path):
+    _text(message, field, path)
+    name = getattr(message, field)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("FERMATA_"):
+        raise MessageError(f"{path}.{field}", "not a variable's name")
+
+
+def _digest_of_hypervisor(message, field, path):
+    count = 32 if message.HasField("hypervisor") else 0
+    if len(getattr(message, field)) != count:
+        raise MessageError(f"{path}.{field}", f"not {count} bytes")
+
+
+def _guests_of_work(message, field, path):
+    count = len(getattr(message, field))
+    work = message.release.WhichOneof("work")
+    if work == "hypervisor" and count == 0:
+        raise MessageError(f"{path}.{field}", "missing")
+    is_held = work == "hypervisor" or message.release.host_work.holds_guests
+    if message.release.WhichOneof("work") and not is_held and count:
+        raise MessageError(f"{path}.{field}", "not empty, but the release holds no guest")
+
+
 _number = _range(1, 2**64 - 1)
 _domain = _range(0, 19)
 _by_id = _ascending(lambda element: element.id)
@@ -431,15 +482,26 @@ _RULES = {
     "SetPair": {"set": _name, "update_domain": _domain},
     "Hypervisor": {"version": _text, "path": _text, "module_directory": _text},
     "Release": {
-        "sha256": _length(32), "id": _name, "component": _name, "hypervisor": _need},
+        "work": _oneof, "sha256": _digest_of_hypervisor, "id": _name, "component": _name},
+    "ReleaseFile": {"path": _path, "sha256": _length(32)},
+    "EnvironmentVariable": {"name": _variable, "value": _word},
+    "HostCommand": {
+        "arguments": _all(_count(0, 64), _words), "limit_milliseconds": _range(1, 3_600_000),
+        "path": _path, "sha256": _length(32)},
+    "HostWork": {
+        "environment": _all(_count(0, 64), _ascending(lambda element: element.name)),
+        "apply": _need, "user": _word, "working_directory": _path_or_nothing},
+    "AgentProgram": {"program": _need},
+    "InstalledSoftware": {"component": _name},
     "Selection": {"hosts": _no_hosts_with_all},
     "GuestReport": {"id": _name, "set": _name, "update_domain": _domain},
     "SetDefinition": {"id": _name, "update_domain_count": _range(1, 20)},
     "HostReport": {
-        "host": _name, "guests": _all(_count(0, 4096), _ids, _by_id), "sets": _all(_ids, _by_id)},
+        "host": _name, "guests": _all(_count(0, 4096), _ids, _by_id), "sets": _all(_ids, _by_id),
+        "abilities": _names, "software": _ascending(lambda element: element.component)},
     "HoldRecord": {"guest": _name, "hold_microseconds": _range(0, 2**63 - 1)},
     "Directive": {
-        "guests": _all(_count(1, 64), _names, _ascending(str)),
+        "guests": _all(_count(0, 64), _names, _ascending(str), _guests_of_work),
         "deadline_milliseconds": _range(500, 30_000), "step": _need, "token": _number,
         "host": _name, "release": _need},
     "DirectiveAnswer": {
@@ -464,7 +526,7 @@ _RULES = {
         "set": _name, "update_domain": _domain, "step": _need, "token": _number, "host": _name,
         "guests": _names},
     "ReleaseView": {"release": _need},
-    "Skipped": {"guest": _name, "host": _name},
+    "Skipped": {"guest": _name_or_nothing, "host": _name},
     "PlanView": {"policy": _need, "release": _name},
     "PlanView.Step": {"host": _name, "guests": _names},
     "StepView": {"id": _need, "host": _name, "guests": _names, "token": _number},

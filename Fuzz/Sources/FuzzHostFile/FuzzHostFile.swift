@@ -88,7 +88,13 @@ private func checkFile(_ file: HostFile) {
         check(guest.kernel != nil || (guest.initrd == nil && guest.commandLine == nil), "no kernel")
         paths += [guest.kernel, guest.initrd, guest.firmware].compactMap(\.self)
         paths += guest.disks.map(\.path)
-        let words = guest.arguments + [guest.machine, guest.cpu, guest.commandLine ?? ""]
+        check(guest.probes.count <= Probe.countMax, "\(guest.probes.count) probes")
+        var words: [String] = []
+        for case .command(let path, let arguments) in guest.probes.map(\.target) {
+            paths.append(path)
+            words += arguments
+        }
+        words += guest.arguments + [guest.machine, guest.cpu, guest.commandLine ?? ""]
         // A process gets them as C strings.
         check(words.allSatisfy { !$0.utf8.contains(0) }, "a NUL in an argument: \(words)")
         for nic in guest.nics {
@@ -142,9 +148,25 @@ private func entry(_ guest: GuestConfiguration) -> String {
     }
     text += "disks: \(list(disks)), nics: \(list(nics)), "
     text += "arguments: \(list(guest.arguments.map(quoted))), guestAgent: \(guest.guestAgent)"
-    if let probe = guest.probe {
-        let milliseconds = probe.timeout / .milliseconds(1)
-        text += ", probe: {tcp: \"\(probe.tcp)\", timeout: \(Int(milliseconds))ms}"
+    if !guest.probes.isEmpty { text += ", probes: \(list(guest.probes.map(yaml)))" }
+    return text + "}"
+}
+
+private func yaml(_ probe: Probe) -> String {
+    func milliseconds(_ duration: Duration) -> String {
+        "\(Int(duration / .milliseconds(1)))ms"
+    }
+    // A name that was not given is made of the target, and may be longer than one that is.
+    let name = probe.name.utf8.count <= 64 ? "name: \(quoted(probe.name)), " : ""
+    var text = "{\(name)timeout: \(milliseconds(probe.timeout))"
+    text += ", interval: \(milliseconds(probe.interval))"
+    if let attempts = probe.attempts { text += ", attempts: \(attempts)" }
+    switch probe.target {
+    case .tcp(let address): text += ", tcp: \(quoted(address))"
+    case .http(let url, let status):
+        text += ", http: \(quoted(url)), status: \(status.lowerBound)-\(status.upperBound)"
+    case .command(let path, let arguments):
+        text += ", command: \(quoted(path)), arguments: \(list(arguments.map(quoted)))"
     }
     return text + "}"
 }

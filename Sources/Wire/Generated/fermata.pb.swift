@@ -470,7 +470,7 @@ public nonisolated enum PBRefusalCode: SwiftProtobuf.Enum, Swift.CaseIterable {
   /// Asker: correct it; the same again is refused again. Exit code 1.
   case invalid // = 4
 
-  /// This server does not do that: a release of a component other than `hypervisor`.
+  /// This server does not do that: a release of component `kernel`.
   /// Asker: ask for what is supported, or a newer server. Exit code 1.
   case notSupported // = 5
 
@@ -483,9 +483,9 @@ public nonisolated enum PBRefusalCode: SwiftProtobuf.Enum, Swift.CaseIterable {
   /// Asker: ask again later. Exit code 1.
   case unavailable // = 7
 
-  /// The rollout would change no guest: each has the release already, does not execute, or cannot
-  /// be handed over.
-  /// Asker: nothing, or look at the plan for why guests are skipped. Exit code 1.
+  /// The rollout would change nothing: each guest or host has the release already, does not execute,
+  /// cannot be handed over, or the like.
+  /// Asker: nothing, or look at the plan for why they are skipped. Exit code 1.
   case nothingToDo // = 8
   case UNRECOGNIZED(Int)
 
@@ -734,7 +734,7 @@ public nonisolated struct PBPong: Sendable {
   public init() {}
 }
 
-/// One step of a rollout: its work on one host's guests that are held together. Written
+/// One step of a rollout: its work on one host, with the guests that are held together. Written
 /// `rollout-7.3`.
 public nonisolated struct PBStepRef: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -803,6 +803,189 @@ public nonisolated struct PBHypervisor: Sendable {
   fileprivate var _moduleDirectory: String? = nil
 }
 
+/// A file of a release, which each host has already.
+public nonisolated struct PBReleaseFile: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. Text: its absolute path on the host, without a NUL byte.
+  public var path: String = String()
+
+  /// Required. SHA-256 of the file, 32 bytes. The agent checks it before it holds anything.
+  public var sha256: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// A variable of a command's environment.
+public nonisolated struct PBEnvironmentVariable: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. A letter or `_`, then letters, digits and `_`, at most 4,096 bytes; it does not begin
+  /// with `FERMATA_`, which is the agent's.
+  public var name: String = String()
+
+  /// Text without a NUL byte.
+  public var value: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// One program that a release runs on a host, without a shell.
+public nonisolated struct PBHostCommand: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. Text: absolute path of a file that the host has already, without a NUL byte.
+  public var path: String = String()
+
+  /// What comes after the program's name, each a Text without a NUL byte, at most 64.
+  public var arguments: [String] = []
+
+  /// Required. SHA-256 of the file at `path`, 32 bytes. The agent checks it before it holds
+  /// anything.
+  public var sha256: Data = Data()
+
+  /// Required. After this it is killed with all that it has started, 1 to 3,600,000.
+  public var limitMilliseconds: UInt32 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Host software that is replaced by commands: `prepare` while the guests run, then the hold, then
+/// `apply` and `check`, and `undo` if one of these two fails.
+public nonisolated struct PBHostWork: @unchecked Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Text that people call it by; only compared for being equal. Empty in `add_release`: Refused
+  /// INVALID.
+  public var version: String {
+    get {_storage._version}
+    set {_uniqueStorage()._version = newValue}
+  }
+
+  /// Whether every running guest of the host is held while `apply`, `check` and `undo` run. Then
+  /// their limits and 2,000 ms together are at most 30,000 ms, and at most the policy's deadline,
+  /// else Refused INVALID.
+  public var holdsGuests: Bool {
+    get {_storage._holdsGuests}
+    set {_uniqueStorage()._holdsGuests = newValue}
+  }
+
+  /// Runs before the hold: what takes long and changes nothing yet. Absent: nothing does.
+  public var prepare: PBHostCommand {
+    get {_storage._prepare ?? PBHostCommand()}
+    set {_uniqueStorage()._prepare = newValue}
+  }
+  /// Returns true if `prepare` has been explicitly set.
+  public var hasPrepare: Bool {_storage._prepare != nil}
+  /// Clears the value of `prepare`. Subsequent reads from it will return its default value.
+  public mutating func clearPrepare() {_uniqueStorage()._prepare = nil}
+
+  /// Required. Installs it.
+  public var apply: PBHostCommand {
+    get {_storage._apply ?? PBHostCommand()}
+    set {_uniqueStorage()._apply = newValue}
+  }
+  /// Returns true if `apply` has been explicitly set.
+  public var hasApply: Bool {_storage._apply != nil}
+  /// Clears the value of `apply`. Subsequent reads from it will return its default value.
+  public mutating func clearApply() {_uniqueStorage()._apply = nil}
+
+  /// Ends with 0 if what `apply` did is right. Absent: it is right if `apply` ends with 0.
+  public var check: PBHostCommand {
+    get {_storage._check ?? PBHostCommand()}
+    set {_uniqueStorage()._check = newValue}
+  }
+  /// Returns true if `check` has been explicitly set.
+  public var hasCheck: Bool {_storage._check != nil}
+  /// Clears the value of `check`. Subsequent reads from it will return its default value.
+  public mutating func clearCheck() {_uniqueStorage()._check = nil}
+
+  /// Brings back what was before `apply`, however far that got. Absent: nothing can.
+  public var undo: PBHostCommand {
+    get {_storage._undo ?? PBHostCommand()}
+    set {_uniqueStorage()._undo = newValue}
+  }
+  /// Returns true if `undo` has been explicitly set.
+  public var hasUndo: Bool {_storage._undo != nil}
+  /// Clears the value of `undo`. Subsequent reads from it will return its default value.
+  public mutating func clearUndo() {_uniqueStorage()._undo = nil}
+
+  /// Ascending by `name`, at most 64. Of the agent's own environment a command gets nothing.
+  public var environment: [PBEnvironmentVariable] {
+    get {_storage._environment}
+    set {_uniqueStorage()._environment = newValue}
+  }
+
+  /// Text: name of the user that the commands run as, without a NUL byte. Empty: the agent's.
+  public var user: String {
+    get {_storage._user}
+    set {_uniqueStorage()._user = newValue}
+  }
+
+  /// Text: absolute path, without a NUL byte. Empty: `/`.
+  public var workingDirectory: String {
+    get {_storage._workingDirectory}
+    set {_uniqueStorage()._workingDirectory = newValue}
+  }
+
+  /// What is installed. Absent: the commands need no file.
+  public var artifact: PBReleaseFile {
+    get {_storage._artifact ?? PBReleaseFile()}
+    set {_uniqueStorage()._artifact = newValue}
+  }
+  /// Returns true if `artifact` has been explicitly set.
+  public var hasArtifact: Bool {_storage._artifact != nil}
+  /// Clears the value of `artifact`. Subsequent reads from it will return its default value.
+  public mutating func clearArtifact() {_uniqueStorage()._artifact = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+/// The agent's own program, by which it replaces itself. No guest is held.
+public nonisolated struct PBAgentProgram: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Text that people call it by; only compared for being equal. Empty in `add_release`: Refused
+  /// INVALID.
+  public var version: String = String()
+
+  /// Required. The program.
+  public var program: PBReleaseFile {
+    get {_program ?? PBReleaseFile()}
+    set {_program = newValue}
+  }
+  /// Returns true if `program` has been explicitly set.
+  public var hasProgram: Bool {self._program != nil}
+  /// Clears the value of `program`. Subsequent reads from it will return its default value.
+  public mutating func clearProgram() {self._program = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _program: PBReleaseFile? = nil
+}
+
 /// What a rollout installs. It never changes under its id.
 public nonisolated struct PBRelease: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -812,29 +995,61 @@ public nonisolated struct PBRelease: Sendable {
   /// Required. Name of the release.
   public var id: String = String()
 
-  /// Required. Name of the kind of host software. Only `hypervisor` is supported: others are
-  /// Refused NOT_SUPPORTED in `add_release`, and by agents with `refused_reason`.
+  /// Required. Name of the kind of host software: `hypervisor` with `hypervisor` and only there,
+  /// `agent` with `agent_program` or `host_work`, any other with `host_work`; else Refused INVALID
+  /// in `add_release`. `kernel` is Refused NOT_SUPPORTED there.
   public var component: String = String()
 
-  /// Required. The installation, which each host has already.
-  public var hypervisor: PBHypervisor {
-    get {_hypervisor ?? PBHypervisor()}
-    set {_hypervisor = newValue}
-  }
-  /// Returns true if `hypervisor` has been explicitly set.
-  public var hasHypervisor: Bool {self._hypervisor != nil}
-  /// Clears the value of `hypervisor`. Subsequent reads from it will return its default value.
-  public mutating func clearHypervisor() {self._hypervisor = nil}
+  /// Required. What is installed and how. Peers from before there were others know `hypervisor`
+  /// only: agents get what their `abilities` name.
+  public var work: PBRelease.OneOf_Work? = nil
 
-  /// Required. SHA-256 of the file at `hypervisor.path`, 32 bytes. The agent checks it before it
-  /// holds anything.
+  /// The installation, which each host has already. Each guest alone is handed over to it.
+  public var hypervisor: PBHypervisor {
+    get {
+      if case .hypervisor(let v)? = work {return v}
+      return PBHypervisor()
+    }
+    set {work = .hypervisor(newValue)}
+  }
+
+  /// Commands, with every running guest of the host held together or none.
+  public var hostWork: PBHostWork {
+    get {
+      if case .hostWork(let v)? = work {return v}
+      return PBHostWork()
+    }
+    set {work = .hostWork(newValue)}
+  }
+
+  /// The agent replaces its own program.
+  public var agentProgram: PBAgentProgram {
+    get {
+      if case .agentProgram(let v)? = work {return v}
+      return PBAgentProgram()
+    }
+    set {work = .agentProgram(newValue)}
+  }
+
+  /// Required with `hypervisor`, and empty else: SHA-256 of the file at `hypervisor.path`, 32 bytes.
+  /// The agent checks it before it holds anything.
   public var sha256: Data = Data()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
-  public init() {}
+  /// Required. What is installed and how. Peers from before there were others know `hypervisor`
+  /// only: agents get what their `abilities` name.
+  public nonisolated enum OneOf_Work: Equatable, Sendable {
+    /// The installation, which each host has already. Each guest alone is handed over to it.
+    case hypervisor(PBHypervisor)
+    /// Commands, with every running guest of the host held together or none.
+    case hostWork(PBHostWork)
+    /// The agent replaces its own program.
+    case agentProgram(PBAgentProgram)
 
-  fileprivate var _hypervisor: PBHypervisor? = nil
+  }
+
+  public init() {}
 }
 
 /// How careful a rollout is. Bounds are checked by the leader, not on receipt: numbers outside
@@ -952,6 +1167,23 @@ public nonisolated struct PBSetDefinition: Sendable {
   public init() {}
 }
 
+/// Host software that steps have installed on a host.
+public nonisolated struct PBInstalledSoftware: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. The release's `component`, a Name.
+  public var component: String = String()
+
+  /// Text: the release's `version`.
+  public var version: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 /// All that there is on a host. Sent after every hello and whenever something of it has changed:
 /// the whole state, so that repeating it is harmless. Until the first one of a session is
 /// committed, the agent counts as not connected and gets no directive.
@@ -979,6 +1211,15 @@ public nonisolated struct PBHostReport: Sendable {
   /// All guests, ascending by `id`, 0 to 4,096. One that is missing here and was here before is
   /// forgotten, unless a step works on it.
   public var guests: [PBGuestReport] = []
+
+  /// What the agent can carry out besides `hypervisor` releases, each a Name: `hostCommands` for
+  /// `host_work`, `agentUpgrade` for `agent_program`. Others are ignored. Without the one that a
+  /// release needs, rollouts skip the host.
+  public var abilities: [String] = []
+
+  /// What steps of this agent have installed, ascending by `component`. Rollouts skip a host that
+  /// has the release's component in its version already.
+  public var software: [PBInstalledSoftware] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1123,8 +1364,9 @@ public nonisolated struct PBDirective: Sendable {
   /// Clears the value of `release`. Subsequent reads from it will return its default value.
   public mutating func clearRelease() {self._release = nil}
 
-  /// Required. Names of the guests to hold, ascending, 1 to 64. One that the host does not have or
-  /// that does not execute: `refused_reason`.
+  /// Names of the guests to hold, ascending, at most 64: 1 or more for `hypervisor`, all that run on
+  /// the host for `host_work` that holds guests, and none for anything else. One that the host does
+  /// not have or that does not execute: `refused_reason`.
   public var guests: [String] = []
 
   /// Required. The longest that any of them may be held, 500 to 30,000.
@@ -1286,7 +1528,8 @@ public nonisolated struct PBStepReport: Sendable {
   public var token: UInt64 = 0
 
   /// Required. The worst that came of its guests; FAILED if nothing was begun. SUCCEEDED without a
-  /// hold of every guest of the step: Refused INVALID.
+  /// hold of every guest of the step: Refused INVALID. A step without guests says here what came of
+  /// the work.
   public var outcome: PBStepOutcome = .unspecified
 
   /// Words: why it did not succeed. Empty if it did.
@@ -1352,7 +1595,8 @@ public nonisolated struct PBCommand: Sendable {
   }
 
   /// Installs a release. Refused NOT_FOUND, INVALID, NOTHING_TO_DO, or CONFLICT if another
-  /// rollout has still to do one of its guests.
+  /// rollout has still to do one of its guests or, unless both are of `hypervisor`, one of its
+  /// hosts.
   public var startRollout: PBStartRollout {
     get {
       if case .startRollout(let v)? = command {return v}
@@ -1389,7 +1633,8 @@ public nonisolated struct PBCommand: Sendable {
     /// ALREADY_EXISTS, NOT_SUPPORTED or INVALID.
     case addRelease(PBRelease)
     /// Installs a release. Refused NOT_FOUND, INVALID, NOTHING_TO_DO, or CONFLICT if another
-    /// rollout has still to do one of its guests.
+    /// rollout has still to do one of its guests or, unless both are of `hypervisor`, one of its
+    /// hosts.
     case startRollout(PBStartRollout)
     /// Lets no further step of a rollout start; those in flight run to their end. Refused
     /// NOT_FOUND, or CONFLICT if it is over or stopping.
@@ -1989,6 +2234,9 @@ public nonisolated struct PBHostView: Sendable {
   /// Words: what a person should look at.
   public var warnings: [String] = []
 
+  /// What steps have installed, sorted by `component`.
+  public var software: [PBInstalledSoftware] = []
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -2238,13 +2486,13 @@ public nonisolated struct PBReleaseViews: Sendable {
   public init() {}
 }
 
-/// A guest that a rollout leaves alone.
+/// A guest, or a whole host, that a rollout leaves alone.
 public nonisolated struct PBSkipped: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// Required. Name of the guest.
+  /// Name of the guest. Empty: it is the host.
   public var guest: String = String()
 
   /// Required. Name of its host.
@@ -2283,7 +2531,7 @@ public nonisolated struct PBPlanView: Sendable {
   /// The last wave; 0 if no step can start.
   public var waveCount: UInt32 = 0
 
-  /// Guests that would be left alone, sorted by name.
+  /// Guests and hosts that would be left alone, sorted by guest, then by host.
   public var skipped: [PBSkipped] = []
 
   /// Words: what would make the rollout wait or be refused, a sentence each.
@@ -2300,7 +2548,7 @@ public nonisolated struct PBPlanView: Sendable {
     /// Required. Name of the host.
     public var host: String = String()
 
-    /// Names of the guests that would be held together, sorted.
+    /// Names of the guests that would be held together, sorted; empty if none would be held.
     public var guests: [String] = []
 
     /// What it would lock, sorted by set; empty for guests without one.
@@ -2339,7 +2587,7 @@ public nonisolated struct PBStepView: Sendable {
   /// Required. Name of its host.
   public var host: String = String()
 
-  /// Names of the guests that are held together, sorted.
+  /// Names of the guests that are held together, sorted; empty if none is held.
   public var guests: [String] = []
 
   /// What it locks, sorted by set; empty for guests without one.
@@ -2472,7 +2720,7 @@ public nonisolated struct PBRolloutView: Sendable {
   /// Sorted by number, from 1 without gaps. Empty in the answer to `rollouts`.
   public var steps: [PBStepView] = []
 
-  /// Guests that it leaves alone, sorted by name.
+  /// Guests and hosts that it leaves alone, sorted by guest, then by host.
   public var skipped: [PBSkipped] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2806,7 +3054,7 @@ public nonisolated struct PBFleetEvent: Sendable {
     /// Required. Name of its host.
     public var host: String = String()
 
-    /// Words: why.
+    /// Words: why; of a step that succeeded without guests to hold, what was installed.
     public var reason: String = String()
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -3215,9 +3463,296 @@ nonisolated extension PBHypervisor: SwiftProtobuf.Message, SwiftProtobuf._Messag
   }
 }
 
+nonisolated extension PBReleaseFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ReleaseFile"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}sha256\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 2: try { try decoder.decodeSingularBytesField(value: &self.sha256) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
+    }
+    if !self.sha256.isEmpty {
+      try visitor.visitSingularBytesField(value: self.sha256, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBReleaseFile, rhs: PBReleaseFile) -> Bool {
+    if lhs.path != rhs.path {return false}
+    if lhs.sha256 != rhs.sha256 {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBEnvironmentVariable: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".EnvironmentVariable"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}value\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.value) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
+    }
+    if !self.value.isEmpty {
+      try visitor.visitSingularStringField(value: self.value, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBEnvironmentVariable, rhs: PBEnvironmentVariable) -> Bool {
+    if lhs.name != rhs.name {return false}
+    if lhs.value != rhs.value {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBHostCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".HostCommand"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}arguments\0\u{1}sha256\0\u{3}limit_milliseconds\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
+      case 2: try { try decoder.decodeRepeatedStringField(value: &self.arguments) }()
+      case 3: try { try decoder.decodeSingularBytesField(value: &self.sha256) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.limitMilliseconds) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.path.isEmpty {
+      try visitor.visitSingularStringField(value: self.path, fieldNumber: 1)
+    }
+    if !self.arguments.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.arguments, fieldNumber: 2)
+    }
+    if !self.sha256.isEmpty {
+      try visitor.visitSingularBytesField(value: self.sha256, fieldNumber: 3)
+    }
+    if self.limitMilliseconds != 0 {
+      try visitor.visitSingularUInt32Field(value: self.limitMilliseconds, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBHostCommand, rhs: PBHostCommand) -> Bool {
+    if lhs.path != rhs.path {return false}
+    if lhs.arguments != rhs.arguments {return false}
+    if lhs.sha256 != rhs.sha256 {return false}
+    if lhs.limitMilliseconds != rhs.limitMilliseconds {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBHostWork: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".HostWork"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}version\0\u{3}holds_guests\0\u{1}prepare\0\u{1}apply\0\u{1}check\0\u{1}undo\0\u{1}environment\0\u{1}user\0\u{3}working_directory\0\u{1}artifact\0")
+
+  fileprivate class _StorageClass {
+    var _version: String = String()
+    var _holdsGuests: Bool = false
+    var _prepare: PBHostCommand? = nil
+    var _apply: PBHostCommand? = nil
+    var _check: PBHostCommand? = nil
+    var _undo: PBHostCommand? = nil
+    var _environment: [PBEnvironmentVariable] = []
+    var _user: String = String()
+    var _workingDirectory: String = String()
+    var _artifact: PBReleaseFile? = nil
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _version = source._version
+      _holdsGuests = source._holdsGuests
+      _prepare = source._prepare
+      _apply = source._apply
+      _check = source._check
+      _undo = source._undo
+      _environment = source._environment
+      _user = source._user
+      _workingDirectory = source._workingDirectory
+      _artifact = source._artifact
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularStringField(value: &_storage._version) }()
+        case 2: try { try decoder.decodeSingularBoolField(value: &_storage._holdsGuests) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._prepare) }()
+        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._apply) }()
+        case 5: try { try decoder.decodeSingularMessageField(value: &_storage._check) }()
+        case 6: try { try decoder.decodeSingularMessageField(value: &_storage._undo) }()
+        case 7: try { try decoder.decodeRepeatedMessageField(value: &_storage._environment) }()
+        case 8: try { try decoder.decodeSingularStringField(value: &_storage._user) }()
+        case 9: try { try decoder.decodeSingularStringField(value: &_storage._workingDirectory) }()
+        case 10: try { try decoder.decodeSingularMessageField(value: &_storage._artifact) }()
+        default: break
+        }
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if !_storage._version.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._version, fieldNumber: 1)
+      }
+      if _storage._holdsGuests != false {
+        try visitor.visitSingularBoolField(value: _storage._holdsGuests, fieldNumber: 2)
+      }
+      try { if let v = _storage._prepare {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      try { if let v = _storage._apply {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+      } }()
+      try { if let v = _storage._check {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+      } }()
+      try { if let v = _storage._undo {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+      } }()
+      if !_storage._environment.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._environment, fieldNumber: 7)
+      }
+      if !_storage._user.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._user, fieldNumber: 8)
+      }
+      if !_storage._workingDirectory.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._workingDirectory, fieldNumber: 9)
+      }
+      try { if let v = _storage._artifact {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+      } }()
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBHostWork, rhs: PBHostWork) -> Bool {
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._version != rhs_storage._version {return false}
+        if _storage._holdsGuests != rhs_storage._holdsGuests {return false}
+        if _storage._prepare != rhs_storage._prepare {return false}
+        if _storage._apply != rhs_storage._apply {return false}
+        if _storage._check != rhs_storage._check {return false}
+        if _storage._undo != rhs_storage._undo {return false}
+        if _storage._environment != rhs_storage._environment {return false}
+        if _storage._user != rhs_storage._user {return false}
+        if _storage._workingDirectory != rhs_storage._workingDirectory {return false}
+        if _storage._artifact != rhs_storage._artifact {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBAgentProgram: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".AgentProgram"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}version\0\u{1}program\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.version) }()
+      case 2: try { try decoder.decodeSingularMessageField(value: &self._program) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.version.isEmpty {
+      try visitor.visitSingularStringField(value: self.version, fieldNumber: 1)
+    }
+    try { if let v = self._program {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBAgentProgram, rhs: PBAgentProgram) -> Bool {
+    if lhs.version != rhs.version {return false}
+    if lhs._program != rhs._program {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension PBRelease: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Release"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}component\0\u{1}hypervisor\0\u{1}sha256\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}component\0\u{1}hypervisor\0\u{1}sha256\0\u{3}host_work\0\u{3}agent_program\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3227,8 +3762,46 @@ nonisolated extension PBRelease: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.id) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.component) }()
-      case 3: try { try decoder.decodeSingularMessageField(value: &self._hypervisor) }()
+      case 3: try {
+        var v: PBHypervisor?
+        var hadOneofValue = false
+        if let current = self.work {
+          hadOneofValue = true
+          if case .hypervisor(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.work = .hypervisor(v)
+        }
+      }()
       case 4: try { try decoder.decodeSingularBytesField(value: &self.sha256) }()
+      case 5: try {
+        var v: PBHostWork?
+        var hadOneofValue = false
+        if let current = self.work {
+          hadOneofValue = true
+          if case .hostWork(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.work = .hostWork(v)
+        }
+      }()
+      case 6: try {
+        var v: PBAgentProgram?
+        var hadOneofValue = false
+        if let current = self.work {
+          hadOneofValue = true
+          if case .agentProgram(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.work = .agentProgram(v)
+        }
+      }()
       default: break
       }
     }
@@ -3245,11 +3818,22 @@ nonisolated extension PBRelease: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if !self.component.isEmpty {
       try visitor.visitSingularStringField(value: self.component, fieldNumber: 2)
     }
-    try { if let v = self._hypervisor {
+    try { if case .hypervisor(let v)? = self.work {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
     } }()
     if !self.sha256.isEmpty {
       try visitor.visitSingularBytesField(value: self.sha256, fieldNumber: 4)
+    }
+    switch self.work {
+    case .hostWork?: try {
+      guard case .hostWork(let v)? = self.work else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    }()
+    case .agentProgram?: try {
+      guard case .agentProgram(let v)? = self.work else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    }()
+    default: break
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -3257,7 +3841,7 @@ nonisolated extension PBRelease: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
   public static func ==(lhs: PBRelease, rhs: PBRelease) -> Bool {
     if lhs.id != rhs.id {return false}
     if lhs.component != rhs.component {return false}
-    if lhs._hypervisor != rhs._hypervisor {return false}
+    if lhs.work != rhs.work {return false}
     if lhs.sha256 != rhs.sha256 {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
@@ -3448,9 +4032,44 @@ nonisolated extension PBSetDefinition: SwiftProtobuf.Message, SwiftProtobuf._Mes
   }
 }
 
+nonisolated extension PBInstalledSoftware: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".InstalledSoftware"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}component\0\u{1}version\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.component) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.version) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.component.isEmpty {
+      try visitor.visitSingularStringField(value: self.component, fieldNumber: 1)
+    }
+    if !self.version.isEmpty {
+      try visitor.visitSingularStringField(value: self.version, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBInstalledSoftware, rhs: PBInstalledSoftware) -> Bool {
+    if lhs.component != rhs.component {return false}
+    if lhs.version != rhs.version {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension PBHostReport: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".HostReport"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{3}agent_version\0\u{3}boot_id\0\u{3}accepted_token\0\u{1}sets\0\u{1}guests\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{3}agent_version\0\u{3}boot_id\0\u{3}accepted_token\0\u{1}sets\0\u{1}guests\0\u{1}abilities\0\u{1}software\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3464,6 +4083,8 @@ nonisolated extension PBHostReport: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 4: try { try decoder.decodeSingularUInt64Field(value: &self.acceptedToken) }()
       case 5: try { try decoder.decodeRepeatedMessageField(value: &self.sets) }()
       case 6: try { try decoder.decodeRepeatedMessageField(value: &self.guests) }()
+      case 7: try { try decoder.decodeRepeatedStringField(value: &self.abilities) }()
+      case 8: try { try decoder.decodeRepeatedMessageField(value: &self.software) }()
       default: break
       }
     }
@@ -3488,6 +4109,12 @@ nonisolated extension PBHostReport: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if !self.guests.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.guests, fieldNumber: 6)
     }
+    if !self.abilities.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.abilities, fieldNumber: 7)
+    }
+    if !self.software.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.software, fieldNumber: 8)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -3498,6 +4125,8 @@ nonisolated extension PBHostReport: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.acceptedToken != rhs.acceptedToken {return false}
     if lhs.sets != rhs.sets {return false}
     if lhs.guests != rhs.guests {return false}
+    if lhs.abilities != rhs.abilities {return false}
+    if lhs.software != rhs.software {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -4953,7 +5582,7 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".HostView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}connected\0\u{3}agent_version\0\u{3}accepted_token\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}last_report_at_microseconds\0\u{1}step\0\u{1}warnings\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}connected\0\u{3}agent_version\0\u{3}accepted_token\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}last_report_at_microseconds\0\u{1}step\0\u{1}warnings\0\u{1}software\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -4970,6 +5599,7 @@ nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       case 7: try { try decoder.decodeSingularSInt64Field(value: &self.lastReportAtMicroseconds) }()
       case 8: try { try decoder.decodeSingularMessageField(value: &self._step) }()
       case 9: try { try decoder.decodeRepeatedStringField(value: &self.warnings) }()
+      case 10: try { try decoder.decodeRepeatedMessageField(value: &self.software) }()
       default: break
       }
     }
@@ -5007,6 +5637,9 @@ nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if !self.warnings.isEmpty {
       try visitor.visitRepeatedStringField(value: self.warnings, fieldNumber: 9)
     }
+    if !self.software.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.software, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -5020,6 +5653,7 @@ nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if lhs.lastReportAtMicroseconds != rhs.lastReportAtMicroseconds {return false}
     if lhs._step != rhs._step {return false}
     if lhs.warnings != rhs.warnings {return false}
+    if lhs.software != rhs.software {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -1,0 +1,214 @@
+// The agent replaces its own program. No guest is held, and none notices.
+//
+//   verify ─► `NEW --version`, `NEW agent … --check` ─► keep the old program as PATH.previous, watcher
+//   started ─► NEW renamed to PATH ─► exec: same pid, new code
+//                    the new agent: guests found, session with the leader ─► watcher told, succeeded
+//
+// Failure modes:
+// - before the exec: the old agent goes on, and says why.
+// - the new agent ends, or has no session with the leader after 30 s (it then ends itself), or hangs
+//   for 60 s (the watcher kills it): the watcher brings PATH.previous back under PATH, and whoever
+//   supervises the agent (systemd) starts that. It finds the step in its record and reports the failure.
+// - the watcher dies: a new agent that hangs is brought back by nobody; one that ends goes back by
+//   itself when it is started again, since it then has no channel to a watcher.
+
+internal import AgentCore
+internal import Fleet
+internal import Glibc
+internal import Logging
+internal import UvLoop
+
+enum AgentUpgrade {
+    static let channelVariable = "FERMATA_UPGRADE_CHANNEL"
+    static let sessionLimit: Duration = .seconds(30)
+    static let watchSeconds = 60
+
+    static func previous(_ path: String) -> String { "\(path).previous" }
+
+    /// The program that runs, under the name that it was started by.
+    static func ownProgram() throws(UvError) -> String {
+        let path = try Files.link(pathOfSymlink: "/proc/self/exe")
+        let suffix = " (deleted)"
+        return path.hasSuffix(suffix) ? String(path.dropLast(suffix.count)) : path
+    }
+
+    static func ownArguments() throws(UvError) -> [String] {
+        try words(path: "/proc/self/cmdline")
+    }
+
+    static func ownEnvironment() throws(UvError) -> [String: String] {
+        var values: [String: String] = [:]
+        for entry in try words(path: "/proc/self/environ") {
+            guard let equals = entry.firstIndex(of: "=") else { continue }
+            values[String(entry[..<equals])] = String(entry[entry.index(after: equals)...])
+        }
+        return values
+    }
+
+    private static func words(path: String) throws(UvError) -> [String] {
+        let bytes = try Files.read(path: path, byteCountMax: 4 << 20)
+        return bytes.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+    }
+}
+
+extension AgentShell {
+    /// From an accepted directive to the exec, or to a report of why not.
+    func upgrade(_ record: StepRecord) {
+        guard case .agent(_, let program) = record.directive.release.work else { return }
+        logger.notice("replacing the agent", metadata: ["program": "\(program.path)"])
+        let fail = { [self] reason in endUpgrade(record, .failed, reason) }
+        if let problem = Artifact.problem(record.directive.release) { return fail(problem) }
+        do {
+            let own = try AgentUpgrade.ownProgram()
+            guard own != program.path else {
+                return fail("\(own) is the program that runs: put the new one under another name")
+            }
+            var arguments = try AgentUpgrade.ownArguments()
+            arguments.removeFirst()
+            try tryOut(program.path, ["--version"]) { [self] problem in
+                if let problem { return fail("\(program.path) --version \(problem)") }
+                do {
+                    try tryOut(program.path, arguments + ["--check"]) { problem in
+                        if let problem { return fail("\(program.path) agent --check \(problem)") }
+                        do {
+                            try self.become(program.path, own: own)
+                        } catch { fail("\(error)") }
+                    }
+                } catch { fail("\(error)") }
+            }
+        } catch { fail("\(error)") }
+    }
+
+    private func tryOut(
+        _ path: String, _ arguments: [String], _ completion: @escaping (String?) -> Void
+    ) throws(UvError) {
+        let log = ChildProcess.Stdio.file(path: "\(paths.run)/upgrade.log", append: false)
+        var limit: Timer?
+        let child = try ChildProcess.spawn(
+            executable: path, arguments: arguments, descriptors: [.ignore, log, log],
+            detached: true, on: loop
+        ) { [self] status in
+            limit?.cancel()
+            guard status != ExitStatus(code: 0, signal: 0) else { return completion(nil) }
+            let said = (try? Files.readEnd(path: "\(paths.run)/upgrade.log", byteCount: 400)) ?? []
+            let words = String(decoding: said, as: UTF8.self).split(separator: "\n")
+            completion("ended with \(status): \(words.joined(separator: "; "))")
+        }
+        limit = loop.after(.seconds(20)) { ProcessReference.signalGroup(child.pid, 9) }
+    }
+
+    private func become(_ path: String, own: String) throws(UvError) {
+        let bytes = try Files.read(path: path, byteCountMax: 1 << 30)
+        let next = "\(own).next"
+        try Files.writeAtomically(path: next, bytes: bytes, durable: true, mode: 0o755)
+        try Files.replaceByLink(path: AgentUpgrade.previous(own), to: own)
+        let (ours, theirs) = try Descriptors.socketPair()
+        let log = ChildProcess.Stdio.file(path: paths.guardLog, append: true)
+        _ = try ChildProcess.spawn(
+            executable: guardProgram.executable,
+            arguments: [
+                "guard", "--upgrade-of", own, "--agent-process", "\(HostFacts.processID)",
+            ],
+            descriptors: [.ignore, log, log, .inherit(theirs)], detached: true, on: loop
+        ) { _ in }
+        Descriptors.close(theirs)
+        try Files.rename(from: next, to: own)
+        pause.reached("replaced")
+        try Descriptors.setInherited(ours, true)
+        var environment = try AgentUpgrade.ownEnvironment()
+        environment[AgentUpgrade.channelVariable] = "\(ours)"
+        let arguments = try AgentUpgrade.ownArguments()
+        let error = becomeProgram(own, arguments: arguments, environment: environment)
+        // The kernel does not take it: back at once, by ourselves.
+        try Files.rename(from: AgentUpgrade.previous(own), to: own)
+        Descriptors.close(ours)
+        throw error
+    }
+
+    // MARK: In the agent that comes up afterwards
+
+    /// Which program runs now decides what became of it.
+    func recoverUpgrade(_ record: StepRecord) {
+        guard case .agent(_, let program) = record.directive.release.work else { return }
+        let channel = AgentUpgrade.takeChannel()
+        guard let digest = try? SHA256Digest.ofFile("/proc/self/exe"), digest == program.sha256
+        else {
+            return endUpgrade(
+                record, .failed,
+                "the new agent did not come up, and the one before it runs again")
+        }
+        guard let channel else { return goBack("it ended before it was up") }
+        // A new agent that cannot speak to the leader would be of no use: the old one could.
+        let limit = loop.after(AgentUpgrade.sessionLimit) { [self] in
+            goBack("it has no session with the server")
+        }
+        whenFirstReady = { [self] in
+            limit.cancel()
+            _ = write(channel, "ready\n", 6)
+            Descriptors.close(channel)
+            endUpgrade(record, .succeeded, "")
+        }
+    }
+
+    /// Ends this program, so that whoever supervises it starts the one before, which tells of it.
+    private func goBack(_ reason: String) {
+        logger.error("going back to the agent before this one: \(reason)")
+        if let own = try? AgentUpgrade.ownProgram() {
+            // The watcher may have done so already.
+            try? Files.rename(from: AgentUpgrade.previous(own), to: own)
+        }
+        _exit(75)
+    }
+
+    private func endUpgrade(_ record: StepRecord, _ outcome: StepOutcome, _ reason: String) {
+        let release = record.directive.release
+        if outcome == .succeeded {
+            do {
+                try software.write(
+                    InstalledSoftware(component: release.component, version: release.version))
+            } catch { logger.error("what was installed could not be recorded: \(error)") }
+            installed = software.read()
+        }
+        end(record, outcome, reason)
+    }
+}
+
+extension AgentUpgrade {
+    /// The watcher's channel, from the program before this one; nobody else gets it.
+    static func takeChannel() -> Int32? {
+        guard let text = getenv(channelVariable).map({ String(cString: $0) }),
+            let descriptor = Int32(text)
+        else { return nil }
+        unsetenv(channelVariable)
+        try? Descriptors.setInherited(descriptor, false)
+        return descriptor
+    }
+}
+
+/// Brings the program back that ran before, unless the new one says that it is up.
+public enum UpgradeWatch {
+    /// - Returns: the exit code.
+    public static func run(
+        program: String, agentProcess: Int32, channelDescriptor: Int32 = 3
+    ) -> Int32 {
+        do {
+            let loop = try Loop()
+            let agent = try ProcessReference(pid: agentProcess)
+            let stream = try SocketStream.adopt(descriptor: channelDescriptor, on: loop)
+            var isUp = false
+            stream.onBytes = { _ in
+                isUp = true
+                loop.stop()
+            }
+            stream.onEnd = { _ in loop.stop() }
+            loop.after(.seconds(Int64(AgentUpgrade.watchSeconds))) { loop.stop() }
+            for signal: Int32 in [1, 2, 15] { loop.onSignal(signal) {} }
+            loop.run()
+            guard !isUp else { return 0 }
+            try Files.rename(from: AgentUpgrade.previous(program), to: program)
+            // If it hangs; a process that has ended is as good.
+            try? agent.send(signal: 9)
+            return 0
+        } catch { return 70 }
+    }
+}

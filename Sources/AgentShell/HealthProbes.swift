@@ -1,0 +1,165 @@
+// Asks the probes of a guest, all at the same time, before and after a hold.
+//
+// Happy path: each is tried until it succeeds once.
+// Failure modes: a try fails, or is not over within its limit: it is ended, and tried again after the
+// probe's interval, until its attempts or its time are used up. What then is wrong is told in words
+// that begin with the probe's name and end with what it said last. The guest is only asked.
+//
+// HTTP goes through Debian's curl, in a process of its own: what a guest answers is parsed outside
+// the agent, by a parser that has seen the whole Web.
+
+internal import HostConfiguration
+internal import UvLoop
+
+enum HealthProbes {
+    static let curl = "/usr/bin/curl"
+
+    /// - Parameter completion: called once, later, with what is wrong, in the order of the probes.
+    static func run(
+        _ probes: [Probe], on loop: Loop, completion: @escaping (_ problems: [String]) -> Void
+    ) {
+        var answers = [String?](repeating: nil, count: probes.count)
+        var left = probes.count
+        guard left > 0 else { return loop.soon { completion([]) } }
+        for (index, probe) in probes.enumerated() {
+            ProbeRun(probe, on: loop) { problem in
+                answers[index] = problem
+                left -= 1
+                if left == 0 { completion(answers.compactMap(\.self)) }
+            }.start()
+        }
+    }
+}
+
+/// One probe with its tries.
+private final class ProbeRun {
+    private let probe: Probe
+    private let loop: Loop
+    private let completion: (String?) -> Void
+    private var end: Int64 = 0
+    private var tries = 0
+
+    /// A try that hangs must not take the time of those that would succeed. A command may be slow.
+    private static let networkTryMax: Duration = .seconds(2)
+    private static let tryMinMicroseconds: Int64 = 5_000
+
+    init(_ probe: Probe, on loop: Loop, completion: @escaping (String?) -> Void) {
+        self.probe = probe
+        self.loop = loop
+        self.completion = completion
+    }
+
+    func start() {
+        end = HoldClock.nowMicroseconds + microseconds(probe.timeout)
+        loop.soon { [self] in attempt() }
+    }
+
+    private func attempt() {
+        tries += 1
+        var limit = microseconds(probe.timeout)
+        if tries > 1 {
+            // In whole milliseconds, as it may stand in a message.
+            let left = (end - HoldClock.nowMicroseconds) / 1_000 * 1_000
+            limit = max(Self.tryMinMicroseconds, left)
+        }
+        if let attempts = probe.attempts {
+            limit = min(limit, microseconds(probe.timeout) / Int64(attempts))
+        }
+        switch probe.target {
+        case .tcp(let address):
+            connect(address, .microseconds(min(limit, microseconds(Self.networkTryMax))))
+        case .http(let url, let status):
+            get(url, status, .microseconds(min(limit, microseconds(Self.networkTryMax))))
+        case .command(let path, let arguments): execute(path, arguments, .microseconds(limit))
+        }
+    }
+
+    /// - Parameter problem: what a try found; nil if all is well.
+    private func tried(_ problem: String?) {
+        guard let problem else { return completion(nil) }
+        let left = end - HoldClock.nowMicroseconds - microseconds(probe.interval)
+        guard tries < probe.attempts ?? .max, left > Self.tryMinMicroseconds else {
+            let often = tries == 1 ? "" : " (tried \(tries) times within \(probe.timeout))"
+            return completion("probe \(probe.name): \(problem)\(often)")
+        }
+        loop.after(probe.interval) { [self] in attempt() }
+    }
+
+    private func connect(_ text: String, _ limit: Duration) {
+        guard let address = SocketAddress(parsing: text) else {
+            return tried("the address \(text) cannot be read")
+        }
+        SocketStream.connectTCP(address, on: loop, timeout: limit) { [self] answer in
+            switch answer {
+            case .success(let stream):
+                stream.close()
+                tried(nil)
+            case .failure(let error): tried("no connection to \(address): \(error)")
+            }
+        }
+    }
+
+    private func get(_ url: String, _ status: ClosedRange<Int>, _ limit: Duration) {
+        let milliseconds = max(1, microseconds(limit) / 1_000)
+        let fraction = String(1_000 + milliseconds % 1_000).dropFirst()
+        let arguments = [
+            // No configuration file, no proxy, no pattern in the URL, nothing but HTTP.
+            "--disable", "--noproxy", "*", "--globoff", "--proto", "=http,https",
+            "--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_code}\n",
+            "--max-time", "\(milliseconds / 1_000).\(fraction)", "--url", url,
+        ]
+        // curl ends by itself at its limit, with better words.
+        spawn(HealthProbes.curl, arguments, limit + .seconds(1)) { [self] end, output in
+            var lines = output.split(separator: "\n")
+            let code = lines.first.flatMap { $0.utf8.count == 3 ? Int($0) : nil }
+            if code != nil { lines.removeFirst() }
+            let answered = code.flatMap { $0 == 0 ? nil : "HTTP status \($0)" }
+            guard end == .exited(ExitStatus(code: 0, signal: 0)), let code, code != 0 else {
+                let said = [answered, oneLine(lines.joined(separator: "\n"))]
+                    .compactMap { $0 == "" ? nil : $0 }.joined(separator: ", ")
+                return tried(said.isEmpty ? "curl ended with \(end)" : said)
+            }
+            let wanted =
+                status.count == 1
+                ? "\(status.lowerBound)" : "\(status.lowerBound) to \(status.upperBound)"
+            tried(status.contains(code) ? nil : "HTTP status \(code), not \(wanted)")
+        }
+    }
+
+    private func execute(_ path: String, _ arguments: [String], _ limit: Duration) {
+        spawn(path, arguments, limit) { [self] end, output in
+            let said = oneLine(output)
+            let saying = said.isEmpty ? "" : ": \(said)"
+            switch end {
+            case .exited(ExitStatus(code: 0, signal: 0)): tried(nil)
+            case .exited(let status): tried("\(status)\(saying)")
+            case .tookTooLong: tried("took longer than \(limit) and was killed\(saying)")
+            }
+        }
+    }
+
+    private func spawn(
+        _ executable: String, _ arguments: [String], _ limit: Duration,
+        _ body: @escaping (BoundedCommand.End, String) -> Void
+    ) {
+        do {
+            try BoundedCommand(
+                executable: executable, arguments: arguments, limit: limit, on: loop
+            ) { end, output in body(end, String(decoding: output, as: UTF8.self)) }
+        } catch {
+            // Nothing that time mends, but the descriptors may be used up for a moment only.
+            loop.soon { [self] in tried("could not be asked: \(error)") }
+        }
+    }
+}
+
+/// What a stranger wrote, fit for one line of a log: its last lines, without control characters.
+private func oneLine(_ text: String) -> String {
+    let lines = text.split(whereSeparator: \.isNewline).suffix(3)
+        .map { line in
+            String(
+                String.UnicodeScalarView(
+                    line.unicodeScalars.filter { $0.value >= 0x20 && $0.value != 0x7F }))
+        }
+    return String(lines.filter { !$0.isEmpty }.joined(separator: "; ").suffix(300))
+}

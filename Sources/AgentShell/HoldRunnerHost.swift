@@ -1,0 +1,140 @@
+internal import AgentCore
+internal import Fleet
+internal import QMP
+internal import UvLoop
+
+// A step whose guests are only paused, while commands change the host:
+//   prepare    the release's `prepare`
+//   guard      started with each guest's QEMU, armed
+//   hold       every old QEMU: stop; each says STOP; `apply`, `check`, on failure `undo`; every QEMU:
+//              cont; each says RESUME
+// The guard and a restarted agent are told what to kill before a command can do anything.
+extension HoldRunner {
+    func pause(_ guest: StepGuest) {
+        guard let old = guest.old else { return }
+        for pid in [old.process.pid, 0] { Scheduling.prefer(pid) }
+        guest.stopSentAt = HoldClock.nowMicroseconds
+        old.send([.stop]) { [self] _, result in
+            switch result {
+            // The event came before; a guest that had stopped by itself brings none.
+            case .success:
+                feed(
+                    guest,
+                    .stopped(
+                        at: HoldClock.nowMicroseconds,
+                        wall: Timestamp(microseconds: WallClock.nowMicroseconds)))
+            case .failure(let failure): feed(guest, .stopFailed(reason: failure.description))
+            }
+        }
+    }
+
+    func run(_ kind: CommandKind) {
+        guard case .host(let work) = directive.release.work, let command = work.command(kind) else {
+            return feed(.commandEnded(kind, problem: "the release does not have it"))
+        }
+        let directory = context.paths.output(directive.step, directive.token)
+        do {
+            try Files.makeDirectory(path: directory, mode: 0o750, parents: true)
+        } catch { return feed(.commandEnded(kind, problem: error.description)) }
+        self.command = CommandRun(
+            kind, command, of: work,
+            groupName: "fermata-\(directive.host)-\(directive.step)-\(kind.rawValue)",
+            environment: environment(kind, work), output: "\(directory)/\(kind.rawValue)",
+            on: context.loop,
+            grouped: { [self] group in
+                guardLink?.tell(kind, group)
+                try? Files.writeAtomically(
+                    path: context.paths.commandGroup, bytes: Array(group.text.utf8),
+                    durable: false)
+            },
+            completion: { [self] problem in
+                self.command = nil
+                feed(.commandEnded(kind, problem: problem))
+            })
+        context.pause.reached("running-\(kind.rawValue)")
+    }
+
+    /// The port may have moved under the guest, and the network has to learn that from it.
+    func announceMove(_ generation: Generation) {
+        guard directive.release.scope == .host, directive.release.component == .network else {
+            return
+        }
+        generation.announce { [self] problem in
+            if let problem {
+                context.logger.warning("\(problem)", metadata: ["guest": "\(generation.guest)"])
+            }
+        }
+    }
+
+    /// Guests that are handed over have been asked while they were prepared.
+    func checkAllHealth(_ healthy: @escaping () -> Void) {
+        guard directive.release.scope == .host else { return healthy() }
+        var missing = guests.count
+        var ill = ""
+        for guest in guests {
+            HealthProbes.run(guest.keeper.configuration.probes, on: context.loop) {
+                [self] problems in
+                missing -= 1
+                if let problem = problems.first, ill.isEmpty { ill = "\(guest.id): \(problem)" }
+                guard missing == 0, !machine.isFinished else { return }
+                guard ill.isEmpty else {
+                    return feed(.guardFailed(reason: "unhealthy already before the hold: \(ill)"))
+                }
+                healthy()
+            }
+        }
+    }
+
+    /// Also one that an agent before this one has started.
+    func killCommand() {
+        if let command { return command.kill("it was cut short") }
+        guard let bytes = try? Files.read(path: context.paths.commandGroup, byteCountMax: 4_096)
+        else { return }
+        ProcessGroup(text: String(decoding: bytes, as: UTF8.self))?.kill()
+    }
+
+    private func environment(_ kind: CommandKind, _ work: HostWork) -> [String: String] {
+        var values = [
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "FERMATA_HOST": directive.host.rawValue, "FERMATA_STEP": "\(directive.step)",
+            "FERMATA_COMMAND": kind.rawValue, "FERMATA_RELEASE": directive.release.id.rawValue,
+            "FERMATA_COMPONENT": "\(directive.release.component)",
+            "FERMATA_VERSION": directive.release.version,
+        ]
+        if let artifact = work.artifact { values["FERMATA_ARTIFACT"] = artifact.path }
+        return values
+    }
+
+    /// What this step has told about how long things take on this host.
+    func measure(_ parts: inout MeasuredParts, _ report: StepReport) {
+        // What a guard or a restarted agent had to end says nothing about the next hold.
+        guard report.holds.allSatisfy({ $0.resumedBy == .agent }) else { return }
+        switch directive.release.scope {
+        case .none: break
+        case .guest:
+            for record in report.holds where record.outcome == .succeeded {
+                if let hold = record.holdMicroseconds { parts.noteHandOver(hold) }
+            }
+        case .host:
+            let sent = guests.compactMap(\.stopSentAt).min()
+            if let sent, let last = guests.compactMap({ $0.stopped?.hold }).max() {
+                parts.notePause(last - sent)
+            }
+            let continued = guests.compactMap(\.continueSentAt).min()
+            if let continued, let last = guests.compactMap({ $0.resumed?.hold }).max() {
+                parts.noteResume(last - continued)
+            }
+        }
+    }
+}
+
+extension HostWork {
+    func command(_ kind: CommandKind) -> HostCommand? {
+        switch kind {
+        case .prepare: prepare
+        case .apply: apply
+        case .check: check
+        case .undo: undo
+        }
+    }
+}
