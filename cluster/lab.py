@@ -101,6 +101,19 @@ def kill(pid, matches):
     return False
 
 
+def state_of(pid):
+    """The letter of /proc/PID/stat: R, S, T (stopped), Z, …; None if there is no such process."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
+
+
+def is_gone(pid):
+    """It has ended; perhaps nobody has waited for it."""
+    return state_of(pid) in (None, "Z", "X")
+
+
 class Daemon:
     """One process of the cluster that stays: started, killed, stopped, started again.
 
@@ -548,6 +561,18 @@ class Cluster:
         return [(pid, e) for pid, e in processes(
             lambda e: e.get("FERMATA_RUN", "").startswith(f"{self.shm}/"))
             if guest in (None, e.get("FERMATA_GUEST"))]
+
+    def guards(self):
+        """The pids of the guards of this cluster."""
+        found = []
+        for pid, _ in processes(lambda e: e.get("FERMATA_LAB") == self.tag):
+            try:
+                words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"guard" in words[1:2] and not is_gone(pid):
+                found.append(pid)
+        return found
 
     # ---- ending ----
 

@@ -26,7 +26,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from lab import Cluster, Guest, LabError, processes, wait_until  # noqa: E402
+from lab import Cluster, Guest, LabError, state_of, wait_until  # noqa: E402
 
 PHASES = ("accepted", "prepared", "armed", "holding", "stopped", "moved", "committing", "killed",
           "continued", "confirming", "confirmed", "finished")
@@ -41,14 +41,6 @@ SHORT_DEADLINE_MILLISECONDS = 2_000
 
 class Violation(Exception):
     """An invariant does not hold; says which, and after what."""
-
-
-def state_of(pid):
-    """The letter of /proc/PID/stat, None if there is no such process."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return None
 
 
 def kill(pid):
@@ -128,7 +120,7 @@ class Soak:
         wait_until(lambda: not agent.is_running or state_of(agent.pid) == "T", 90,
                    f"the agent to stop at {phase}", 0.01)
         if fault in ("guard killed", "both killed"):
-            for pid in self.guards():
+            for pid in self.cluster.guards():
                 kill(pid)
         if fault == "new QEMU killed":
             kill(max(self.cluster.qemus(guest),
@@ -141,15 +133,6 @@ class Soak:
         else:
             agent.signal(signal.SIGCONT)
         return None if agent.is_running else agent.start()
-
-    def guards(self):
-        found = []
-        for pid, _ in processes(lambda e: e.get("FERMATA_LAB") == self.cluster.tag):
-            with contextlib.suppress(OSError):
-                words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if b"guard" in words[1:2]:
-                    found.append(pid)
-        return found
 
     def is_connected(self, host):
         return any(h["id"] == host and h["connected"] for h in self.cluster.cli_json("hosts"))

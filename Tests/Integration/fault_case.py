@@ -4,39 +4,13 @@ The guest is db-1, alone on host b. An agent that stops itself (SIGSTOP) at a ph
 exactly that point possible; after SIGCONT it meets what was done meanwhile.
 """
 import os
-import pathlib
 import signal
 
 from cluster_case import ClusterCase  # first: it sets the path for the others
 
-from lab import processes
+from lab import is_gone, state_of
 
 GUEST, HOST = "db-1", "b"
-
-
-def state_of(pid):
-    """The letter of /proc/PID/stat: R, S, T (stopped), Z, …; None if there is no such process."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return None
-
-
-def is_gone(pid):
-    return state_of(pid) in (None, "Z", "X")
-
-
-def guards(cluster):
-    """The pids of the guards of this cluster."""
-    found = []
-    for pid, _ in processes(lambda e: e.get("FERMATA_LAB") == cluster.tag):
-        try:
-            words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"guard" in words[1:2] and not is_gone(pid):
-            found.append(pid)
-    return found
 
 
 class FaultCase(ClusterCase):
@@ -100,7 +74,7 @@ class FaultCase(ClusterCase):
 
     def guard(self):
         """The pid of the one guard."""
-        (pid,) = guards(self.cluster)
+        (pid,) = self.cluster.guards()
         return pid
 
     def ended(self, rollout, outcome, *words, held=1):

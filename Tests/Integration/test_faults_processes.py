@@ -8,10 +8,12 @@ import re
 import signal
 import subprocess
 
-from fault_case import GUEST, HOST, FaultCase, guards, is_gone, state_of
+from fault_case import GUEST, HOST, FaultCase
 
 import test_agent_dies
 from support import ROOT
+
+from lab import is_gone, state_of
 
 
 class AgentKilled(FaultCase):
@@ -44,7 +46,7 @@ class AgentKilled(FaultCase):
         old = self.pair()[0]
         os.kill(self.guard(), signal.SIGKILL)
         self.agent.kill()
-        self.wait(lambda: not guards(self.cluster), 10, "the guard's end")
+        self.wait(lambda: not self.cluster.guards(), 10, "the guard's end")
         self.assertIsNone(self.cluster.try_ask(GUEST, "report"), "nobody continues it")
         self.agent.start()
         hold = self.ended(rollout, "failed", "the agent ended in the middle")

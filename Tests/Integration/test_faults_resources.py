@@ -12,7 +12,7 @@ import subprocess
 from fault_case import GUEST, HOST, FaultCase
 from support import CACHE, FERMATA, Scratch, wait_until
 
-from lab import Cluster, Guest
+from lab import Cluster, Guest, state_of
 
 COUNT = iter(range(1, 1000))
 
@@ -224,8 +224,7 @@ class Full(Scratch):
                 c.add_release("to-old", c.old)
             rollout = c.cli_json("rollout", "start", "--release", release)["rollout"]
             pid = c.agents["a"].pid
-            wait_until(lambda: pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] == "T", 60,
-                       "the agent to stop")
+            wait_until(lambda: state_of(pid) == "T", 60, "the agent to stop")
             filler = self.fill(self.run_directory)
             c.agents["a"].kill()
             wait_until(lambda: c.try_ask("one", "report"), 20, "the guard to continue the guest")

@@ -12,7 +12,7 @@ from cluster_case import ClusterCase  # first: it sets the path for the others
 
 import demo_report
 
-from lab import HERE as CLUSTER
+from lab import HERE as CLUSTER, is_gone
 
 DEADLINE = "15s"
 DEADLINE_MILLISECONDS = 15_000
@@ -117,15 +117,6 @@ class HostComponents(ClusterCase):
 
     # ---- what a command may do ----
 
-    @staticmethod
-    def lives(pid):
-        """It exists and is no zombie that nobody has waited for."""
-        try:
-            stat = pathlib.Path("/proc", pid, "stat").read_text()
-        except OSError:
-            return False
-        return stat.rsplit(")", 1)[1].split()[0] not in ("Z", "X")
-
     def test_apply_fails_and_is_undone(self):
         name = self.unique("bad-apply")
         log = self.directory / name
@@ -170,7 +161,7 @@ class HostComponents(ClusterCase):
         self.assertEqual(step["outcome"], "failed", step)
         self.assertIn("longer than 1000 ms", step["reason"])
         for pid in self.marks(f"{name}.pids"):
-            self.assertFalse(self.lives(pid), f"{pid} lives")
+            self.assertTrue(is_gone(pid), f"{pid} lives")
         (hold,) = step["holds"]
         self.assertGreater(hold["holdMilliseconds"], 1000)
         self.assertLess(hold["holdMilliseconds"], 5000)
@@ -184,7 +175,7 @@ class HostComponents(ClusterCase):
         (pid,) = self.marks(f"{name}.pids")
         self.addCleanup(os.kill, int(pid), signal.SIGKILL)
         self.assertEqual(step["outcome"], "succeeded", step)
-        self.assertTrue(self.lives(pid))
+        self.assertFalse(is_gone(pid))
 
     def test_prepare_fails_and_nobody_is_held(self):
         name = self.unique("bad-prepare")
@@ -294,10 +285,9 @@ class HostComponents(ClusterCase):
         agent = self.cluster.agents["b"]
         rollout = self.start(name, "b", deadline="9s")
         self.wait(lambda: "apply" in self.marks(name), 60, "apply to run")
-        guards = [int(p) for p in os.listdir("/proc") if p.isdigit() and self.is_guard(p, agent.pid)]
-        self.assertEqual(len(guards), 1)
+        (guard,) = self.cluster.guards()
         agent.signal(signal.SIGSTOP)     # so that neither sees the other's end
-        os.kill(guards[0], signal.SIGKILL)
+        os.kill(guard, signal.SIGKILL)
         agent.kill()
         agent.start()
         step = self.step(rollout)
@@ -306,15 +296,6 @@ class HostComponents(ClusterCase):
         self.assertEqual(hold["resumedBy"], "restartedAgent", hold)
         self.assertIn("undo", self.marks(name))
         self.assertRuns("db-1")
-
-    @staticmethod
-    def is_guard(pid, agent):
-        try:
-            status = pathlib.Path("/proc", pid, "stat").read_text().rsplit(")", 1)[1].split()
-            line = pathlib.Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
-            return int(status[1]) == agent and b"guard" in line
-        except (OSError, IndexError):
-            return False
 
 
 if __name__ == "__main__":

@@ -20,28 +20,11 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from lab import Cluster, Guest, LabError, processes, wait_until  # noqa: E402
+from lab import Cluster, Guest, LabError, state_of, wait_until  # noqa: E402
 
 PRIVATE_KIBIBYTES_MAX = 8 * 1024
 LATENCY_MILLISECONDS_MAX = 100
 PHASES = ("stopped", "moved")
-
-
-def state_of(pid):
-    """The letter of /proc/PID/stat, None if there is no such process."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return None
-
-
-def guard_of(cluster):
-    """The pid of the one guard of this cluster."""
-    for pid, _ in processes(lambda e: e.get("FERMATA_LAB") == cluster.tag):
-        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"guard" in words[1:2]:
-            return pid
-    raise LabError("there is no guard in the hold")
 
 
 def memory_of(pid):
@@ -78,7 +61,8 @@ def one(cluster, phase, release):
     agent.start(environment={"FERMATA_TEST_PAUSE_AT": f"{phase}:stop"})
     rollout = cluster.cli_json("rollout", "start", "--release", release)["rollout"]
     wait_until(lambda: state_of(agent.pid) == "T", 60, f"the agent to stop at {phase}", 0.01)
-    memory = memory_of(guard_of(cluster))
+    (guard,) = cluster.guards()
+    memory = memory_of(guard)
     began = hold_clock()
     os.kill(agent.pid, signal.SIGKILL)
     at = wait_until(lambda: resumed_at(cluster), 30, "the guard to continue the guest", 0.01)
