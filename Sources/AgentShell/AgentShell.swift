@@ -26,8 +26,9 @@ public final class AgentShell {
     let software: SoftwareRecords
     /// What it says, kept at hand: a report must not read the disk during a hold.
     var installed: [InstalledSoftware] = []
+    let partsRecord: PartsRecord
     /// What holds have needed on this host.
-    let parts: PartsRecord
+    var parts = MeasuredParts()
     let launcher: Launcher
     let guardProgram: GuardProgram
     let pause: TestPause
@@ -67,7 +68,7 @@ public final class AgentShell {
         logger = log
         store = StepStore(paths: paths)
         software = SoftwareRecords(paths: paths)
-        parts = PartsRecord(path: paths.parts)
+        partsRecord = PartsRecord(path: paths.parts)
         launcher = Launcher(host: configuration, paths: paths, loop: loop)
         pause = TestPause(getenv("FERMATA_TEST_PAUSE_AT").map { String(cString: $0) })
     }
@@ -87,6 +88,7 @@ public final class AgentShell {
             reported: contents.reports.map { TokenGate.Grant(step: $0.step, token: $0.token) })
         reports = contents.reports
         installed = software.read()
+        parts = partsRecord.read()
         keepers = host.guests.map { GuestKeeper($0, launcher: launcher, logger: logger) }
         for keeper in keepers {
             keeper.onChange = { [unowned self] in

@@ -57,7 +57,7 @@ extension AgentShell {
             Set(directive.guests).count == directive.guests.count
         else { return "a step has at most \(Limits.stepGuestsMax) guests, each once" }
         if let reason = scopeProblem(directive) { return reason }
-        if let reason = HoldBudget.problem(directive, parts.read()) { return reason }
+        if let reason = HoldBudget.problem(directive, parts) { return reason }
         for id in directive.guests {
             guard let keeper = keepers.first(where: { $0.id == id }) else {
                 return "this host has no guest \(id)"
@@ -109,7 +109,7 @@ extension AgentShell {
         StepNotes(path: paths.guardNotes).begin(record.directive.step, record.directive.token)
         let machine = HoldMachine(
             directive: record.directive, plans: record.guests.map(\.plan),
-            acceptedAt: record.acceptedAt, parts: parts.read())
+            acceptedAt: record.acceptedAt, parts: parts)
         run(HoldRunner(machine, guests: guests, context: context), {})
     }
 
@@ -133,22 +133,26 @@ extension AgentShell {
 
     /// What the next step has to know of this one.
     private func remember(_ report: StepReport, of runner: HoldRunner) {
-        var measured = parts.read()
-        runner.measure(&measured, report)
-        parts.write(measured)
+        runner.measure(&parts, report)
+        partsRecord.write(parts)
         let release = runner.directive.release
         guard case .host = release.work else { return }
+        switch runner.machine.isPatched {
+        case true?: recordInstalled(release)
+        case false?: break
+        case nil:
+            software.forget(release.component)
+            installed = software.read()
+        }
+        removeOldOutputs()
+    }
+
+    func recordInstalled(_ release: Release) {
         do {
-            switch runner.machine.isPatched {
-            case true?:
-                try software.write(
-                    InstalledSoftware(component: release.component, version: release.version))
-            case false?: break
-            case nil: software.forget(release.component)
-            }
+            try software.write(
+                InstalledSoftware(component: release.component, version: release.version))
         } catch { logger.error("what was installed could not be recorded: \(error)") }
         installed = software.read()
-        removeOldOutputs()
     }
 
     /// Of the commands' outputs only the newest are kept.

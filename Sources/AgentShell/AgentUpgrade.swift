@@ -25,13 +25,6 @@ enum AgentUpgrade {
 
     static func previous(_ path: String) -> String { "\(path).previous" }
 
-    /// The program that runs, under the name that it was started by.
-    static func ownProgram() throws(UvError) -> String {
-        let path = try Files.link(pathOfSymlink: "/proc/self/exe")
-        let suffix = " (deleted)"
-        return path.hasSuffix(suffix) ? String(path.dropLast(suffix.count)) : path
-    }
-
     static func ownArguments() throws(UvError) -> [String] {
         try words(path: "/proc/self/cmdline")
     }
@@ -59,7 +52,7 @@ extension AgentShell {
         let fail = { [self] reason in endUpgrade(record, .failed, reason) }
         if let problem = Artifact.problem(record.directive.release) { return fail(problem) }
         do {
-            let own = try AgentUpgrade.ownProgram()
+            let own = guardProgram.executable
             guard own != program.path else {
                 return fail("\(own) is the program that runs: put the new one under another name")
             }
@@ -82,19 +75,17 @@ extension AgentShell {
     private func tryOut(
         _ path: String, _ arguments: [String], _ completion: @escaping (String?) -> Void
     ) throws(UvError) {
-        let log = ChildProcess.Stdio.file(path: "\(paths.run)/upgrade.log", append: false)
-        var limit: Timer?
-        let child = try ChildProcess.spawn(
-            executable: path, arguments: arguments, descriptors: [.ignore, log, log],
-            detached: true, on: loop
-        ) { [self] status in
-            limit?.cancel()
-            guard status != ExitStatus(code: 0, signal: 0) else { return completion(nil) }
-            let said = (try? Files.readEnd(path: "\(paths.run)/upgrade.log", byteCount: 400)) ?? []
-            let words = String(decoding: said, as: UTF8.self).split(separator: "\n")
-            completion("ended with \(status): \(words.joined(separator: "; "))")
+        try BoundedCommand(
+            executable: path, arguments: arguments, limit: .seconds(20), on: loop
+        ) { end, output in
+            let said = lastWords(output)
+            let saying = said.isEmpty ? "" : ": \(said)"
+            switch end {
+            case .exited(ExitStatus(code: 0, signal: 0)): completion(nil)
+            case .exited(let status): completion("ended with \(status)\(saying)")
+            case .tookTooLong: completion("took longer than 20 s\(saying)")
+            }
         }
-        limit = loop.after(.seconds(20)) { ProcessReference.signalGroup(child.pid, 9) }
     }
 
     private func become(_ path: String, own: String) throws(UvError) {
@@ -153,22 +144,14 @@ extension AgentShell {
     /// Ends this program, so that whoever supervises it starts the one before, which tells of it.
     private func goBack(_ reason: String) {
         logger.error("going back to the agent before this one: \(reason)")
-        if let own = try? AgentUpgrade.ownProgram() {
-            // The watcher may have done so already.
-            try? Files.rename(from: AgentUpgrade.previous(own), to: own)
-        }
+        let own = guardProgram.executable
+        // The watcher may have done so already.
+        try? Files.rename(from: AgentUpgrade.previous(own), to: own)
         _exit(75)
     }
 
     private func endUpgrade(_ record: StepRecord, _ outcome: StepOutcome, _ reason: String) {
-        let release = record.directive.release
-        if outcome == .succeeded {
-            do {
-                try software.write(
-                    InstalledSoftware(component: release.component, version: release.version))
-            } catch { logger.error("what was installed could not be recorded: \(error)") }
-            installed = software.read()
-        }
+        if outcome == .succeeded { recordInstalled(record.directive.release) }
         end(record, outcome, reason)
     }
 }

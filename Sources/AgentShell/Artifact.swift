@@ -16,8 +16,7 @@ enum Artifact {
             {
                 return problem
             }
-            for command in [work.prepare, work.apply, work.check, work.undo] {
-                guard let command else { continue }
+            for (_, command) in work.commands {
                 if let problem = problem(command.path, command.sha256, release, isProgram: true) {
                     return problem
                 }

@@ -144,11 +144,9 @@ final class CommandRun {
         loop.soon { completion(problem) }
     }
 
-    /// Its last words, for a reason.
     private func said() -> String {
         guard let bytes = try? Files.readEnd(path: output, byteCount: 2_048) else { return "" }
-        let lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n")
-        let last = lines.suffix(3).joined(separator: "; ").filter { !$0.isNewline }
-        return last.isEmpty ? "" : ": \(last.prefix(400))"
+        let last = lastWords(bytes)
+        return last.isEmpty ? "" : ": \(last)"
     }
 }

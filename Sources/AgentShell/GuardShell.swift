@@ -70,7 +70,7 @@ final class GuardProcess {
     private var watched: [Watched] = []
     private var groups: [CommandKind: ProcessGroup] = [:]
     private var lock: FileLock?
-    private var timer: (timer: Timer, at: Int64)?
+    private var timer: HoldClockTimer?
     private var isDraining = false
     private var events: [GuardMachine.Event] = []
 
@@ -294,17 +294,12 @@ final class GuardProcess {
     private func setTimer(_ at: Int64) {
         if let timer {
             guard at < timer.at else { return }
-            timer.timer.cancel()
+            timer.cancel()
         }
-        // In short pieces, since the loop's clock stands still while the host is suspended.
-        let left = max(0, at - HoldClock.nowMicroseconds)
-        let isLast = left <= HoldBudget.lookMicroseconds
-        let piece = min(left, HoldBudget.lookMicroseconds)
-        let started = loop.after(.microseconds(piece)) { [self] in
+        timer = HoldClockTimer(at: at, on: loop) { [self] in
             timer = nil
-            if isLast { feed(.timerFired) } else { setTimer(at) }
+            feed(.timerFired)
         }
-        timer = (started, at)
     }
 
     private func killAgent() {

@@ -110,12 +110,12 @@ private final class ProbeRun {
         ]
         // curl ends by itself at its limit, with better words.
         spawn(HealthProbes.curl, arguments, limit + .seconds(1)) { [self] end, output in
-            var lines = output.split(separator: "\n")
+            var lines = String(decoding: output, as: UTF8.self).split(separator: "\n")
             let code = lines.first.flatMap { $0.utf8.count == 3 ? Int($0) : nil }
             if code != nil { lines.removeFirst() }
             let answered = code.flatMap { $0 == 0 ? nil : "HTTP status \($0)" }
             guard end == .exited(ExitStatus(code: 0, signal: 0)), let code, code != 0 else {
-                let said = [answered, oneLine(lines.joined(separator: "\n"))]
+                let said = [answered, lastWords(Array(lines.joined(separator: "\n").utf8))]
                     .compactMap { $0 == "" ? nil : $0 }.joined(separator: ", ")
                 return tried(said.isEmpty ? "curl ended with \(end)" : said)
             }
@@ -128,7 +128,7 @@ private final class ProbeRun {
 
     private func execute(_ path: String, _ arguments: [String], _ limit: Duration) {
         spawn(path, arguments, limit) { [self] end, output in
-            let said = oneLine(output)
+            let said = lastWords(output)
             let saying = said.isEmpty ? "" : ": \(said)"
             switch end {
             case .exited(ExitStatus(code: 0, signal: 0)): tried(nil)
@@ -140,26 +140,15 @@ private final class ProbeRun {
 
     private func spawn(
         _ executable: String, _ arguments: [String], _ limit: Duration,
-        _ body: @escaping (BoundedCommand.End, String) -> Void
+        _ body: @escaping (BoundedCommand.End, [UInt8]) -> Void
     ) {
         do {
             try BoundedCommand(
-                executable: executable, arguments: arguments, limit: limit, on: loop
-            ) { end, output in body(end, String(decoding: output, as: UTF8.self)) }
+                executable: executable, arguments: arguments, limit: limit, on: loop,
+                completion: body)
         } catch {
             // Nothing that time mends, but the descriptors may be used up for a moment only.
             loop.soon { [self] in tried("could not be asked: \(error)") }
         }
     }
-}
-
-/// What a stranger wrote, fit for one line of a log: its last lines, without control characters.
-private func oneLine(_ text: String) -> String {
-    let lines = text.split(whereSeparator: \.isNewline).suffix(3)
-        .map { line in
-            String(
-                String.UnicodeScalarView(
-                    line.unicodeScalars.filter { $0.value >= 0x20 && $0.value != 0x7F }))
-        }
-    return String(lines.filter { !$0.isEmpty }.joined(separator: "; ").suffix(300))
 }

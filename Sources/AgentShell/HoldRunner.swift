@@ -46,7 +46,7 @@ final class HoldRunner {
 
     var guardLink: GuardLink?
     private(set) var machine: HoldMachine
-    private var timers: [HoldTimer: Timer] = [:]
+    private var timers: [HoldTimer: HoldClockTimer] = [:]
     private var events: [HoldEvent] = []
     private var isDraining = false
     /// What must not be done while a guest is held, such as an fsync.
@@ -205,14 +205,10 @@ final class HoldRunner {
         }
     }
 
-    /// In short pieces, since the loop's clock stands still while the host is suspended.
     private func setTimer(_ timer: HoldTimer, _ at: Int64) {
-        let left = max(0, at - HoldClock.nowMicroseconds)
-        let isLast = left <= HoldBudget.lookMicroseconds
-        let piece = min(left, HoldBudget.lookMicroseconds)
-        timers[timer] = context.loop.after(.microseconds(piece)) { [self] in
+        timers[timer] = HoldClockTimer(at: at, on: context.loop) { [self] in
             timers[timer] = nil
-            if isLast { feed(.timerFired(timer)) } else { setTimer(timer, at) }
+            feed(.timerFired(timer))
         }
     }
 

@@ -29,7 +29,9 @@ extension HoldRunner {
     }
 
     func run(_ kind: CommandKind) {
-        guard case .host(let work) = directive.release.work, let command = work.command(kind) else {
+        guard case .host(let work) = directive.release.work,
+            let command = work.commands.first(where: { $0.name == kind.rawValue })?.command
+        else {
             return feed(.commandEnded(kind, problem: "the release does not have it"))
         }
         let directory = context.paths.output(directive.step, directive.token)
@@ -124,17 +126,6 @@ extension HoldRunner {
             if let continued, let last = guests.compactMap({ $0.resumed?.hold }).max() {
                 parts.noteResume(last - continued)
             }
-        }
-    }
-}
-
-extension HostWork {
-    func command(_ kind: CommandKind) -> HostCommand? {
-        switch kind {
-        case .prepare: prepare
-        case .apply: apply
-        case .check: check
-        case .undo: undo
         }
     }
 }

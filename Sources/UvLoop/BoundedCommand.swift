@@ -79,7 +79,7 @@ public final class BoundedCommand {
         limitTimer?.cancel()
         // As long as a member lives, no other group can get this number; one that nobody has any
         // more could only be given to another within the microseconds since the process was reaped.
-        if pid > 1 { _ = Glibc.kill(-pid, SIGKILL) }
+        ProcessReference.signalGroup(pid, SIGKILL)
         if case .exited = end { hasExited = true }
         if self.end == nil {
             self.end = end
