@@ -77,6 +77,14 @@ struct Document {
                             message: "a key that is a list or a map is repeated",
                             advice: "write each key as a word"))
                 }
+                // Neither does it order keys of one text that differ by their tags.
+                guard names.count < 2 || names[0] != names[1] else {
+                    throw marks.problem(
+                        DocumentProblem(
+                            position: .start,
+                            message: "key \(quoted(Self.withoutMark(names[0]))) is repeated under tags",
+                            advice: "write each key once, without a tag"))
+                }
                 let position = marks.original(context.mark)
                 let name = names.first.map { Self.withoutMark($0) } ?? ""
                 guard marks.count < Self.repeatedKeysMax,

@@ -419,6 +419,18 @@ struct ProblemTests {
         }
     }
 
+    @Test("are the same each time for keys that differ by their tags only")
+    func repeatedTaggedKeys() {
+        // A dictionary's order may hold for a process: other keys give it other chances.
+        for key in (0..<20).map({ "k\($0)" }) {
+            let text = "!a \(key): 1\n!b \(key): 1\n!a \(key): 1\n!b \(key): 1\n"
+            #expect(
+                problems(text) == [
+                    "h:1:1: key `\(key)` is repeated under tags: write each key once, without a tag"
+                ])
+        }
+    }
+
     @Test("name the place, the trouble and the way out", arguments: single)
     func one(_ text: String, _ expected: String) {
         #expect(problems(text) == [expected])
