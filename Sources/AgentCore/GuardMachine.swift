@@ -87,6 +87,8 @@ public struct GuardMachine: Hashable, Sendable {
     }
 
     public var isFinished: Bool { phase == .finished }
+    /// The agent is alive, as far as is known.
+    public var isWatching: Bool { phase == .watching }
     /// A hung agent has been killed, and its end is awaited.
     public var isKillingAgent: Bool { phase == .killingAgent }
     /// It ended because it was told to, not by acting.

@@ -9,6 +9,8 @@
 //  ramfile      blocks    a RAM file was removed or replaced: the new one has zeros    /proc
 //  blocker      blocks    QEMU itself names a reason against migrating                 monitor
 //  passthrough  blocks    a device of the host is passed through                       monitor
+//  hotplug      blocks    a device came or went since the guest was started           both QEMUs
+//  commandline  blocks    an adopted QEMU cannot be started a second time             /proc
 //  image        blocks    a disk's file is missing, replaced or not to be opened       files
 //  backing      blocks    the same of a backing file                                   files
 //  format       blocks    an image format that cannot change hands                     monitor
@@ -30,7 +32,7 @@
 
 /// What a finding is about. The raw value is its name for scripts.
 public enum PreflightCheck: String, Hashable, Sendable, CaseIterable {
-    case running, monitor, memory, backend, ramfile, blocker, passthrough
+    case running, monitor, memory, backend, ramfile, blocker, passthrough, hotplug, commandline
     case image, backing, format, lock
     case program, modules, firmware, machine, processor
     case room, tap, pids, descriptors, guestagent
@@ -77,8 +79,8 @@ public enum Preflight {
                     advice: "start or continue it; a guest that stands still needs no hand-over")
             ]
         }
-        return monitor(facts) + memory(facts) + devices(facts) + images(facts)
-            + hypervisor(facts) + host(facts) + guestAgent(facts)
+        return monitor(facts) + memory(facts) + devices(facts) + hotPlug(facts)
+            + commandLine(facts) + images(facts) + hypervisor(facts) + host(facts) + guestAgent(facts)
     }
 
     /// All that blocks, as one reason; nil if nothing does.

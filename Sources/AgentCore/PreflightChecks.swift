@@ -76,6 +76,37 @@ extension Preflight {
         return found
     }
 
+    /// Devices that came or went while the guest ran, which no command line has.
+    static func hotPlug(_ facts: PreflightFacts) -> [PreflightFinding] {
+        guard let new = facts.newDeviceTypes else { return [] }
+        func count(_ types: [String]) -> [String: Int] {
+            Dictionary(types.map { ($0, 1) }, uniquingKeysWith: +)
+        }
+        let running = count(facts.deviceTypes)
+        let waiting = count(new)
+        let types = Set(running.keys).union(waiting.keys).sorted()
+        return types.compactMap { type in
+            let more = running[type, default: 0] - waiting[type, default: 0]
+            guard more != 0 else { return nil }
+            return PreflightFinding(
+                .hotplug, .blocks,
+                problem: "a device of type \(type) was \(more > 0 ? "added" : "removed") while the "
+                    + "guest ran, and a new QEMU would not know of it",
+                advice: more > 0
+                    ? "unplug it with device_del, or add it to what the guest is started with"
+                    : "remove it from what the guest is started with, and start the guest afresh")
+        }
+    }
+
+    /// What only concerns guests whose QEMU somebody else has started.
+    static func commandLine(_ facts: PreflightFacts) -> [PreflightFinding] {
+        facts.commandLineProblems.map {
+            PreflightFinding(
+                .commandline, .blocks, problem: "its QEMU cannot be started a second time: \($0)",
+                advice: "change how it is started; until then it can be paused, not handed over")
+        }
+    }
+
     static func images(_ facts: PreflightFacts) -> [PreflightFinding] {
         var found: [PreflightFinding] = []
         for isBacking in [false, true] {

@@ -130,6 +130,10 @@ public struct PreflightFacts: Hashable, Sendable {
     public var blockers: [String] = []
     /// QEMU's types of the guest's devices, such as `vfio-pci`.
     public var deviceTypes: [String] = []
+    /// Of the waiting new QEMU; nil if not known.
+    public var newDeviceTypes: [String]?
+    /// Why a second QEMU cannot be started as somebody else has started the first.
+    public var commandLineProblems: [String] = []
     public var images: [Image] = []
     /// Of the image formats in use, such as `qcow2`.
     public var imageFormats: [String] = []

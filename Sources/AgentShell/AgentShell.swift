@@ -162,6 +162,11 @@ public final class AgentShell {
 
     private func takeUp(_ record: StepRecord?, ready: @escaping () -> Void) {
         var found = ProcessLabel.processes(of: paths.run)
+        for guest in host.guests {
+            guard let monitor = guest.adopt else { continue }
+            let foreign = ForeignProcess.find(guest: guest.id, monitor: monitor, run: paths.run)
+            if case .success(let foreign) = foreign { found.insert(foreign, at: 0) }
+        }
         let stepGuests = record?.guests.map(\.plan.id) ?? []
         var pending = 1
         let settled = { [self] in
@@ -197,6 +202,8 @@ public final class AgentShell {
     ) -> Generation? {
         guard let keep = found.last(where: { isGuests($0.label) }) ?? found.last else { return nil }
         for other in found where other.process.pid != keep.process.pid {
+            // Not ours to kill, and it may be what somebody means to run now.
+            guard other.label.generation != ProcessLabel.foreignGeneration else { continue }
             logger.warning("killing a left-over QEMU", metadata: ["pid": "\(other.process.pid)"])
             try? other.process.send(signal: 9)
         }
@@ -215,11 +222,8 @@ public final class AgentShell {
     ) -> Generation? {
         // An agent that died in a hold may have left it preferred.
         Scheduling.treatAsOthers(found.process.pid)
-        return try? Generation(
-            guest: found.label.guest, number: found.label.generation,
-            hypervisorVersion: found.label.hypervisorVersion,
-            paths: paths.generation(found.label.guest, found.label.generation),
-            process: found.process, tapNumbers: found.label.tapNumbers, on: loop)
+        let guest = host.guests.first { $0.id == found.label.guest }
+        return launcher.generation(found, monitor: guest?.adopt)
     }
 
     private func startNext(

@@ -176,6 +176,7 @@ extension AgentShell {
                 "reason": "\(report.reason)",
             ])
         for guest in guests {
+            guest.keeper.drainMonitor()
             let record = report.holds.first { $0.guest == guest.id }
             guest.keeper.stepEnded(lost: record?.outcome == .lost)
         }

@@ -41,19 +41,26 @@ final class Confirmer {
     }
 
     func start() {
-        var forwards: [String] = []
-        for (index, nic) in guest.nics.enumerated() where addsForwards {
-            guard case .user(let rules, _) = nic else { continue }
-            for rule in rules {
-                // It may be there already, if the agent was restarted after it had been added.
-                let listening = "\(rule.hostAddress):\(rule.hostPort)"
-                generation.send([
-                    .humanMonitorCommand("hostfwd_remove net\(index) tcp:\(listening)")
-                ]) { _, _ in }
-                forwards.append("hostfwd_add net\(index) tcp:\(rule)")
+        var lines: [String] = []
+        for forward in addsForwards ? forwards : [] {
+            // It may be there already, if the agent was restarted after it had been added.
+            let listening = forward.rule.prefix { $0 != "-" }
+            generation.send([
+                .humanMonitorCommand("hostfwd_remove \(forward.network) \(listening)")
+            ]) { _, _ in }
+            lines.append("hostfwd_add \(forward.network) \(forward.rule)")
+        }
+        add(lines[...], tries: Self.forwardTries)
+    }
+
+    private var forwards: [AdoptedCommandLine.Forward] {
+        if let line = generation.adoptedLine { return line.forwards }
+        return guest.nics.enumerated().flatMap { index, nic in
+            guard case .user(let rules, _) = nic else { return [AdoptedCommandLine.Forward]() }
+            return rules.map {
+                AdoptedCommandLine.Forward(network: "net\(index)", rule: "tcp:\($0)")
             }
         }
-        add(forwards[...], tries: Self.forwardTries)
     }
 
     /// The ports are free once the old process has ended; until then this is tried again.
@@ -76,7 +83,7 @@ final class Confirmer {
     }
 
     private func askAgent() {
-        guard guest.guestAgent else {
+        guard guest.guestAgent, !generation.paths.guestAgent.isEmpty else {
             result.clockNote = "not measured: the guest has no guest agent"
             partsLeft = 1
             return checkState()

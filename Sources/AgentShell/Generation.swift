@@ -1,9 +1,11 @@
 // One QEMU process of a guest, with the agent's monitor connection to it.
 //
 // A process is known by its environment, which it keeps for as long as it lives:
-//   FERMATA_RUN, FERMATA_GUEST, FERMATA_GENERATION, FERMATA_HYPERVISOR_VERSION, FERMATA_TAPS
+//   FERMATA_RUN, FERMATA_GUEST, FERMATA_GENERATION, FERMATA_HYPERVISOR_VERSION, FERMATA_TAPS,
+//   and after an adoption FERMATA_ORIGIN, FERMATA_COPIES
 // so a restarted agent finds its guests in /proc, never in a journal. The pidfd is opened before the
-// environment is read, so a pid that changed hands in between does not match.
+// environment is read, so a pid that changed hands in between does not match. One that somebody else
+// has started has no such environment and is generation 0; see ForeignProcess.
 //
 // Failure modes: the monitor connection ends while the process lives: connected again every 20 ms,
 // for ever; the process ends: told once.
@@ -24,11 +26,17 @@ final class Generation {
 
     let guest: GuestID
     let number: Int
-    let hypervisorVersion: String
+    private(set) var hypervisorVersion: String
+    /// The running machine, such as `pc-q35-7.2`, once an adopted QEMU has been asked.
+    private(set) var machineType: String?
     let paths: GenerationPaths
     let process: ProcessReference
     /// The numbers of its tap queues among its descriptors, in the order of its tap NICs.
     let tapNumbers: [Int32]
+    /// How the first of an adopted guest's processes was started; nil for our own guests.
+    let origin: QEMUOrigin?
+    /// The numbers of its inherited sockets, in the order of the command line.
+    let copyNumbers: [Int32]
     /// For the guest's keeper, and for the step that works on it.
     var onNotice: ((Notice) -> Void)?
     var onStepNotice: ((Notice) -> Void)?
@@ -40,15 +48,16 @@ final class Generation {
     private var isClosed = false
 
     init(
-        guest: GuestID, number: Int, hypervisorVersion: String, paths: GenerationPaths,
-        process: ProcessReference, tapNumbers: [Int32], on loop: Loop
+        _ label: ProcessLabel, paths: GenerationPaths, process: ProcessReference, on loop: Loop
     ) throws(AgentError) {
-        self.guest = guest
-        self.number = number
-        self.hypervisorVersion = hypervisorVersion
+        guest = label.guest
+        number = label.generation
+        hypervisorVersion = label.hypervisorVersion
+        tapNumbers = label.tapNumbers
+        origin = label.origin
+        copyNumbers = label.copyNumbers
         self.paths = paths
         self.process = process
-        self.tapNumbers = tapNumbers
         self.loop = loop
         do {
             try process.onExit(on: loop) { [self] in didExit() }
@@ -56,6 +65,23 @@ final class Generation {
     }
 
     var isConnected: Bool { monitor != nil }
+    /// Somebody else has started it, and it has one monitor.
+    var isForeign: Bool { number == ProcessLabel.foreignGeneration }
+
+    /// What an adopted QEMU has told of itself.
+    func describe(version: String, machineType: String?) {
+        if isForeign { hypervisorVersion = version }
+        self.machineType = machineType
+    }
+
+    /// Lets go of the monitor and comes back. A foreign QEMU then takes the connections that guards
+    /// have made and ended meanwhile, of which it has room for two.
+    func reconnect() {
+        monitor?.onEnd = nil
+        monitor?.close()
+        monitor = nil
+        connect()
+    }
 
     /// Connects the monitor, and keeps it connected while the process lives.
     func connect() {
@@ -165,14 +191,24 @@ struct ProcessLabel: Hashable {
     var generation: Int
     var hypervisorVersion: String
     var tapNumbers: [Int32]
+    var origin: QEMUOrigin?
+    var copyNumbers: [Int32] = []
+
+    /// Of a process without a label, which somebody else has started.
+    static let foreignGeneration = 0
 
     var environment: [String: String] {
-        [
+        var values = [
             "FERMATA_RUN": run, "FERMATA_GUEST": guest.rawValue,
             "FERMATA_GENERATION": "\(generation)",
             "FERMATA_HYPERVISOR_VERSION": hypervisorVersion,
             "FERMATA_TAPS": tapNumbers.map { "\($0)" }.joined(separator: ","),
         ]
+        if let origin {
+            values["FERMATA_ORIGIN"] = origin.text
+            values["FERMATA_COPIES"] = copyNumbers.map { "\($0)" }.joined(separator: ",")
+        }
+        return values
     }
 
     /// - Returns: nil for a process that is none of ours, or gone.
@@ -195,18 +231,25 @@ struct ProcessLabel: Hashable {
         self.guest = guest
         self.generation = generation
         hypervisorVersion = values["FERMATA_HYPERVISOR_VERSION"] ?? ""
-        tapNumbers = (values["FERMATA_TAPS"] ?? "").split(separator: ",").compactMap { Int32($0) }
+        func numbers(_ name: String) -> [Int32] {
+            (values[name] ?? "").split(separator: ",").compactMap { Int32($0) }
+        }
+        tapNumbers = numbers("FERMATA_TAPS")
+        origin = values["FERMATA_ORIGIN"].flatMap { QEMUOrigin(text: $0) }
+        copyNumbers = numbers("FERMATA_COPIES")
     }
 
     init(
         run: String, guest: GuestID, generation: Int, hypervisorVersion: String,
-        tapNumbers: [Int32]
+        tapNumbers: [Int32], origin: QEMUOrigin? = nil, copyNumbers: [Int32] = []
     ) {
         self.run = run
         self.guest = guest
         self.generation = generation
         self.hypervisorVersion = hypervisorVersion
         self.tapNumbers = tapNumbers
+        self.origin = origin
+        self.copyNumbers = copyNumbers
     }
 
     /// Every live process that belongs to `run`, by guest and generation, both ascending.

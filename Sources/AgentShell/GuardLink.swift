@@ -65,6 +65,7 @@ final class GuardLink {
             "begin\t\(directive.deadlineMilliseconds)\t\(HostFacts.processID)\t\(paths.run)"
             + "\t\(directive.step)\t\(directive.token)\n"
         for entry in watched {
+            text += GuardLine.Foreign(entry.old)?.line ?? ""
             let old = "\(entry.guest)\t\(entry.old.process.pid)\t\(entry.old.number)"
             if let new = entry.new {
                 text += "guest\t\(old)\t\(new.process.pid)\t\(new.number)\n"

@@ -3,6 +3,7 @@
 //   agent → guard   begin DEADLINE-MS AGENT-PID RUN-DIRECTORY STEP TOKEN
 //                   guest ID OLD-PID OLD-GENERATION NEW-PID NEW-GENERATION      one for each
 //                   alone ID OLD-PID OLD-GENERATION     instead, one for each guest that is only paused
+//                   foreign PID START-TIME TAP-NUMBERS MONITOR          before, for generation 0
 //                   arm
 //   guard → agent   armed | failed REASON
 //   agent → guard   holding ID SINCE-µs | committing ID | undoing ID | released ID | disarm
@@ -43,6 +44,37 @@ enum GuardLine {
         case "undoing": return .undoing(guest)
         case "released": return .released(guest)
         default: return nil
+        }
+    }
+
+    /// A process that somebody else has started: its environment says nothing of it.
+    struct Foreign {
+        let pid: Int32
+        let startTime: String
+        let tapNumbers: [Int32]
+        let monitor: String
+
+        init?(_ fields: [String]) {
+            guard fields.count == 5, let pid = Int32(fields[1]) else { return nil }
+            self.pid = pid
+            startTime = fields[2]
+            tapNumbers = fields[3].split(separator: ",").compactMap { Int32($0) }
+            monitor = fields[4]
+        }
+
+        init?(_ generation: Generation) {
+            guard generation.isForeign, let monitor = generation.paths.onlyMonitor,
+                let startTime = ForeignProcess.startTime(generation.process.pid)
+            else { return nil }
+            pid = generation.process.pid
+            self.startTime = startTime
+            tapNumbers = generation.tapNumbers
+            self.monitor = monitor
+        }
+
+        var line: String {
+            let taps = tapNumbers.map { "\($0)" }.joined(separator: ",")
+            return "foreign\t\(pid)\t\(startTime)\t\(taps)\t\(monitor)\n"
         }
     }
 

@@ -5,6 +5,8 @@
 // When the channel ends, or a hold comes near its deadline: what GuardMachine says, through the
 // pidfds and connections that are open already. What it did goes into guard.notes for the
 // restarted agent, which waits for the guard's lock before it looks at any guest.
+// A QEMU that somebody else has started has one monitor, which the agent is connected to: the guard's
+// connection waits in the socket's queue, and its turn comes when the agent's ends.
 // Failure modes: it cannot arm: `failed`, and nothing is held. A monitor does not answer: connected
 // again and tried again, until it works or the process has ended.
 
@@ -48,10 +50,13 @@ final class GuardProcess {
         var triesAgentsMonitor = false
         let queues = TapQueues()
         var monitor: Monitor?
+        var isQueued = false
         /// The guard has sent `cont`; since when, on the hold clock.
         var continuedAt: Int64?
         var stoppedAt: Int64?
         var resumed: EventTime?
+        /// The guard's connection waits for the agent's to end.
+        var isShared: Bool { path == agentsPath }
         init(_ process: ProcessReference, _ paths: GenerationPaths) {
             self.process = process
             path = paths.guardMonitor
@@ -68,6 +73,7 @@ final class GuardProcess {
     private var agent: ProcessReference?
     private var run = ""
     private var watched: [Watched] = []
+    private var foreign: [Int32: GuardLine.Foreign] = [:]
     private var groups: [CommandKind: ProcessGroup] = [:]
     private var lock: FileLock?
     private var timer: HoldClockTimer?
@@ -95,6 +101,8 @@ final class GuardProcess {
         let fields = GuardLine.fields(line)
         switch fields[0] {
         case "begin": begin(fields)
+        case "foreign":
+            if let process = GuardLine.Foreign(fields) { foreign[process.pid] = process }
         case "guest" where fields.count == 6, "alone" where fields.count == 4: watch(fields)
         case "group":
             guard fields.count == 3, let kind = CommandKind(rawValue: fields[1]) else { break }
@@ -132,6 +140,9 @@ final class GuardProcess {
                 throw AgentError.hypervisor(reason: "a process's line cannot be read")
             }
             let process = try ProcessReference(pid: pid)
+            if generation == ProcessLabel.foreignGeneration {
+                return try foreignSide(process)
+            }
             guard let label = ProcessLabel(pid: pid), label.run == run, label.guest == guest,
                 label.generation == generation
             else { throw AgentError.hypervisor(reason: "process \(pid) is not its QEMU") }
@@ -142,6 +153,16 @@ final class GuardProcess {
         } catch let error as AgentError {
             throw error
         } catch { throw .hypervisor(reason: "\(error)") }
+    }
+
+    private func foreignSide(_ process: ProcessReference) throws -> WatchedSide {
+        guard let known = foreign[process.pid],
+            known.startTime == ForeignProcess.startTime(process.pid)
+        else { throw AgentError.hypervisor(reason: "process \(process.pid) is not its QEMU") }
+        let side = WatchedSide(
+            process, GenerationPaths(directory: "", onlyMonitor: known.monitor))
+        try side.queues.copy(from: process, known.tapNumbers)
+        return side
     }
 
     private func arm(triesLeft: Int) {
@@ -206,6 +227,7 @@ final class GuardProcess {
         _ entry: Watched, _ side: Side, _ completion: @escaping (MonitorFailure?) -> Void
     ) {
         guard let place = entry.sides[side] else { return }
+        guard !place.isShared else { return queue(entry, side, place, completion) }
         let isArming = machine == nil
         let path = place.triesAgentsMonitor ? place.agentsPath : place.path
         Monitor.connect(
@@ -224,6 +246,50 @@ final class GuardProcess {
                 completion(nil)
             }
         }
+    }
+
+    /// Waits behind the agent's connection, again whenever it comes to nothing.
+    ///
+    /// - Parameter completion: called when it waits, or with why it cannot.
+    private func queue(
+        _ entry: Watched, _ side: Side, _ place: WatchedSide,
+        _ completion: @escaping (MonitorFailure?) -> Void
+    ) {
+        guard !place.isQueued else {
+            return completion(.ended("the agent's connection has not ended yet"))
+        }
+        place.isQueued = true
+        var waits: ((MonitorFailure?) -> Void)? = completion
+        let again = { [self] in
+            place.isQueued = false
+            place.monitor = nil
+            loop.after(.milliseconds(20)) { [self] in
+                guard machine?.isFinished == false, !place.process.hasExited else { return }
+                queue(entry, side, place) { _ in }
+            }
+        }
+        Monitor.connect(
+            path: place.path, on: loop, timeout: .seconds(2),
+            queued: {
+                waits?(nil)
+                waits = nil
+            },
+            completion: { [self] result in
+                guard case .success(let monitor) = result else {
+                    if case .failure(let failure) = result { waits?(failure) }
+                    waits = nil
+                    return again()
+                }
+                place.monitor = monitor
+                monitor.onEvent = { [self] in onEvent($0, entry, side) }
+                monitor.onEnd = { _ in again() }
+                // An agent that only lost its connection gets its turn back.
+                loop.after(.milliseconds(200)) { [self] in
+                    guard machine?.isWatching == true, place.monitor === monitor else { return }
+                    monitor.close()
+                    again()
+                }
+            })
     }
 
     private func onEvent(_ event: Event, _ entry: Watched, _ side: Side) {

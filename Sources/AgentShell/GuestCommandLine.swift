@@ -1,3 +1,4 @@
+internal import AgentCore
 internal import Fleet
 internal import HostConfiguration
 
@@ -21,21 +22,27 @@ struct GuestCommandLine {
             "-machine", "\(guest.machine),accel=\(accelerator),memory-backend=ram0",
             "-cpu", guest.cpu, "-smp", "\(guest.vcpuCount)", "-m", "\(guest.memoryBytes >> 20)M",
             "-object",
-            "memory-backend-file,id=ram0,size=\(guest.memoryBytes),mem-path=\(escape(ramPath)),share=on",
+            "memory-backend-file,id=ram0,size=\(guest.memoryBytes),mem-path=\(QEMUValue.escape(ramPath)),share=on",
             "-rtc", "base=utc,clock=host",
         ]
         for directory in hypervisor.dataDirectories { list += ["-L", directory] }
         list += boot()
-        list += monitor("monitor0", paths.monitor) + monitor("monitor1", paths.guardMonitor)
+        list += Self.monitor(Self.agentMonitor, paths.monitor)
+        list += Self.monitor(Self.guardMonitor, paths.guardMonitor)
         if guest.guestAgent { list += guestAgent() }
         for (index, disk) in guest.disks.enumerated() { list += block(disk, index) }
         var taps = tapDescriptors[...]
         for (index, nic) in guest.nics.enumerated() { list += network(nic, index, &taps) }
         list += guest.arguments
-        // `-S` as a safety belt: whatever arrives, nothing executes before the agent's `cont`.
-        if isWaiting { list += ["-incoming", "defer", "-S"] }
+        if isWaiting { list += Self.waiting }
         return list
     }
+
+    /// `-S` as a safety belt: whatever arrives, nothing executes before the agent's `cont`.
+    static let waiting = ["-incoming", "defer", "-S"]
+    /// QEMU's names of the two monitors.
+    static let agentMonitor = "fermata-agent"
+    static let guardMonitor = "fermata-guard"
 
     private func boot() -> [String] {
         var list: [String] = []
@@ -50,9 +57,9 @@ struct GuestCommandLine {
         return list
     }
 
-    private func monitor(_ id: String, _ path: String) -> [String] {
+    static func monitor(_ id: String, _ path: String) -> [String] {
         [
-            "-chardev", "socket,id=\(id),path=\(escape(path)),server=on,wait=off",
+            "-chardev", "socket,id=\(id),path=\(QEMUValue.escape(path)),server=on,wait=off",
             "-mon", "chardev=\(id),mode=control",
         ]
     }
@@ -60,7 +67,7 @@ struct GuestCommandLine {
     private func guestAgent() -> [String] {
         [
             "-device", "virtio-serial-pci,id=serial0",
-            "-chardev", "socket,id=ga0,path=\(escape(paths.guestAgent)),server=on,wait=off",
+            "-chardev", "socket,id=ga0,path=\(QEMUValue.escape(paths.guestAgent)),server=on,wait=off",
             "-device", "virtserialport,bus=serial0.0,chardev=ga0,name=org.qemu.guest_agent.0",
         ]
     }
@@ -69,7 +76,7 @@ struct GuestCommandLine {
         let readOnly = disk.readOnly ? "on" : "off"
         return [
             "-blockdev",
-            "driver=file,node-name=file\(index),filename=\(escape(disk.path)),read-only=\(readOnly)",
+            "driver=file,node-name=file\(index),filename=\(QEMUValue.escape(disk.path)),read-only=\(readOnly)",
             "-blockdev",
             "driver=\(disk.format.rawValue),node-name=disk\(index),file=file\(index),read-only=\(readOnly)",
             "-device", "virtio-blk-pci,id=blk\(index),drive=disk\(index)",
@@ -90,11 +97,5 @@ struct GuestCommandLine {
         return list + [
             "-device", "virtio-net-pci,id=nic\(index),netdev=net\(index),mac=\(nic.mac),romfile=",
         ]
-    }
-
-    /// QEMU's option syntax separates by commas; a comma in a value is written twice.
-    private func escape(_ value: String) -> String {
-        value.split(separator: "," as Character, omittingEmptySubsequences: false)
-            .joined(separator: ",,")
     }
 }

@@ -7,6 +7,7 @@
 // A guest whose QEMU ended by itself is not started again within the same boot of the host: it may
 // have been shut down on purpose, and a guest must never be rebooted by Fermata. The file `started`
 // in its run directory holds the host's boot id; who wants it started removes the file.
+// One whose QEMU somebody else starts (`adopt`) is waited for instead, before and after.
 
 internal import AgentCore
 internal import Fleet
@@ -16,7 +17,8 @@ internal import QMP
 internal import UvLoop
 
 final class GuestKeeper {
-    let configuration: GuestConfiguration
+    /// Of an adopted guest, with what its QEMU has told.
+    private(set) var configuration: GuestConfiguration
     private(set) var state = GuestState.stopped
     private(set) var current: Generation?
     /// What the next start uses.
@@ -54,6 +56,10 @@ final class GuestKeeper {
 
     /// Starts the guest, unless it has run since the host booted.
     func start(settled: @escaping () -> Void) {
+        guard configuration.adopt == nil else {
+            awaitForeign()
+            return settled()
+        }
         let marker = launcher.paths.started(id)
         if let bytes = try? Files.read(path: marker, byteCountMax: 4_096),
             String(decoding: bytes, as: UTF8.self) == HostFacts.bootID
@@ -78,6 +84,27 @@ final class GuestKeeper {
         }
     }
 
+    private static let foreignPeriod = Duration.seconds(1)
+
+    /// Takes the QEMU of somebody else over as soon as there is one.
+    private func awaitForeign() {
+        guard let monitor = configuration.adopt, current == nil, step == nil else { return }
+        switch ForeignProcess.find(guest: id, monitor: monitor, run: launcher.paths.run) {
+        case .success(let found):
+            if let generation = launcher.generation(found, monitor: monitor) {
+                logger.info("found", metadata: ["pid": "\(found.process.pid)"])
+                return use(generation)
+            }
+        case .failure(let failure):
+            if problem != failure.description {
+                problem = failure.description
+                logger.warning("\(problem)")
+                onChange?()
+            }
+        }
+        launcher.loop.after(Self.foreignPeriod) { [self] in awaitForeign() }
+    }
+
     /// From now on this process is the guest's.
     func use(_ generation: Generation) {
         if let current, current !== generation { current.onNotice = nil }
@@ -86,8 +113,27 @@ final class GuestKeeper {
             path: launcher.paths.current(id), bytes: Array("\(generation.number)".utf8),
             durable: false)
         generation.onNotice = { [self] in onNotice($0) }
-        if generation.isConnected { queryState() } else { generation.connect() }
+        if generation.isConnected { didConnect() } else { generation.connect() }
     }
+
+    private func didConnect() {
+        guard let generation = current, generation.origin != nil else { return queryState() }
+        AdoptedFacts.ask(generation) { [self] facts in
+            guard generation === current else { return }
+            if let facts {
+                configuration.memoryBytes = facts.memoryBytes
+                configuration.vcpuCount = facts.vcpuCount
+                configuration.disks = facts.disks
+                generation.describe(version: facts.version, machineType: facts.machineType)
+                if generation.isForeign { hypervisor = facts.hypervisor(of: generation) }
+                onChange?()
+            }
+            queryState()
+        }
+    }
+
+    /// A QEMU that somebody else has started has room for few connections of guards.
+    func drainMonitor() { if current?.isForeign == true { current?.reconnect() } }
 
     /// The guest now runs on `generation`, and so it does after a restart of host or agent.
     func adoptNew(_ generation: Generation, on hypervisor: Hypervisor) {
@@ -111,6 +157,7 @@ final class GuestKeeper {
             current = nil
             problem = "its QEMU ended during a step"
             change(lost ? .lost : .stopped)
+            awaitForeign()
         }
     }
 
@@ -144,7 +191,7 @@ final class GuestKeeper {
 
     private func onNotice(_ notice: Generation.Notice) {
         switch notice {
-        case .connected: queryState()
+        case .connected: didConnect()
         case .disconnected: if step == nil { change(.unknown) }
         case .event(let event): onEvent(event)
         case .exited:
@@ -159,6 +206,7 @@ final class GuestKeeper {
             current = nil
             change(.stopped)
             settle()
+            awaitForeign()
         }
     }
 

@@ -156,6 +156,7 @@ final class HoldRunner {
     private func onCompleted(_ side: Side, _ guest: StepGuest) {
         if side == .old { guest.hasLeft = true } else { guest.hasArrived = true }
         guard guest.hasLeft, guest.hasArrived else { return }
+        guest.new?.writePidFile()
         context.pause.reached("moved")
         feed(guest, .moved)
     }
@@ -341,6 +342,8 @@ final class HoldRunner {
 
     private func adoptNew(_ guest: StepGuest) {
         guard let new = guest.new, let hypervisor = directive.release.hypervisor else { return }
+        new.writePidFile()
+        new.takeSocketNames()
         guest.keeper.adoptNew(new, on: hypervisor)
         putOff.append { guest.keeper.keepHypervisor() }
     }
@@ -350,6 +353,7 @@ final class HoldRunner {
         guest.queues(side.other).close()
         let number = side == .old ? guest.newNumber - 1 : guest.newNumber
         let directory = context.paths.generation(guest.id, number).directory
+        if side == .new { guest.old?.writePidFile() }
         guard let generation = guest.generation(side) else {
             if side == .new { putOff.append { try? Files.removeTree(path: directory) } }
             return
@@ -366,6 +370,7 @@ final class HoldRunner {
             return
         }
         generation.close()
+        generation.removeTemporarySockets()
         try? Files.removeTree(path: directory)
     }
 
@@ -438,9 +443,7 @@ extension HoldRunner {
             else {
                 throw AgentError.hypervisor(reason: "the monitor of its QEMU does not answer")
             }
-            let new = try context.launcher.start(
-                guest.keeper.configuration, generation: guest.newNumber,
-                hypervisor: hypervisor, isWaiting: true)
+            let new = try startNew(guest, old, hypervisor)
             guest.new = new
             watch(new, .new, of: guest)
             try guest.copyQueues(.old)
@@ -453,6 +456,19 @@ extension HoldRunner {
         } catch {
             onPrepareError(guest, error)
         }
+    }
+
+    private func startNew(
+        _ guest: StepGuest, _ old: Generation, _ hypervisor: Hypervisor
+    ) throws(AgentError) -> Generation {
+        let configuration = guest.keeper.configuration
+        guard configuration.adopt == nil else {
+            return try context.launcher.startSecond(
+                guest.id, like: old, machineType: guest.facts?.machineType,
+                generation: guest.newNumber, hypervisor: hypervisor)
+        }
+        return try context.launcher.start(
+            configuration, generation: guest.newNumber, hypervisor: hypervisor, isWaiting: true)
     }
 
     /// - Returns: false if the new QEMU is just ending: its descriptors are gone before the process

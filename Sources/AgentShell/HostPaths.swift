@@ -12,8 +12,17 @@ struct HostPaths: Hashable {
 
     var guests: String { "\(run)/g" }
     func guest(_ id: GuestID) -> String { "\(guests)/\(id)" }
-    func generation(_ id: GuestID, _ number: Int) -> GenerationPaths {
-        GenerationPaths(directory: "\(guest(id))/\(number)")
+    /// - Parameters:
+    ///   - origin: of a QEMU that somebody else has started, or of one that has followed it.
+    ///   - monitor: the socket of the first of these, which has no other.
+    func generation(
+        _ id: GuestID, _ number: Int, _ origin: QEMUOrigin? = nil, monitor: String? = nil
+    ) -> GenerationPaths {
+        GenerationPaths(
+            directory: "\(guest(id))/\(number)", onlyMonitor: monitor,
+            adoptedGuestAgent: origin.map {
+                $0.commandLine(generation: 0, machineType: nil).guestAgentPath ?? ""
+            })
     }
     /// Holds the boot id of the host for as long as the guest is not to be started again.
     func started(_ id: GuestID) -> String { "\(guest(id))/started" }
@@ -50,11 +59,15 @@ struct HostPaths: Hashable {
 /// Where one QEMU process of one guest has its sockets.
 struct GenerationPaths: Hashable {
     let directory: String
+    /// Of a QEMU that somebody else has started: its one monitor, for agent and guard in turn.
+    var onlyMonitor: String?
+    /// As it was before the agent came; empty if there is none.
+    var adoptedGuestAgent: String?
     /// The agent's monitor.
-    var monitor: String { "\(directory)/qmp" }
+    var monitor: String { onlyMonitor ?? "\(directory)/qmp" }
     /// The guard's monitor.
-    var guardMonitor: String { "\(directory)/guard" }
-    var guestAgent: String { "\(directory)/ga" }
+    var guardMonitor: String { onlyMonitor ?? "\(directory)/guard" }
+    var guestAgent: String { adoptedGuestAgent ?? "\(directory)/ga" }
     /// Where the state arrives.
     var incoming: String { "\(directory)/in" }
     var log: String { "\(directory)/log" }

@@ -45,8 +45,7 @@ struct Launcher {
                 on: loop
             ) { _ in }
             return try Generation(
-                guest: guest.id, number: generation, hypervisorVersion: hypervisor.version,
-                paths: place, process: ProcessReference(pid: child.pid), tapNumbers: taps, on: loop)
+                label, paths: place, process: ProcessReference(pid: child.pid), on: loop)
         } catch let error as UvError {
             throw .hypervisor(reason: "\(hypervisor.path) could not be started: \(error)")
         } catch let error as AgentError {
@@ -54,12 +53,27 @@ struct Launcher {
         } catch { throw .hypervisor(reason: "\(error)") }
     }
 
+    /// A process that was found.
+    ///
+    /// - Parameter monitor: of the host file, for one that somebody else has started.
+    func generation(
+        _ found: (label: ProcessLabel, process: ProcessReference), monitor: String?
+    ) -> Generation? {
+        let label = found.label
+        let isForeign = label.generation == ProcessLabel.foreignGeneration
+        return try? Generation(
+            label,
+            paths: paths.generation(
+                label.guest, label.generation, label.origin, monitor: isForeign ? monitor : nil),
+            process: found.process, on: loop)
+    }
+
     /// A guest that boots starts on empty memory, not on what the one before it left.
     private func freshMemory(_ id: GuestID) throws(UvError) {
         if Files.exists(path: paths.ram(id)) { try Files.remove(path: paths.ram(id)) }
     }
 
-    private func environment(_ label: ProcessLabel, _ hypervisor: Hypervisor) -> [String: String] {
+    func environment(_ label: ProcessLabel, _ hypervisor: Hypervisor) -> [String: String] {
         var values = label.environment
         values["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         if let directory = hypervisor.moduleDirectory { values["QEMU_MODULE_DIR"] = directory }

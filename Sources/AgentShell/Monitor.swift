@@ -50,9 +50,11 @@ final class Monitor {
     /// - Parameters:
     ///   - path: the monitor's socket.
     ///   - timeout: for connecting and for the greeting, each.
+    ///   - queued: for a monitor that somebody else has now: called when the connection waits
+    ///     behind that one. The greeting then has no limit.
     ///   - completion: called once, later.
     static func connect(
-        path: String, on loop: Loop, timeout: Duration,
+        path: String, on loop: Loop, timeout: Duration, queued: (() -> Void)? = nil,
         completion: @escaping (Result<Monitor, MonitorFailure>) -> Void
     ) {
         SocketStream.connectUnix(path: path, on: loop, timeout: timeout) { result in
@@ -62,6 +64,7 @@ final class Monitor {
                 let monitor = Monitor(stream, on: loop, completion)
                 stream.onBytes = { monitor.receive($0) }
                 stream.onEnd = { monitor.end("\($0)") }
+                if let queued { return queued() }
                 monitor.readyTimer = loop.after(timeout) {
                     guard monitor.onReady != nil else { return }
                     monitor.end("no greeting within \(timeout)")

@@ -103,15 +103,18 @@ public enum PreflightClient {
             guard let configuration = host.guests.first(where: { $0.id == id }) else {
                 return completion(.failure(.noSuchGuest(id, host.host)))
             }
-            let mine = found.filter { $0.label.guest == id }
+            var mine = found.filter { $0.label.guest == id }
+            if let monitor = configuration.adopt,
+                case .success(let foreign) = ForeignProcess.find(
+                    guest: id, monitor: monitor, run: paths.run)
+            {
+                mine.insert(foreign, at: 0)
+            }
             let current = Proc.number(paths.current(id))
             let process = mine.last { $0.label.generation == current } ?? mine.last
-            let generation = process.flatMap { entry in
-                try? Generation(
-                    guest: id, number: entry.label.generation,
-                    hypervisorVersion: entry.label.hypervisorVersion,
-                    paths: paths.generation(id, entry.label.generation), process: entry.process,
-                    tapNumbers: entry.label.tapNumbers, on: loop)
+            let launcher = Launcher(host: host, paths: paths, loop: loop)
+            let generation = process.flatMap {
+                launcher.generation($0, monitor: configuration.adopt)
             }
             subjects.append(
                 PreflightSubject(

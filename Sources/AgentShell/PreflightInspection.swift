@@ -60,8 +60,17 @@ final class PreflightInspection {
         self.completion = completion
     }
 
+    private var commandLineProblems: [String] {
+        guard let origin = generation.origin else { return [] }
+        let next = generation.number + 1
+        return QEMUOrigin.placeProblems(generation)
+            + origin.commandLine(generation: next, machineType: nil).problems
+    }
+
     private func begin() {
-        facts.machineWord = subject.configuration.machine
+        // An adopted guest's next QEMU is given the name of the machine that runs.
+        facts.machineWord = generation.origin == nil ? subject.configuration.machine : ""
+        facts.commandLineProblems = commandLineProblems
         facts.hasOwnFirmware = subject.configuration.firmware != nil
         facts.program = HypervisorFiles.look(subject.hypervisor)
         lookAtProcess()
@@ -205,9 +214,10 @@ final class PreflightInspection {
 
     /// Somebody else on the sockets that a step will need.
     private func takeChardevs(_ chardevs: [JSON]) {
-        guard !subject.isInStep else { return }
+        guard !subject.isInStep, !generation.isForeign else { return }
         guardIsConnected = chardevs.contains {
-            $0["label"]?.string == "monitor1"
+            // The second is what agents before adoption called it.
+            [GuestCommandLine.guardMonitor, "monitor1"].contains($0["label"]?.string)
                 && $0["filename"]?.string?.hasPrefix("disconnected:") == false
         }
     }
@@ -227,7 +237,7 @@ final class PreflightInspection {
 
     private func askGuestAgent() {
         guard subject.asksGuestAgent else { return finish() }
-        guard subject.configuration.guestAgent else {
+        guard subject.configuration.guestAgent, !generation.paths.guestAgent.isEmpty else {
             facts.guestAgent = .absent
             return finish()
         }
@@ -262,12 +272,21 @@ enum PreflightOfNew {
     ) {
         var facts = facts
         var processor: String?
-        new.send([.queryMachines, .qomGet("/machine", "type"), .queryCPUsFast]) { index, result in
+        var devices: [String]? = []
+        let commands: [Command] = [
+            .queryMachines, .qomGet("/machine", "type"), .qomList("/machine/peripheral"),
+            .qomList("/machine/peripheral-anon"), .queryCPUsFast,
+        ]
+        new.send(commands) { index, result in
             let value = try? result.get()
             switch index {
             case 0: facts.newMachineTypes = value.map(machineTypes) ?? []
             case 1: facts.newMachineType = value?.string.map(machineName)
+            case 2, 3:
+                // What one list does not tell, nobody knows.
+                devices = value.flatMap { list in devices.map { $0 + childTypes(list).values } }
             default:
+                facts.newDeviceTypes = devices
                 processor = value?.array?.first?["qom-path"]?.string
                 guard let processor, !facts.featureWords.isEmpty else { return completion(facts) }
                 new.send([.qomGet(processor, "feature-words")]) { _, result in

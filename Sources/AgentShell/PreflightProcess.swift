@@ -65,6 +65,13 @@ enum Proc {
         text(path).flatMap { Int($0.filter { $0 != "\n" }) }
     }
 
+    /// The numbers of a line such as `Uid:\t0\t0\t0\t0` in a file of such lines.
+    static func numbers(_ name: String, in path: String) -> [UInt32] {
+        guard let line = lines(path).first(where: { $0.hasPrefix("\(name):") }) else { return [] }
+        return line.split(whereSeparator: { $0 == "\t" || $0 == " " }).dropFirst()
+            .compactMap { UInt32($0) }
+    }
+
     /// A number such as `RssAnon:   26156 kB` in a file of such lines.
     static func kibibytes(_ name: String, in path: String) -> UInt64? {
         for line in lines(path) where line.hasPrefix("\(name):") {

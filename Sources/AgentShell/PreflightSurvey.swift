@@ -122,9 +122,11 @@ extension Launcher {
                 ], environment: environment, workingDirectory: "/",
                 descriptors: [.ignore, log, log], on: loop
             ) { _ in }
+            let label = ProcessLabel(
+                run: "", guest: GuestID(checked: "probe"), generation: 1, hypervisorVersion: "",
+                tapNumbers: [])
             return try Generation(
-                guest: GuestID(checked: "probe"), number: 0, hypervisorVersion: "", paths: place,
-                process: ProcessReference(pid: child.pid), tapNumbers: [], on: loop)
+                label, paths: place, process: ProcessReference(pid: child.pid), on: loop)
         } catch let error as AgentError {
             throw error
         } catch { throw .hypervisor(reason: "\(error)") }

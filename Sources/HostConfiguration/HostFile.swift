@@ -52,7 +52,11 @@ public struct GuestConfiguration: Hashable, Sendable {
     public var set: SetID?
     /// Nil lets the leader place it. Never given without ``set``.
     public var updateDomain: UpdateDomain?
-    /// A multiple of 1 MiB.
+    /// Absolute path of the monitor's socket of a QEMU that somebody else starts, and that is taken
+    /// over as it runs; nil for a guest that the agent starts. With it, what a QEMU is started with
+    /// (memory, disks, NICs, …) is not in the file but found.
+    public var adopt: String?
+    /// A multiple of 1 MiB; 0 for a guest to be adopted, until it has been found.
     public var memoryBytes: UInt64
     public var vcpuCount: UInt32
     /// QEMU's `-M` word, such as `q35`.
@@ -79,8 +83,8 @@ public struct GuestConfiguration: Hashable, Sendable {
     public var probes: [Probe]
 
     public init(
-        id: GuestID, set: SetID? = nil, updateDomain: UpdateDomain? = nil, memoryBytes: UInt64,
-        vcpuCount: UInt32 = 1, machine: String = GuestConfiguration.machineDefault,
+        id: GuestID, set: SetID? = nil, updateDomain: UpdateDomain? = nil, adopt: String? = nil,
+        memoryBytes: UInt64, vcpuCount: UInt32 = 1, machine: String = GuestConfiguration.machineDefault,
         cpu: String = GuestConfiguration.cpuDefault, kernel: String? = nil,
         initrd: String? = nil, commandLine: String? = nil, firmware: String? = nil,
         disks: [Disk] = [], nics: [NIC] = [], arguments: [String] = [], guestAgent: Bool = true,
@@ -89,6 +93,7 @@ public struct GuestConfiguration: Hashable, Sendable {
         self.id = id
         self.set = set
         self.updateDomain = updateDomain
+        self.adopt = adopt
         self.memoryBytes = memoryBytes
         self.vcpuCount = vcpuCount
         self.machine = machine

@@ -3,6 +3,8 @@ import Fleet
 /// What only one guest, disk or NIC of a host can have, and where it was seen first.
 struct UsedResources {
     var guests: [GuestID: Position] = [:]
+    /// Of adopted guests.
+    var monitors: [String: Position] = [:]
     var taps: [String: Position] = [:]
     /// Whether the file gives it, instead of its being derived.
     var macs: [MACAddress: (position: Position, isGiven: Bool)] = [:]
@@ -16,7 +18,11 @@ extension Reader {
     private static let guestKeys = [
         "id", "set", "updateDomain", "memory", "vcpus", "machine", "cpu", "kernel", "initrd",
         "commandLine", "firmware", "disks", "nics", "arguments", "guestAgent", "probe",
-        "probes",
+        "probes", "adopt",
+    ]
+    /// What can be said of a guest whose QEMU somebody else starts.
+    private static let adoptedKeys: Set<String> = [
+        "id", "set", "updateDomain", "guestAgent", "probe", "probes", "adopt",
     ]
     /// QEMU's longest option line; far below the kernel's limit for one argument.
     private static let textByteCountMax = 65_536
@@ -26,7 +32,7 @@ extension Reader {
     ) -> GuestConfiguration? {
         guard
             let fields = fields(
-                value, known: Self.guestKeys, required: ["id", "memory"],
+                value, known: Self.guestKeys, required: ["id"],
                 example: "{id: db-0, memory: 256MiB}")
         else { return nil }
         let id: GuestID? = fields["id"].flatMap { name($0, example: "db-0") }
@@ -41,6 +47,14 @@ extension Reader {
             checkSocketPath(idValue, id, runDirectory)
         }
         let (set, updateDomain) = placement(fields, sets)
+        if let monitor = fields["adopt"] {
+            return adopted(fields, monitor, id, set, updateDomain, &used)
+        }
+        if fields["memory"] == nil {
+            add(
+                value.position, "\(value.path).memory", "\(value.title) has no `memory`",
+                "add it, as in `{id: db-0, memory: 256MiB}`")
+        }
         let memoryBytes = fields["memory"].flatMap {
             size($0, in: 1 << 20...1 << 44, multipleOf: 1 << 20)
         }
@@ -71,6 +85,40 @@ extension Reader {
             initrd: boot.initrd, commandLine: boot.commandLine, firmware: boot.firmware,
             disks: disks, nics: nics, arguments: arguments, guestAgent: guestAgent,
             probes: probes)
+    }
+
+    /// A guest whose QEMU somebody else starts.
+    private func adopted(
+        _ fields: Fields, _ value: Value, _ id: GuestID?, _ set: SetID?,
+        _ updateDomain: UpdateDomain?, _ used: inout UsedResources
+    ) -> GuestConfiguration? {
+        let others = fields.entries.filter { !Self.adoptedKeys.contains($0.key) }
+        for (_, other) in others.sorted(by: { $0.key < $1.key }) {
+            add(
+                other, "is given for a guest that is adopted",
+                "remove it: it is found from the QEMU that runs")
+        }
+        let monitor = path(value)
+        if let monitor {
+            if let first = used.monitors[monitor] {
+                add(
+                    value, "is \(quoted(monitor)), as that of the guest in line \(first.line)",
+                    "name the monitor of this guest's QEMU")
+            } else {
+                used.monitors[monitor] = value.position
+            }
+            if monitor.utf8.count > 107 {
+                add(
+                    value, "has \(monitor.utf8.count) bytes, and a socket's path has 107 at most",
+                    "start QEMU with a shorter one")
+            }
+        }
+        let guestAgent = fields["guestAgent"].map { bool($0) } ?? true
+        let probes = probes(fields)
+        guard let id, let monitor, let guestAgent else { return nil }
+        return GuestConfiguration(
+            id: id, set: set, updateDomain: updateDomain, adopt: monitor, memoryBytes: 0,
+            guestAgent: guestAgent, probes: probes)
     }
 
     /// The kernel takes 107 bytes for a socket's path; the longest of a guest is

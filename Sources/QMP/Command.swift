@@ -30,6 +30,8 @@ public struct Command: Hashable, Sendable {
     public static let queryCPUsFast = Command("query-cpus-fast")
     /// Reply: ``MigrationReply``.
     public static let queryMigrate = Command("query-migrate")
+    /// Reply: an object with `base-memory` and perhaps `plugged-memory`, in bytes.
+    public static let queryMemorySizeSummary = Command("query-memory-size-summary")
     /// Reply: an array of objects with `id`, `size`, `share`, …
     public static let queryMemdev = Command("query-memdev")
     /// Reply: an array with an object for each block node, those below others too.

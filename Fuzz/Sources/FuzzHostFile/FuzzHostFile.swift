@@ -82,7 +82,10 @@ private func checkFile(_ file: HostFile) {
     var macs: Set<[UInt8]> = []
     for guest in file.guests {
         check(ids.insert(guest.id).inserted, "guest \(guest.id) is there twice")
-        check(guest.memoryBytes > 0 && guest.memoryBytes.isMultiple(of: 1 << 20), "memory")
+        // What an adopted guest has is not in the file.
+        check((guest.memoryBytes == 0) == (guest.adopt != nil), "memory")
+        check(guest.memoryBytes.isMultiple(of: 1 << 20), "memory")
+        if let monitor = guest.adopt { paths.append(monitor) }
         check((1...255).contains(guest.vcpuCount), "vcpus")
         check(guest.updateDomain == nil || guest.set != nil, "an update domain without a set")
         check(guest.kernel != nil || (guest.initrd == nil && guest.commandLine == nil), "no kernel")
@@ -126,9 +129,12 @@ private func yaml(_ file: HostFile) -> String {
 }
 
 private func entry(_ guest: GuestConfiguration) -> String {
-    var text = "{id: \"\(guest.id)\", memory: \(guest.memoryBytes), vcpus: \(guest.vcpuCount), "
+    var text = "{id: \"\(guest.id)\", guestAgent: \(guest.guestAgent), "
     if let set = guest.set { text += "set: \"\(set)\", " }
     if let domain = guest.updateDomain { text += "updateDomain: \(domain.number), " }
+    if !guest.probes.isEmpty { text += "probes: \(list(guest.probes.map(yaml))), " }
+    if let monitor = guest.adopt { return text + "adopt: \(quoted(monitor))}" }
+    text += "memory: \(guest.memoryBytes), vcpus: \(guest.vcpuCount), "
     text += "machine: \(quoted(guest.machine)), cpu: \(quoted(guest.cpu)), "
     if let kernel = guest.kernel { text += "kernel: \(quoted(kernel)), " }
     if let initrd = guest.initrd { text += "initrd: \(quoted(initrd)), " }
@@ -147,9 +153,7 @@ private func entry(_ guest: GuestConfiguration) -> String {
         }
     }
     text += "disks: \(list(disks)), nics: \(list(nics)), "
-    text += "arguments: \(list(guest.arguments.map(quoted))), guestAgent: \(guest.guestAgent)"
-    if !guest.probes.isEmpty { text += ", probes: \(list(guest.probes.map(yaml)))" }
-    return text + "}"
+    return text + "arguments: \(list(guest.arguments.map(quoted)))}"
 }
 
 private func yaml(_ probe: Probe) -> String {

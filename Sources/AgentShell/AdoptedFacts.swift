@@ -1,0 +1,52 @@
+internal import Fleet
+internal import HostConfiguration
+internal import QMP
+internal import UvLoop
+
+/// What a QEMU that was started by somebody else tells of itself, and our own guests' files say.
+struct AdoptedFacts {
+    var version = ""
+    var machineType: String?
+    var memoryBytes: UInt64 = 0
+    var vcpuCount: UInt32 = 1
+    /// Images that are files of the host, for flushing them before a hold.
+    var disks: [Disk] = []
+
+    /// - Parameter completion: called once; nil if its monitor fails.
+    static func ask(_ generation: Generation, _ completion: @escaping (AdoptedFacts?) -> Void) {
+        var facts = AdoptedFacts()
+        let commands: [Command] = [
+            .queryVersion, .qomGet("/machine", "type"), .queryMemorySizeSummary, .queryCPUsFast,
+            .queryNamedBlockNodes,
+        ]
+        generation.send(commands) { index, result in
+            guard case .success(let value) = result else {
+                if index == commands.count - 1 { completion(nil) }
+                return
+            }
+            switch index {
+            case 0: facts.version = VersionReply(value)?.description ?? ""
+            case 1: facts.machineType = value.string.map(machineName)
+            case 2:
+                let parts = ["base-memory", "plugged-memory"].map { value[$0]?.integer ?? 0 }
+                facts.memoryBytes = UInt64(max(0, parts.reduce(0, +)))
+            case 3: facts.vcpuCount = UInt32(max(1, value.array?.count ?? 1))
+            default:
+                facts.disks = (value.array ?? []).compactMap(disk)
+                completion(facts)
+            }
+        }
+    }
+
+    private static func disk(_ node: JSON) -> Disk? {
+        guard node["drv"]?.string == "file", let path = node["image"]?["filename"]?.string,
+            path.hasPrefix("/")
+        else { return nil }
+        return Disk(path: path, format: .raw, readOnly: node["ro"]?.bool ?? false)
+    }
+
+    func hypervisor(of generation: Generation) -> Hypervisor {
+        let path = try? Files.link(pathOfSymlink: "/proc/\(generation.process.pid)/exe")
+        return Hypervisor(version: version, path: path ?? "")
+    }
+}
