@@ -10,7 +10,7 @@ set -eu
 
 build="pkg-config gcc libc6-dev libuv1-dev libssl-dev libsqlite3-dev"
 test="$build protobuf-compiler python3 python3-protobuf qemu-system-x86 qemu-utils \
-    busybox-static cpio curl iproute2 openssl make tshark"
+    busybox-static cpio curl iproute2 openssl make systemd tshark util-linux"
 
 if [ "${1:-}" = --print ]; then
     print=1

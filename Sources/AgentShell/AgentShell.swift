@@ -89,6 +89,8 @@ public final class AgentShell {
         reports = contents.reports
         installed = software.read()
         parts = partsRecord.read()
+        // Of commands that had left something running, or whose agent died.
+        ControlGroup.removeEmpty(namePrefix: CommandRun.groupNamePrefix(host.host))
         keepers = host.guests.map { GuestKeeper($0, launcher: launcher, logger: logger) }
         for keeper in keepers {
             keeper.onChange = { [unowned self] in

@@ -57,6 +57,9 @@ final class CommandRun {
     private var limit: Timer?
     private var killReason: String?
 
+    /// What the names of a host's groups begin with.
+    static func groupNamePrefix(_ host: HostID) -> String { "fermata-\(host)-" }
+
     private static let script = """
         [ -z "$1" ] || echo 0 > "$1" || exit 126
         user=$2; shift 2

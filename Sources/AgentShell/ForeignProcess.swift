@@ -183,15 +183,6 @@ enum ForeignProcess {
         let fields = text[text.index(after: end)...].split(separator: " ")
         return fields.count > 19 ? String(fields[19]) : nil
     }
-
-    /// The directory of the cgroup that a process is in; nil without cgroups of version 2.
-    static func controlGroup(_ process: String) -> String? {
-        for line in Proc.lines("/proc/\(process)/cgroup") where line.hasPrefix("0::") {
-            let directory = "/sys/fs/cgroup" + line.dropFirst("0::".count)
-            return Files.kind(path: directory) == .directory ? directory : nil
-        }
-        return nil
-    }
 }
 
 extension Launcher {
@@ -229,19 +220,17 @@ extension Launcher {
                 tapNumbers: Self.numbers(line) { if case .tap = $0 { true } else { false } },
                 origin: origin,
                 copyNumbers: Self.numbers(line) { if case .copy = $0 { true } else { false } })
-            let log = ChildProcess.Stdio.file(path: place.log, append: true)
             let command =
                 Self.prefix(origin, old.process.pid) + [hypervisor.path]
                 + Self.arguments(line, place, hypervisor)
-            let child = try ChildProcess.spawn(
+            // Not our child: who supervises the first one has to see the end of this one too.
+            let pid = try ChildProcess.spawnDaemon(
                 executable: command[0], arguments: Array(command.dropFirst()),
                 environment: environment(label, hypervisor), workingDirectory: origin.directory,
-                descriptors: [.ignore, log, log] + descriptors.map { .inherit($0) },
-                detached: true, on: loop
-            ) { _ in }
-            joinControlGroup(child.pid, of: old.process.pid)
+                log: place.log, descriptors: descriptors.map { .inherit($0) }, on: loop)
+            joinControlGroup(pid, of: old.process.pid)
             return try Generation(
-                label, paths: place, process: ProcessReference(pid: child.pid), on: loop)
+                label, paths: place, process: ProcessReference(pid: pid), on: loop)
         } catch let error as UvError {
             throw .hypervisor(reason: "\(hypervisor.path) could not be started: \(error)")
         } catch let error as AgentError {
@@ -311,8 +300,8 @@ extension Launcher {
 
     /// Its limits are those of the first one, and who ends that one's unit ends this one too.
     private func joinControlGroup(_ pid: Int32, of old: Int32) {
-        guard let theirs = ForeignProcess.controlGroup("\(old)"),
-            theirs != ForeignProcess.controlGroup("\(pid)")
+        guard let theirs = try? ControlGroup.path(of: "\(old)"),
+            (try? ControlGroup.path(of: "\(pid)")) != theirs
         else { return }
         try? Files.append(
             path: "\(theirs)/cgroup.procs", bytes: Array("\(pid)".utf8), durable: false)

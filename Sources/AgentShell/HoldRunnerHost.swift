@@ -40,7 +40,8 @@ extension HoldRunner {
         } catch { return feed(.commandEnded(kind, problem: error.description)) }
         self.command = CommandRun(
             kind, command, of: work,
-            groupName: "fermata-\(directive.host)-\(directive.step)-\(kind.rawValue)",
+            groupName: CommandRun.groupNamePrefix(directive.host)
+                + "\(directive.step)-\(kind.rawValue)",
             environment: environment(kind, work), output: "\(directory)/\(kind.rawValue)",
             on: context.loop,
             grouped: { [self] group in

@@ -16,9 +16,19 @@ public struct ControlGroup: Hashable, Sendable {
     /// - Throws: ``UvError``: `ENOENT` where cgroup 2 is not mounted, `EROFS` or `EACCES` where it may
     ///   not be changed, as in many containers.
     public static func make(name: String) throws(UvError) -> ControlGroup {
-        let group = ControlGroup(path: try "\(own())/\(name)")
+        let group = ControlGroup(path: try "\(path(of: "self"))/\(name)")
         try Files.makeDirectory(path: group.path, parents: true)
         return group
+    }
+
+    /// Removes those below the group of this process that are empty and whose name begins so.
+    public static func removeEmpty(namePrefix: String) {
+        guard let own = try? path(of: "self"), let names = try? Files.list(path: own) else {
+            return
+        }
+        for name in names where name.hasPrefix(namePrefix) {
+            ControlGroup(path: "\(own)/\(name)").removeIfEmpty()
+        }
     }
 
     /// A process that writes 0 into this moves itself.
@@ -44,10 +54,13 @@ public struct ControlGroup: Hashable, Sendable {
     /// Removes it if it is empty.
     public func removeIfEmpty() { Glibc.rmdir(path) }
 
-    /// The directory of the group that this process is in.
-    private static func own() throws(UvError) -> String {
+    /// The directory of the group that a process is in.
+    ///
+    /// - Parameter process: a pid, or `self`.
+    /// - Throws: as ``make(name:)``, and `ENOENT` if there is no such process.
+    public static func path(of process: String) throws(UvError) -> String {
         let mounts = try Files.read(path: "/proc/self/mountinfo", byteCountMax: 4 << 20)
-        let groups = try Files.read(path: "/proc/self/cgroup", byteCountMax: 65_536)
+        let groups = try Files.read(path: "/proc/\(process)/cgroup", byteCountMax: 65_536)
         let path = String(decoding: groups, as: UTF8.self).split(separator: "\n")
             .first { $0.hasPrefix("0::/") }?.dropFirst(3)
         for line in String(decoding: mounts, as: UTF8.self).split(separator: "\n") {

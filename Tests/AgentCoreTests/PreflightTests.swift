@@ -71,6 +71,16 @@ struct PreflightTests {
         },
         Case(check: .passthrough, words: "scsi-generic") { $0.deviceTypes.append("scsi-generic") },
         Case(check: .passthrough, words: "scsi-block") { $0.deviceTypes.append("scsi-block") },
+        Case(check: .hotplug, words: "type virtio-rng-pci was added") {
+            $0.newDeviceTypes = $0.deviceTypes
+            $0.deviceTypes.append("virtio-rng-pci")
+        },
+        Case(check: .hotplug, words: "was removed") {
+            $0.newDeviceTypes = $0.deviceTypes + ["virtio-rng-pci"]
+        },
+        Case(check: .commandline, words: "-snapshot keeps") {
+            $0.commandLineProblems = ["-snapshot keeps what the guest writes"]
+        },
         Case(check: .image, words: "/d/disk.qcow2 is not there") { $0.images[0].state = .missing },
         Case(check: .image, words: "another file") { $0.images[0].state = .replaced },
         Case(check: .image, words: "cannot be read") { $0.images[0].state = .unreadable },

@@ -72,14 +72,14 @@ import UvLoop
         let host = try ProbeHost("sr", arguments: ", arguments: [-device, virtio-rng-pci]")
         defer { host.end() }
         try host.startAgent()
-        // In the new QEMU another device is where the old one has its random numbers.
+        // The same device, with other PCI registers.
         let wrapper = try host.write(
             "wrapper",
             """
             #!/bin/sh
             for word; do
                 shift
-                [ "$word" = virtio-rng-pci ] && word=virtio-balloon-pci
+                [ "$word" = virtio-rng-pci ] && word=virtio-rng-pci,disable-modern=on
                 set -- "$@" "$word"
             done
             exec \(ProbeHost.qemu) "$@"
@@ -88,7 +88,7 @@ import UvLoop
         try host.give(host.directive(path: wrapper))
         let refused = try host.waitForReport()
         #expect(refused.outcome == .failed, "\(refused)")
-        #expect(refused.reason.contains("savevm"), "\(refused.reason)")
+        #expect(refused.reason.contains("refused"), "\(refused.reason)")
         let hold = try #require(refused.holds.first)
         #expect(hold.hypervisorAfter == "old")
         #expect((hold.holdMicroseconds ?? .max) < 3_000_000)

@@ -153,6 +153,21 @@ struct HostFileTests {
             ])
     }
 
+    @Test("a guest whose QEMU somebody else starts has what concerns Fermata, and no more")
+    func adopted() throws {
+        let file = try HostFile.parse(
+            "host: a\nhypervisor: {path: /q, version: v}\n"
+                + "guests: [{id: g, set: db, updateDomain: 1, adopt: /run/g/qmp, guestAgent: false, "
+                + "probe: {tcp: \"10.0.0.1:80\"}}]\n", fileName: "h"
+        ).get()
+        let guest = try #require(file.guests.first)
+        #expect(guest.adopt == "/run/g/qmp")
+        #expect(guest.memoryBytes == 0)
+        #expect(!guest.guestAgent)
+        #expect(guest.probes.count == 1)
+        #expect(guest.updateDomain == UpdateDomain(1))
+    }
+
     @Test("has a default for everything that it does not name")
     func defaults() throws {
         let file = try parsed(

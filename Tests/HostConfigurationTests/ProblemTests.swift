@@ -403,6 +403,18 @@ struct ProblemTests {
             "h:5:42: guests[1].nics[0].tap is `t`, as the tap in line 4: give each NIC a tap of its own"
         ),
         (
+            head + "guests: [{id: g0, adopt: /r/q, memory: 64MiB}]\n",
+            "h:3:40: guests[0].memory is given for a guest that is adopted: remove it: it is found from the QEMU that runs"
+        ),
+        (
+            head + "guests: [{id: g0, adopt: r/q}]\n",
+            "h:3:26: guests[0].adopt is `r/q`, which is no absolute path: begin it with a slash"
+        ),
+        (
+            head + "guests:\n  - {id: g0, adopt: /r/q}\n  - {id: g1, adopt: /r//q}\n",
+            "h:5:21: guests[1].adopt is `/r/q`, as that of the guest in line 4: name the monitor of this guest's QEMU"
+        ),
+        (
             head + "guests: &g [{id: g0, memory: 64MiB}]\n? *g\n: 1\n",
             "h:4:1: a key that is no plain word is in a file with anchors: write the key as a word, or the anchors' values out"
         ),
