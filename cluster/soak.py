@@ -10,8 +10,8 @@ its deadline; and, at the end, every hold has exactly one annotation.
 
 Faults, drawn with --seed (printed): the agent killed or stopped at any phase, the guard killed, both
 killed, the new QEMU killed before the commit, a QEMU that refuses the state, one that cannot start.
-What is left out is what must lose a guest: its only QEMU killed. soak_host.py is the same for holds of a
-whole host.
+What is left out is what must lose a guest: its only QEMU killed. soak_host.py is the same for holds
+of a whole host.
 The last line is JSON; exits 1 on a violation, at which it stops.
 """
 import argparse

@@ -1,15 +1,15 @@
 #!/usr/bin/python3
-"""`make soak-host`: holds of a whole host in a row, half of them with a random fault at a random time.
+"""`make soak-host`: holds of a whole host in a row, half with a random fault at a random time.
 
     soak_host.py --fermata BIN --cache DIR [--count 1000] [--seconds N] [--seed S]
 
-One host with two guests; every rollout pauses both while a release's commands change a file, the "host",
-through a half-changed state. Besides what soak.py asks after each: the file is as the outcome says, and so
-is what the leader knows of the host; it is never left half changed.
+One host with two guests; every rollout pauses both while a release's commands change a file, the
+"host", through a half-changed state. Besides what soak.py asks after each: the file is as the
+outcome says, and so is what the leader knows of the host; it is never left half changed.
 
-Faults, drawn with --seed (printed), up to a second after the rollout began to prepare or apply began:
-the agent killed or stopped, the guard killed or stopped, both killed, the guard stopped and the agent
-killed, the command killed.
+Faults, drawn with --seed (printed), up to a second after the rollout was started or apply began:
+the agent killed or stopped, the guard killed or stopped, both killed, the guard stopped and the
+agent killed, the command killed.
 """
 import contextlib
 import os
@@ -30,7 +30,8 @@ class HostSoak(Soak):
 
     @staticmethod
     def guests():
-        return [Guest(name, HOST, memory=128, pattern=16, tick=10_000) for name in ("left", "right")]
+        return [Guest(name, HOST, memory=128, pattern=16, tick=10_000)
+                for name in ("left", "right")]
 
     def add_releases(self):
         self.state = self.cluster.directory / "state"
@@ -39,7 +40,8 @@ class HostSoak(Soak):
         for version, other in (("one", "two"), ("two", "one")):
             text = f'version: "{version}"\nholdsGuests: true\n'
             for kind, script in (
-                    ("apply", f"echo half > {self.state}; sleep 0.4; echo {version} > {self.state}"),
+                    ("apply", f"echo half > {self.state}; sleep 0.4\n"
+                              f"echo {version} > {self.state}"),
                     ("check", f"grep -qx {version} {self.state} && sleep 0.2"),
                     ("undo", f"sleep 0.1; echo {other} > {self.state}")):
                 path = self.cluster.directory / f"{version}-{kind}"

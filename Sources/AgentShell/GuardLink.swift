@@ -3,8 +3,8 @@
 // Happy path: start the guard with one end of a socket pair, name the processes, wait for `armed`;
 // then a line before each thing that changes who may be continued. The kernel has each line before
 // the agent goes on, and the guard reads them all before it sees the end of the channel.
-// Failure modes: it cannot be started, does not arm within 10 s, or ends: onFailure, once. One that does
-// not end when it has been disarmed is killed: the next guard needs its lock and its monitors.
+// Failure modes: it cannot be started, does not arm within 10 s, or ends: onFailure, once. One that
+// does not end when it has been disarmed is killed: the next guard needs its lock and its monitors.
 
 internal import AgentCore
 internal import Fleet

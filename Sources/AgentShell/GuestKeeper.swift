@@ -4,7 +4,7 @@
 //      ▲                  │                           │
 //      └── process ended ─┴───────────────────────────┘      in a step: held, lost (the step says)
 //
-// A process that was found and does not answer is `unknown`, and is asked until it does or has ended.
+// A process that was found and does not answer is `unknown`, and is asked until it does or ends.
 //
 // A guest whose QEMU ended by itself is not started again within the same boot of the host: it may
 // have been shut down on purpose, and a guest must never be rebooted by Fermata. The file `started`

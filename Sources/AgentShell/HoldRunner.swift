@@ -344,8 +344,8 @@ final class HoldRunner {
         }
     }
 
-    /// Its STOP was lost with a connection, or never told. When it stopped nobody knows: it was not
-    /// before it was told to, so the record makes its hold too long by some milliseconds, not too short.
+    /// Its STOP was lost with a connection, or never told. When it stopped nobody knows, but not
+    /// before it was told to: its record makes the hold some milliseconds too long, not too short.
     private func noteLostStop(_ guest: StepGuest) {
         guard guest.stopped == nil, let sentAt = guest.stopSentAt else { return }
         let ago = HoldClock.nowMicroseconds - sentAt

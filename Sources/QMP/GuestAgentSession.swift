@@ -29,7 +29,7 @@
 //
 // `synchronise` is allowed in every state; it forgets the command that was under way, whose reply
 // is then a stale one. After a `.protocolError` the owner may call it. After a time-out the owner
-// calls `giveUp`, which leads to unsynchronised: no late reply can be taken for one to a later command.
+// calls `giveUp`, which leads to unsynchronised: no late reply is taken for one to a later command.
 //
 // A guest is not trusted: it can lie in a reply, but not make us crash, wait for ever (the owner
 // has the time limit) or keep more than a line.

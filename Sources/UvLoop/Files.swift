@@ -267,8 +267,8 @@ public enum Files {
 
     /// Who holds the lock that ``lock(path:)`` takes.
     ///
-    /// - Returns: nil if nobody does, or if it cannot be told from here, as with a process of another
-    ///   PID namespace.
+    /// - Returns: nil if nobody does, or if it cannot be told from here, as with a process of
+    ///   another PID namespace.
     /// - Source: proc(5), `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 4711 00:19:81 0 EOF`, where a
     ///   waiting process has `->` in front of `FLOCK`.
     public static func lockHolder(path: String) -> ProcessReference? {

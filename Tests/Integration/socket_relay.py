@@ -3,19 +3,19 @@
 
     socket_relay.py PID CONTROL PATH…
 
-For each PATH it listens there and passes everything on to PATH.real, until process PID ends. CONTROL
-holds JSON, looked at with every command: {"socket": "qmp", "command": "cont", "act": ACT}. The first such
-command is passed on, and then, at its reply:
+For each PATH it listens there and passes everything on to PATH.real, until process PID ends.
+CONTROL holds JSON, looked at with every command: {"socket": "qmp", "command": "cont", "act": ACT}.
+The first such command is passed on, and then, at its reply:
     drop      the reply is kept back
     flood     `count` events come before the reply
     garbage   `text` comes instead of the reply, over and over for 1 MiB if `isEndless`
     mute      from the command on nothing comes back on this connection, neither events nor replies
     late      the reply comes only when the next command has come, before that one's
     stale     `text` comes before the reply
-Without "act" it only passes on. With `after` such a command must have come before on this connection, and
-with `forGood` a mute relay is so on later connections too. `silences` is a part of the PATHs whose later
-connections get no answer. `stripsIDs`: replies have no ids, as those of guest agents before QEMU 4.0.
-What it has done it appends to CONTROL.done, a line for each.
+Without "act" it only passes on. With `after` such a command must have come before on this
+connection, and with `forGood` a mute relay is so on later connections too. `silences` is a part of
+the PATHs whose later connections get no answer. `stripsIDs`: replies have no ids, as those of guest
+agents before QEMU 4.0. What it has done it appends to CONTROL.done, a line for each.
 """
 import contextlib
 import json
@@ -109,7 +109,8 @@ class Relay:
             message = json.loads(body)
         is_it = self.fault_id is not None and message.get("id") == self.fault_id
         now = self.settings()
-        if now.get("stripsIDs") and now["socket"] == self.name and message.pop("id", None) is not None:
+        if now.get("stripsIDs") and now["socket"] == self.name and "id" in message:
+            del message["id"]
             line = mark + json.dumps(message).encode() + b"\n"
         if not is_it:
             return self.send(line)

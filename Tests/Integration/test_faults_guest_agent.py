@@ -1,5 +1,5 @@
-"""A guest agent that answers garbage, or an old request, after a hand-over. The guest goes on on the new
-QEMU in every case, and what is said of its clock is true."""
+"""A guest agent that answers garbage, or an old request, after a hand-over. In every case the guest
+goes on on the new QEMU, and what is said of its clock is true."""
 from fault_case import GUEST, HOST
 from relay_case import RelayCase
 
@@ -37,7 +37,7 @@ class GuestAgentAnswers(RelayCase):
     def test_old_requests_before_the_synchronisation_they_are_dropped(self):
         _, hold = self.hand_over(
             command="guest-sync-delimited", act="stale",
-            text='{"return": 5}\n\xff{"return": 12345, "id": 12345}\n{"return": {}, "id": 4}\n{"ret')
+            text='{"return": 5}\n\xff{"return": 123, "id": 123}\n{"return": {}, "id": 4}\n{"ret')
         self.assertEqual(hold["outcome"], "succeeded", hold)
         self.assertEqual(hold["clockNote"], "")
         self.assertClockIsRight(hold)

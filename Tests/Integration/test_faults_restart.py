@@ -1,5 +1,5 @@
-"""An agent that starts again and meets what does not answer: a QEMU at rest or in a step, a stopped guard.
-The others go on, and what did not answer is taken up once it does."""
+"""An agent that starts again and meets what does not answer: a QEMU at rest or in a step, a stopped
+guard. The others go on, and what did not answer is taken up once it does."""
 import os
 import signal
 

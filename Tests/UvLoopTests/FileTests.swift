@@ -70,7 +70,7 @@ import UvLoop
 
     @Test("who holds a lock can be told, by its process")
     func lockHolder() throws {
-        try inDirectory { directory in
+        try withDirectory { directory in
             let path = "\(directory)/lock"
             #expect(Files.lockHolder(path: path) == nil)
             let lock = try Files.lock(path: path)
