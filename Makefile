@@ -2,7 +2,7 @@
 # Both install what is missing (apt-get, as root or with sudo).
 
 .PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-wire bench-guard \
-	soak build \
+	soak soak-host build \
 	build-debug fuzz format lint check-generated deps clean
 
 CACHE ?= .cache
@@ -21,6 +21,7 @@ help:
 	@echo 'make bench-hold        our hold against a bare script that does the same'
 	@echo 'make bench-guard       the memory of a guard, and how soon it continues a guest'
 	@echo 'make soak              1000 hand-overs in a row, half with a random fault (COUNT=, SEED=)'
+	@echo 'make soak-host         the same for holds of a whole host, under a release of commands'
 	@echo 'make build             the release executable: $(FERMATA_RELEASE)'
 	@echo 'make format, make lint swift format, warnings, import rule'
 	@echo 'make clean             removes what the build and the caches hold'
@@ -78,6 +79,10 @@ COUNT ?= 1000
 soak: build lab
 	$(PYTHON) cluster/soak.py --fermata $(FERMATA_RELEASE) --cache $(CACHE) --count $(COUNT) \
 		$(if $(SEED),--seed $(SEED))
+
+soak-host: build lab
+	$(PYTHON) cluster/soak_host.py --fermata $(FERMATA_RELEASE) --cache $(CACHE) \
+		--count $(COUNT) $(if $(SEED),--seed $(SEED))
 
 format:
 	swift format -i -r -p Package.swift $$(git ls-files '*.swift' | grep -v /Generated/)

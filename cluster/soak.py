@@ -10,7 +10,8 @@ its deadline; and, at the end, every hold has exactly one annotation.
 
 Faults, drawn with --seed (printed): the agent killed or stopped at any phase, the guard killed, both
 killed, the new QEMU killed before the commit, a QEMU that refuses the state, one that cannot start.
-What is left out is what must lose a guest: its only QEMU killed.
+What is left out is what must lose a guest: its only QEMU killed. soak_host.py is the same for holds
+of a whole host.
 The last line is JSON; exits 1 on a violation, at which it stops.
 """
 import argparse
@@ -49,16 +50,25 @@ def kill(pid):
 
 
 class Soak:
+    UNIT = "hand-overs"
+
+    @staticmethod
+    def guests():
+        return [Guest("left", "a", memory=128, pattern=16, tick=10_000),
+                Guest("right", "b", memory=128, pattern=16, tick=10_000)]
+
     def __init__(self, cluster, seed):
         self.cluster, self.random = cluster, random.Random(seed)
         self.first = {name: cluster.ask(name, "report") for name in cluster.guests}
         self.counts, self.outcomes = collections.Counter(), collections.Counter()
         self.resumed_by, self.holds = collections.Counter(), []
         self.longest_share = 0                  # of its deadline
-        self.add_bad_releases()
+        self.add_releases()
 
-    def add_bad_releases(self):
+    def add_releases(self):
         old = self.cluster.old
+        self.cluster.add_release("to-new", self.cluster.new)
+        self.cluster.add_release("to-old", old)
         scripts = {
             # Its disk has other PCI registers: it starts and waits, but the state does not fit.
             "refusing": "#!/usr/bin/python3\nimport os, sys\na = sys.argv[1:]\n"
@@ -194,7 +204,7 @@ class Soak:
     def summary(self, seed, began, annotations, violation):
         lengths = sorted(self.holds) or [0]
         return {
-            "seed": seed, "handOvers": self.counts.total(),
+            "seed": seed, "unit": self.UNIT, "count": self.counts.total(),
             "withFault": self.counts.total() - self.counts["none"],
             "faults": dict(sorted(self.counts.items())), "rollouts": dict(self.outcomes),
             "holds": len(self.holds), "resumedBy": dict(self.resumed_by),
@@ -205,14 +215,11 @@ class Soak:
             "seconds": round(time.monotonic() - began), "violation": violation}
 
 
-def soak(options, seed):
-    guests = [Guest("left", "a", memory=128, pattern=16, tick=10_000),
-              Guest("right", "b", memory=128, pattern=16, tick=10_000)]
-    with Cluster(options.fermata, options.cache, guests, keep_directory=options.keep) as cluster:
+def soak(kind, options, seed):
+    with Cluster(options.fermata, options.cache, kind.guests(),
+                 keep_directory=options.keep) as cluster:
         cluster.start()
-        cluster.add_release("to-new", cluster.new)
-        cluster.add_release("to-old", cluster.old)
-        run = Soak(cluster, seed)
+        run = kind(cluster, seed)
         began = said = time.monotonic()
         annotations = violation = None
         try:
@@ -222,7 +229,7 @@ def soak(options, seed):
                 run.one(number)
                 if time.monotonic() - said > 5:
                     said = time.monotonic()
-                    print(f"{run.counts.total():5} hand-overs, {len(run.holds)} holds, "
+                    print(f"{run.counts.total():5} {kind.UNIT}, {len(run.holds)} holds, "
                           f"{said - began:.0f} s", flush=True)
             annotations = run.check_annotations()
         except Violation as error:
@@ -230,11 +237,11 @@ def soak(options, seed):
         return run.summary(seed, began, annotations, violation)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main(kind, description):
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--fermata", required=True)
     parser.add_argument("--cache", required=True)
-    parser.add_argument("--count", type=int, default=1000, help="hand-overs")
+    parser.add_argument("--count", type=int, default=1000, help="how many")
     parser.add_argument("--seconds", type=int, help="end earlier, after so long")
     parser.add_argument("--seed", type=int, help="of the faults; drawn and printed if not given")
     parser.add_argument("--keep", action="store_true", help="leave the logs")
@@ -243,16 +250,16 @@ def main():
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**31)
     print(f"soak: seed {seed}", flush=True)
     try:
-        found = soak(options, seed)
+        found = soak(kind, options, seed)
     except LabError as error:
         sys.exit(f"soak: {error}")
     if found["violation"]:
         print(f"soak: FAILED: {found['violation']}", file=sys.stderr)
     else:
-        print(f"soak: ok: {found['handOvers']} hand-overs, {found['withFault']} with a fault")
+        print(f"soak: ok: {found['count']} {kind.UNIT}, {found['withFault']} with a fault")
     print(json.dumps(found))
     return sys.exit(1 if found["violation"] else 0)
 
 
 if __name__ == "__main__":
-    main()
+    main(Soak, __doc__)

@@ -110,6 +110,9 @@ for part in "${parts[@]}"; do
         soak)
             run "soak, the short form" count_check \
                 "$python" cluster/soak.py --fermata "$FERMATA" --cache "$FERMATA_CACHE" --seconds 60
+            run "soak of a whole host, the short form" count_check \
+                "$python" cluster/soak_host.py --fermata "$FERMATA" --cache "$FERMATA_CACHE" \
+                --seconds 30
             ;;
         *)
             echo "run-tests: unknown part $part: swift specification imports fuzzing integration soak" >&2

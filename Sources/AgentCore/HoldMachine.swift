@@ -41,6 +41,7 @@
 //  confirming      confirmed, confirm timer     done(…)          done(succeeded, failed or unhealthy)
 //  confirming(s)   exited(s)                    done(lost)
 //  done            anything                     done
+//  unreachable     found                        as an agent's restart finds it: HoldReport.swift
 //
 // A pair that is not in the table changes nothing. Invariant 3 can be read off it: "continue new" is
 // reached only through killed(old), and "continue old" only through killed(new), or when the guest
@@ -59,6 +60,8 @@ public struct HoldMachine: Sendable {
         case undoing, returning
         /// In a hold of the whole host.
         case pausing, paused
+        /// After a restart: which of its processes it is on is not known yet.
+        case unreachable
         case confirming(Side)
         case done(StepOutcome)
     }
@@ -89,7 +92,7 @@ public struct HoldMachine: Sendable {
             case .switching, .stopping, .moving, .orphaned, .committing, .continuing, .undoing,
                 .returning, .pausing, .paused:
                 true
-            case .preparing, .prepared, .confirming, .done: false
+            case .preparing, .prepared, .unreachable, .confirming, .done: false
             }
         }
     }
@@ -109,6 +112,7 @@ public struct HoldMachine: Sendable {
     var guardIsArmed = false
     /// What a restarted agent begins with, one for each guest; empty otherwise.
     var actions: [RecoveryAction] = []
+    var histories: [HoldHistory] = []
     var effects: [HoldEffect] = []
     /// Where the commands of a ``Work/host(_:)`` are; `none` for other work.
     var patch = Patch.none

@@ -27,6 +27,7 @@ extension HoldMachine {
         case .continued(let side, let at): onContinued(index, side, resumedAt: at, at: now)
         case .continueFailed(let side, let reason): onContinueFailed(index, side, reason, at: now)
         case .exited(let side): onExited(index, side, at: now)
+        case .found(let action): onFound(index, action, at: now)
         case .confirmed(let confirmation):
             guard case .confirming = guests[index].state else { break }
             onConfirmed(index, confirmation)

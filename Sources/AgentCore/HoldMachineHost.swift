@@ -232,28 +232,31 @@ extension HoldMachine {
 
     mutating func beginRecoveredHost(at now: Int64) {
         if commands.running != nil { effects.append(.killCommand) }
-        for index in guests.indices {
-            let id = guests[index].plan.id
-            guests[index].holdingAt = guests[index].holdingAt ?? now
-            switch actions[index] {
-            case .keep(.old): settle(index, on: .old, at: now)
-            case .continueGuest(.old):
-                guests[index].resumedAt = nil
-                continueOld(index, at: now)
-            case .lost(let reason):
-                guests[index].resumedAt = nil
-                lose(index, reason)
-            // There never was a second process.
-            case .keep(.new), .continueGuest(.new), .wait:
-                lose(index, "its QEMU \(id) was not found")
-            }
-        }
+        for index in guests.indices { beginRecoveredOnHost(index, at: now) }
         switch commands.state(hasCheck: work?.check != nil) {
         case .untouched:
             endPatch(.undone(reason: "the agent ended before anything was applied"), at: now)
         case .applied: endPatch(.applied, at: now)
         case .undone(let reason): endPatch(.undone(reason: reason), at: now)
         case .unknown: undo("the agent ended in the middle of it", at: now)
+        }
+    }
+}
+
+extension HoldMachine {
+    mutating func beginRecoveredOnHost(_ index: Int, at now: Int64) {
+        guests[index].holdingAt = guests[index].holdingAt ?? now
+        switch actions[index] {
+        case .keep(.old): settle(index, on: .old, at: now)
+        case .continueGuest(.old):
+            guests[index].resumedAt = nil
+            continueOld(index, at: now)
+        case .lost(let reason):
+            guests[index].resumedAt = nil
+            lose(index, reason)
+        // There never was a second process.
+        case .keep(.new), .continueGuest(.new): lose(index, "its QEMU was not found")
+        case .wait: guests[index].state = .unreachable
         }
     }
 }

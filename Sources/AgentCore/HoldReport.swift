@@ -54,7 +54,8 @@ private func severity(_ outcome: StepOutcome) -> Int {
 /// One guest of a step that a restarted agent takes up again.
 public struct RecoveredGuest: Hashable, Sendable {
     public var plan: GuestPlan
-    /// As decided by ``Recovery/decide(old:new:isPatient:)``; never `wait`.
+    /// As decided by ``Recovery/decide(old:new:isPatient:)``. One that is still `wait` keeps no
+    /// other guest waiting: `found` tells later what it has become.
     public var action: RecoveryAction
     public var history: HoldHistory
 
@@ -86,27 +87,42 @@ extension HoldMachine {
         self.commands = commands
         self.phases = phases
         actions = recovered.map(\.action)
-        guests = recovered.map { recovered in
-            let history = recovered.history
-            var guest = Guest(plan: recovered.plan)
-            guest.holdingAt = history.holdingAt
-            guest.holdingWall = history.holdingWall ?? Timestamp(microseconds: 0)
-            // A guest that is found stopped was stopped even if nobody lived to note it.
-            let isFoundStopped: Bool
-            switch recovered.action {
-            case .continueGuest, .lost:
-                isFoundStopped = history.wasHeld ?? (history.holdingAt != nil)
-            case .keep(let side): isFoundStopped = history.wasHeld ?? (side == .new)
-            case .wait: preconditionFailure("an undecided guest: \(recovered.plan.id)")
-            }
-            if isFoundStopped {
-                guest.heldAt = history.stoppedAt ?? history.holdingAt
-                guest.heldWall = history.stoppedWall ?? history.holdingWall ?? guest.heldWall
-            }
-            guest.resumedAt = history.resumedAt ?? history.continuingAt
-            guest.resumedBy = history.resumedBy ?? history.continuingBy ?? .agent
-            guest.reason = history.reason
-            return guest
+        histories = recovered.map(\.history)
+        guests = recovered.map { Guest(plan: $0.plan) }
+        for index in guests.indices { takeHistory(index) }
+    }
+
+    private mutating func takeHistory(_ index: Int) {
+        let history = histories[index]
+        guests[index].holdingAt = history.holdingAt
+        guests[index].holdingWall = history.holdingWall ?? Timestamp(microseconds: 0)
+        // A guest that is found stopped was stopped even if nobody lived to note it.
+        let isFoundStopped: Bool
+        switch actions[index] {
+        case .continueGuest, .lost:
+            isFoundStopped = history.wasHeld ?? (history.holdingAt != nil)
+        case .keep(let side): isFoundStopped = history.wasHeld ?? (side == .new)
+        case .wait: isFoundStopped = false
+        }
+        if isFoundStopped {
+            guests[index].heldAt = history.stoppedAt ?? history.holdingAt
+            guests[index].heldWall =
+                history.stoppedWall ?? history.holdingWall ?? guests[index].holdingWall
+        }
+        guests[index].resumedAt = history.resumedAt ?? history.continuingAt
+        guests[index].resumedBy = history.resumedBy ?? history.continuingBy ?? .agent
+        guests[index].reason = history.reason
+    }
+
+    /// A guest that could not be reached when the others were taken up.
+    mutating func onFound(_ index: Int, _ action: RecoveryAction, at now: Int64) {
+        guard guests[index].state == .unreachable, action != .wait else { return }
+        actions[index] = action
+        takeHistory(index)
+        if work != nil {
+            beginRecoveredOnHost(index, at: now)
+        } else {
+            beginRecovered(index, at: now)
         }
     }
 
@@ -147,7 +163,7 @@ extension HoldMachine {
         case .lost(let reason):
             guests[index].resumedAt = nil
             lose(index, reason)
-        case .wait: break
+        case .wait: guests[index].state = .unreachable
         }
     }
 }

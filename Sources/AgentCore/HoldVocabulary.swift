@@ -157,6 +157,8 @@ public enum GuestEvent: Hashable, Sendable {
     case continued(Side, at: Int64)
     case continueFailed(Side, reason: String)
     case exited(Side)
+    /// After a restart: what has become of a guest that could not be reached at first.
+    case found(RecoveryAction)
     case confirmed(Confirmation)
 }
 

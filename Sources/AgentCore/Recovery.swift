@@ -15,6 +15,8 @@
 // `paused` stands for every runstate of a guest that was stopped and can be continued: `paused`,
 // `postmigrate`, `finish-migrate`, `prelaunch` after a restore. A new process that is `running` was
 // continued after the old one had been killed, so an old one still to be seen is on its way out.
+//
+// Each guest is decided by itself: one that has to wait keeps no other guest waiting.
 
 /// What one QEMU process does, as seen from outside.
 public enum ProcessState: Hashable, Sendable {

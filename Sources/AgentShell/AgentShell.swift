@@ -150,16 +150,21 @@ public final class AgentShell {
             loop.soon(body)
         } catch {
             logger.notice("waiting for the guard of an earlier agent")
-            loop.after(.milliseconds(20)) { [self] in afterGuardAgain(body) }
+            let since = HoldClock.nowMicroseconds
+            loop.after(.milliseconds(20)) { [self] in afterGuard(since, body) }
         }
     }
 
-    private func afterGuardAgain(_ body: @escaping () -> Void) {
+    private func afterGuard(_ since: Int64, _ body: @escaping () -> Void) {
         if let lock = try? Files.lock(path: paths.guardLock) {
             lock.release()
             return body()
         }
-        loop.after(.milliseconds(20)) { [self] in afterGuardAgain(body) }
+        let waited = HoldClock.nowMicroseconds - since
+        if let pid = StuckGuard.end(lock: paths.guardLock, waitedMicroseconds: waited) {
+            logger.warning("killed a guard that hangs", metadata: ["pid": "\(pid)"])
+        }
+        loop.after(.milliseconds(20)) { [self] in afterGuard(since, body) }
     }
 
     private func takeUp(_ record: StepRecord?, ready: @escaping () -> Void) {

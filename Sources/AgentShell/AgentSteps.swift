@@ -233,9 +233,20 @@ extension AgentShell {
         guard guests.map(\.id) == record.directive.guests else {
             return endWithoutGuests(record, settled)
         }
-        Observer(guests, loop: loop) { [self] actions in
-            resume(record, guests, actions, settled)
-        }.look()
+        var whenSettled: (() -> Void)? = settled
+        let once = {
+            whenSettled?()
+            whenSettled = nil
+        }
+        let observer = Observer(guests, loop: loop)
+        observer.begin { [self] actions in
+            resume(record, guests, actions, once)
+            // One QEMU that nobody reaches must not keep the agent from the leader.
+            loop.after(Observer.patience) { once() }
+        } found: { [self] guest, action in
+            logger.notice("found", metadata: ["guest": "\(guest.id)", "action": "\(action)"])
+            runner?.feed(guest, .found(action))
+        }
     }
 
     private func resume(
@@ -256,6 +267,7 @@ extension AgentShell {
             logger.notice("recovering", metadata: ["guest": "\(guest.id)", "action": "\(action)"])
             try? guest.copyQueues(.old)
             try? guest.copyQueues(.new)
+            if action == .wait { guest.keeper.noAnswerYet() }
             if let current = guest.old ?? guest.new { guest.keeper.use(current) }
             recovered.append(
                 RecoveredGuest(
@@ -318,36 +330,58 @@ extension AgentShell {
 private final class Observer {
     private let guests: [StepGuest]
     private let loop: Loop
-    private let completion: ([RecoveryAction]) -> Void
+    private var isUndecided: [Bool]
+    private var begun: (([RecoveryAction]) -> Void)?
+    private var found: ((StepGuest, RecoveryAction) -> Void)?
+    private var actions: [RecoveryAction]
     private let since = HoldClock.nowMicroseconds
     private var round = 0
 
     /// Monitors that do not answer for so long will not.
-    private static let patienceMicroseconds: Int64 = 10_000_000
+    static let patience = Duration.seconds(10)
+    /// How long guests that are found wait for those that are not: monitors need a moment.
+    private static let graceMicroseconds: Int64 = 1_000_000
 
-    init(_ guests: [StepGuest], loop: Loop, completion: @escaping ([RecoveryAction]) -> Void) {
+    init(_ guests: [StepGuest], loop: Loop) {
         self.guests = guests
         self.loop = loop
-        self.completion = completion
+        isUndecided = guests.map { _ in true }
+        actions = guests.map { _ in .wait }
     }
 
-    func look() {
+    /// - Parameters:
+    ///   - begun: called once, later, with an action for each guest; `wait` for one that does not
+    ///     answer.
+    ///   - found: called once for each of these, after that.
+    func begin(
+        _ begun: @escaping ([RecoveryAction]) -> Void,
+        found: @escaping (StepGuest, RecoveryAction) -> Void
+    ) {
+        self.begun = begun
+        self.found = found
+        look()
+    }
+
+    private var waited: Int64 { HoldClock.nowMicroseconds - since }
+
+    private func look() {
         round += 1
         let mine = round
-        var states: [[Side: ProcessState]] = guests.map { _ in [:] }
-        var missing = guests.count * 2
+        let indices = guests.indices.filter { isUndecided[$0] }
+        var states: [Int: [Side: ProcessState]] = [:]
+        var missing = indices.count * 2
         var timer: Timer?
         let done = { [self] in
             guard mine == round else { return }
             round += 1
             timer?.cancel()
-            decide(states)
+            decide(indices, states)
         }
-        timer = loop.after(.seconds(1)) { done() }
-        for (index, guest) in guests.enumerated() {
+        timer = loop.after(.milliseconds(500)) { done() }
+        for index in indices {
             for side in Side.allCases {
-                ask(guest.generation(side)) { state in
-                    states[index][side] = state
+                ask(guests[index].generation(side)) { state in
+                    states[index, default: [:]][side] = state
                     missing -= 1
                     if missing == 0 { done() }
                 }
@@ -359,8 +393,14 @@ private final class Observer {
         guard let generation, !generation.hasExited, !generation.process.hasExited else {
             return answer(.absent)
         }
-        guard generation.isConnected else { return answer(.unreachable) }
-        generation.send([.queryStatus]) { _, result in
+        guard generation.isConnected else {
+            // Whoever stopped it in its hold (SIGSTOP) did not mean to strand its guest.
+            if generation.process.state == "T" {
+                try? generation.process.send(signal: Scheduling.continueSignal)
+            }
+            return answer(.unreachable)
+        }
+        generation.send([.queryStatus], limit: .seconds(2)) { _, result in
             guard case .success(let value) = result, let status = StatusReply(value) else {
                 return answer(generation.process.hasExited ? .absent : .unreachable)
             }
@@ -368,16 +408,25 @@ private final class Observer {
         }
     }
 
-    private func decide(_ states: [[Side: ProcessState]]) {
-        let isPatient = HoldClock.nowMicroseconds - since < Self.patienceMicroseconds
-        let actions = states.map {
-            Recovery.decide(
-                old: $0[.old] ?? .unreachable, new: $0[.new] ?? .unreachable, isPatient: isPatient)
+    private func decide(_ indices: [Int], _ states: [Int: [Side: ProcessState]]) {
+        let isPatient = .microseconds(waited) < Self.patience
+        for index in indices {
+            let action = Recovery.decide(
+                old: states[index]?[.old] ?? .unreachable,
+                new: states[index]?[.new] ?? .unreachable, isPatient: isPatient)
+            guard action != .wait else { continue }
+            isUndecided[index] = false
+            actions[index] = action
+            if begun == nil { found?(guests[index], action) }
         }
-        guard !actions.contains(.wait) else {
-            loop.after(.milliseconds(50)) { [self] in look() }
-            return
+        let isComplete = !isUndecided.contains(true)
+        if isComplete || waited >= Self.graceMicroseconds, let body = begun {
+            begun = nil
+            body(actions)
         }
-        completion(actions)
+        guard !isComplete else { return }
+        // Nobody watches the guests that were found yet, so they are asked again.
+        if begun != nil { isUndecided = guests.map { _ in true } }
+        loop.after(.milliseconds(isPatient ? 50 : 500)) { [self] in look() }
     }
 }

@@ -24,6 +24,7 @@ final class Confirmer {
     static let guestAgentLimit: Duration = .seconds(15)
     static let pingLimit: Duration = .seconds(5)
     private static let forwardTries = 200
+    private static let stateTries = 20
 
     /// - Parameters:
     ///   - addsForwards: the process was started without its port forwards, and the one that had
@@ -118,9 +119,13 @@ final class Confirmer {
         }.start()
     }
 
-    private func checkState() {
-        generation.send([.queryStatus]) { [self] _, answer in
+    private func checkState(tries: Int = stateTries) {
+        generation.send([.queryStatus], limit: .seconds(2)) { [self] _, answer in
             switch answer {
+            // The hold may have cost it its connection, which comes back.
+            case .failure(.ended) where tries > 1 && !generation.hasExited:
+                loop.after(.milliseconds(100)) { [self] in checkState(tries: tries - 1) }
+                return
             case .failure(let failure): problems.append(failure.description)
             case .success(let value):
                 if let status = StatusReply(value), !status.running {

@@ -120,9 +120,11 @@ final class Generation {
 
     /// Whether `cont` is safe on a process that was handing its guest over.
     ///
-    /// - Parameter answer: why it is not, or not yet; nil if it is.
-    func isReadyToContinue(limit: Duration, _ answer: @escaping (String?) -> Void) {
-        guard let monitor else { return answer("its monitor is not connected") }
+    /// - Parameter answer: called once.
+    func isReadyToContinue(limit: Duration, _ answer: @escaping (ContinueReadiness) -> Void) {
+        guard let monitor else {
+            return answer(.notYet(reason: "its monitor is not connected"))
+        }
         monitor.isReadyToContinue(limit: limit, answer)
     }
 
@@ -154,10 +156,8 @@ final class Generation {
     /// the process is gone; its first one is a zombie some time earlier.
     var isEnding: Bool {
         if process.hasExited { return true }
-        guard let stat = try? Files.read(path: "/proc/\(process.pid)/stat", byteCountMax: 4_096),
-            let name = stat.lastIndex(of: UInt8(ascii: ")")), name + 2 < stat.count
-        else { return false }
-        return stat[name + 2] == UInt8(ascii: "Z") || stat[name + 2] == UInt8(ascii: "X")
+        let state = process.state
+        return state == "Z" || state == "X"
     }
 
     /// Lets go of the connection; the process is left alone.

@@ -3,7 +3,8 @@
 // Happy path: start the guard with one end of a socket pair, name the processes, wait for `armed`;
 // then a line before each thing that changes who may be continued. The kernel has each line before
 // the agent goes on, and the guard reads them all before it sees the end of the channel.
-// Failure modes: it cannot be started, does not arm within 10 s, or ends: onFailure, once.
+// Failure modes: it cannot be started, does not arm within 10 s, or ends: onFailure, once. One that
+// does not end when it has been disarmed is killed: the next guard needs its lock and its monitors.
 
 internal import AgentCore
 internal import Fleet
@@ -28,6 +29,8 @@ final class GuardLink {
     }
 
     private let stream: SocketStream
+    private let process: ProcessReference
+    private let loop: Loop
     private var lines = LineBuffer()
     private var onArmed: (() -> Void)?
     private var onFailure: ((String) -> Void)?
@@ -43,10 +46,12 @@ final class GuardLink {
         let (ours, theirs) = try Descriptors.socketPair()
         do {
             let log = ChildProcess.Stdio.file(path: paths.guardLog, append: true)
-            _ = try ChildProcess.spawn(
+            let child = try ChildProcess.spawn(
                 executable: program.executable, arguments: program.arguments,
                 descriptors: [.ignore, log, log, .inherit(theirs)], detached: true, on: loop
             ) { _ in }
+            process = try ProcessReference(pid: child.pid)
+            self.loop = loop
             Descriptors.close(theirs)
         } catch {
             Descriptors.close(ours)
@@ -59,7 +64,10 @@ final class GuardLink {
         stream.onBytes = { [self] in receive($0) }
         stream.onEnd = { [self] in fail("its channel ended: \($0)") }
         armTimer = loop.after(.seconds(10)) { [self] in
-            if self.onArmed != nil { fail("it was not armed within 10 s") }
+            if self.onArmed != nil {
+                kill()
+                fail("it was not armed within 10 s")
+            }
         }
         var text =
             "begin\t\(directive.deadlineMilliseconds)\t\(HostFacts.processID)\t\(paths.run)"
@@ -81,8 +89,12 @@ final class GuardLink {
         if message == .disarm {
             onFailure = nil
             stream.closeAfterWriting()
+            loop.after(.microseconds(StuckGuard.stoppedMicroseconds)) { [self] in kill() }
         }
     }
+
+    /// Only while nobody is held.
+    private func kill() { try? process.send(signal: 9) }
 
     /// What the guard kills if the agent ends while this command runs.
     func tell(_ kind: CommandKind, _ group: ProcessGroup) {

@@ -411,11 +411,10 @@ final class GuardProcess {
         }
         if place.continuedAt == nil { place.continuedAt = HoldClock.nowMicroseconds }
         guard side == .old else { return cont(guest, side, monitor, place) }
-        monitor.isReadyToContinue(limit: budget.replyLimit) { [self] problem in
-            if problem != nil {
-                feed(.continueFailed(guest, side))
-            } else {
-                cont(guest, side, monitor, place)
+        monitor.isReadyToContinue(limit: budget.replyLimit) { [self] readiness in
+            switch readiness {
+            case .notYet: feed(.continueFailed(guest, side))
+            case .ready: cont(guest, side, monitor, place)
             }
         }
     }

@@ -3,7 +3,8 @@
 // Happy path: connect to the generation's socket, synchronise (tried again every second, since the
 // agent may be slow to notice its new channel), then one command at a time.
 // Failure modes: no agent, a silent one, or nonsense: the completion gets the reason in words after
-// its time limit. A guest is not trusted; see GuestAgentSession.
+// its time limit. The command after one that has failed so begins with a fresh synchronisation, so
+// that a late reply is never taken for its own. A guest is not trusted; see GuestAgentSession.
 
 internal import QMP
 internal import UvLoop
@@ -23,6 +24,9 @@ final class GuestAgentChannel {
         firstID: Int64(randomBytes(4).reduce(0) { $0 << 8 | Int64($1) }))
     private var onReady: ((GuestAgentFailure?) -> Void)?
     private var onReply: Completion?
+    /// Not sent yet: the channel is synchronised first.
+    private var waiting: GuestCommand?
+    private var hasHeard = false
     private var limitTimer: Timer?
     private var retryTimer: Timer?
     private var isClosed = false
@@ -36,20 +40,32 @@ final class GuestAgentChannel {
     func open(limit: Duration, _ completion: @escaping (GuestAgentFailure?) -> Void) {
         onReady = completion
         limitTimer = loop.after(limit) { [self] in
-            ready(GuestAgentFailure(reason: "the guest agent did not answer within \(limit)"))
+            let besides = hasHeard ? ", but sent something else" : ""
+            ready(
+                GuestAgentFailure(
+                    reason: "the guest agent did not answer within \(limit)\(besides)"))
         }
         connect()
     }
 
+    /// - Parameter limit: for all of it, with a synchronisation if one is due.
     func send(_ command: GuestCommand, limit: Duration, _ completion: @escaping Completion) {
-        guard let stream, let (_, bytes) = session.send(command) else {
+        guard stream != nil else {
             return completion(.failure(GuestAgentFailure(reason: "the guest agent is gone")))
         }
         onReply = completion
         limitTimer = loop.after(limit) { [self] in
+            session.giveUp()
             finish(.failure(GuestAgentFailure(reason: "\(command.name) took longer than \(limit)")))
         }
-        stream.write(bytes)
+        waiting = command
+        if session.isReady { sendWaiting() } else { synchronise() }
+    }
+
+    private func sendWaiting() {
+        guard let command = waiting, let (_, bytes) = session.send(command) else { return }
+        waiting = nil
+        stream?.write(bytes)
     }
 
     func close() {
@@ -59,6 +75,7 @@ final class GuestAgentChannel {
         retryTimer?.cancel()
         onReady = nil
         onReply = nil
+        waiting = nil
         stream?.close()
         stream = nil
     }
@@ -82,19 +99,25 @@ final class GuestAgentChannel {
     }
 
     private func synchronise() {
-        guard onReady != nil, let stream else { return }
+        guard onReady != nil || waiting != nil, let stream else { return }
         stream.write(session.synchronise())
         retryTimer = loop.after(.seconds(1)) { [self] in synchronise() }
     }
 
     private func receive(_ bytes: UnsafeRawBufferPointer) {
+        hasHeard = true
         for output in session.receive(bytes) {
             switch output {
-            case .ready: ready(nil)
+            case .ready:
+                retryTimer?.cancel()
+                ready(nil)
+                sendWaiting()
             case .reply(_, let value): finish(.success(value))
             case .failed(_, let error):
                 finish(.failure(GuestAgentFailure(reason: "the guest agent says: \(error.text)")))
             case .protocolError(let error):
+                // While it is synchronised this only means to try once more.
+                guard waiting == nil else { break }
                 finish(.failure(GuestAgentFailure(reason: "the guest agent: \(error)")))
             }
         }
@@ -117,6 +140,7 @@ final class GuestAgentChannel {
     private func finish(_ result: Result<JSON, GuestAgentFailure>) {
         guard let completion = onReply else { return }
         onReply = nil
+        waiting = nil
         limitTimer?.cancel()
         completion(result)
     }

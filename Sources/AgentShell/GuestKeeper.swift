@@ -4,6 +4,8 @@
 //      ▲                  │                           │
 //      └── process ended ─┴───────────────────────────┘      in a step: held, lost (the step says)
 //
+// A process that was found and does not answer is `unknown`, and is asked until it does or ends.
+//
 // A guest whose QEMU ended by itself is not started again within the same boot of the host: it may
 // have been shut down on purpose, and a guest must never be rebooted by Fermata. The file `started`
 // in its run directory holds the host's boot id; who wants it started removes the file.
@@ -34,6 +36,13 @@ final class GuestKeeper {
     private var problem = ""
     /// What the preflight says of its current QEMU; empty if it can be handed over.
     private var preflightProblem = ""
+    /// Who is being asked for the guest's state, and whether that has to be done once more.
+    private var asked: Generation?
+    private var asksAgain = false
+
+    /// The agent does not wait longer for one guest before it is there for the others.
+    private static let foundLimit = Duration.seconds(5)
+    private static let startLimit = Duration.seconds(30)
 
     var id: GuestID { configuration.id }
 
@@ -51,8 +60,13 @@ final class GuestKeeper {
     func adopt(_ generation: Generation, settled: @escaping () -> Void) {
         logger.info("found", metadata: ["pid": "\(generation.process.pid)"])
         whenSettled = settled
+        noAnswerYet()
         use(generation)
+        settle(within: Self.foundLimit)
     }
+
+    /// Its process was found, and what it does is not known.
+    func noAnswerYet() { change(.unknown) }
 
     /// Starts the guest, unless it has run since the host booted.
     func start(settled: @escaping () -> Void) {
@@ -74,6 +88,7 @@ final class GuestKeeper {
                 configuration, generation: 1, hypervisor: hypervisor, isWaiting: false)
             change(.starting)
             use(generation)
+            settle(within: Self.startLimit)
             launcher.connectTaps(configuration) { [self] problem in
                 if let problem { logger.error("network: \(problem)") }
             }
@@ -173,6 +188,7 @@ final class GuestKeeper {
         switch state {
         case .running, .held: preflightProblem
         case .stopped where !problem.isEmpty: problem
+        case .unknown: "its QEMU does not answer"
         default: "it is \(state.rawValue)"
         }
     }
@@ -221,7 +237,15 @@ final class GuestKeeper {
 
     private func queryState() {
         guard let generation = current else { return }
+        // A flood of events makes one question more, not one for each.
+        guard asked !== generation else { return asksAgain = true }
+        asked = generation
         generation.send([.queryStatus]) { [self] _, result in
+            if asked === generation { asked = nil }
+            if asksAgain {
+                asksAgain = false
+                queryState()
+            }
             guard generation === current, case .success(let value) = result,
                 let status = StatusReply(value)
             else { return }
@@ -238,6 +262,14 @@ final class GuestKeeper {
     private func markStarted() {
         try? Files.writeAtomically(
             path: launcher.paths.started(id), bytes: Array(HostFacts.bootID.utf8), durable: false)
+    }
+
+    private func settle(within limit: Duration) {
+        launcher.loop.after(limit) { [self] in
+            guard whenSettled != nil else { return }
+            logger.error("its QEMU does not answer; it is asked again and again")
+            settle()
+        }
     }
 
     private func settle() {

@@ -142,33 +142,54 @@ final class HoldRunner {
             if guest.continueSentAt != nil { onContinued(guest, side) }
         case (.migration(.completed), _):
             onCompleted(side, guest)
-        case (.migration(.failed), .old), (.migration(.cancelled), .old):
-            // The new one says why in its log, and ends; its end usually comes first.
-            context.loop.after(.milliseconds(20)) { [self] in
-                feed(guest, .moveFailed(reason: "the device state could not be handed over"))
-            }
+        case (.migration(.failed), .old), (.migration(.cancelled), .old): onMoveFailed(guest)
         case (.migration(.failed), .new):
             feed(guest, .moveFailed(reason: refusal(guest)))
         default: break
         }
     }
 
+    private func onMoveFailed(_ guest: StepGuest) {
+        // The new one says why in its log, and ends; its end usually comes first.
+        context.loop.after(.milliseconds(20)) { [self] in
+            feed(guest, .moveFailed(reason: "the device state could not be handed over"))
+        }
+    }
+
     private func onCompleted(_ side: Side, _ guest: StepGuest) {
         if side == .old { guest.hasLeft = true } else { guest.hasArrived = true }
-        guard guest.hasLeft, guest.hasArrived else { return }
+        guard guest.hasLeft, guest.hasArrived else { return askTheOther(side.other, guest) }
         guest.new?.writePidFile()
         context.pause.reached("moved")
         feed(guest, .moved)
     }
 
+    /// One side has everything, and the other one's word does not come: its connection may be hung.
+    private func askTheOther(_ side: Side, _ guest: StepGuest) {
+        context.loop.after(machine.budget.replyLimit) { [self] in
+            guard !guest.hasLeft || !guest.hasArrived, let generation = guest.generation(side)
+            else { return }
+            lookAgain(generation, side, guest)
+        }
+    }
+
     /// A monitor connection that came back in the middle of the move: its events are lost.
     private func lookAgain(_ generation: Generation, _ side: Side, _ guest: StepGuest) {
         guard guest.stopSentAt != nil, guest.continueSentAt == nil else { return }
-        generation.send([.queryMigrate]) { [self] _, result in
-            guard case .success(let value) = result, let reply = MigrationReply(value),
-                reply.status == .completed
-            else { return }
-            onCompleted(side, guest)
+        generation.send([.queryMigrate], limit: machine.budget.replyLimit) { [self] _, result in
+            // Without an answer the connection ends, and this is called again when it is back.
+            guard case .success(let value) = result, let reply = MigrationReply(value) else {
+                return
+            }
+            switch reply.status {
+            case .completed: onCompleted(side, guest)
+            case .none where side == .old:
+                feed(
+                    guest, .moveFailed(reason: "the monitor connection ended before the move began")
+                )
+            case .failed where side == .old, .cancelled where side == .old: onMoveFailed(guest)
+            default: break
+            }
         }
     }
 
@@ -285,8 +306,9 @@ final class HoldRunner {
         for pid in [old.process.pid, new.process.pid, 0] { Scheduling.prefer(pid) }
         guest.stopSentAt = HoldClock.nowMicroseconds
         old.send([.migrate(uri: "unix:\(new.paths.incoming)")]) { [self] _, result in
-            guard case .failure(let failure) = result else { return }
-            feed(guest, .moveFailed(reason: "migrate: \(failure)"))
+            // Only a refusal is certain: after a lost connection `lookAgain` finds out.
+            guard case .failure(.refused(let error)) = result else { return }
+            feed(guest, .moveFailed(reason: "migrate: \(error.text)"))
         }
     }
 
@@ -313,13 +335,23 @@ final class HoldRunner {
             return feed(guest, .continueFailed(side, reason: "its monitor is not connected"))
         }
         guard side == .old else { return cont(guest, generation, side) }
-        generation.isReadyToContinue(limit: machine.budget.replyLimit) { [self] problem in
-            if let problem {
-                feed(guest, .continueFailed(side, reason: problem))
-            } else {
+        generation.isReadyToContinue(limit: machine.budget.replyLimit) { [self] readiness in
+            switch readiness {
+            case .notYet(let reason): feed(guest, .continueFailed(side, reason: reason))
+            case .ready(let isExecuting):
+                if !isExecuting { noteLostStop(guest) }
                 cont(guest, generation, side)
             }
         }
+    }
+
+    /// Its STOP was lost with a connection, or never told. When it stopped nobody knows, but not
+    /// before it was told to: its record makes the hold some milliseconds too long, not too short.
+    private func noteLostStop(_ guest: StepGuest) {
+        guard guest.stopped == nil, let sentAt = guest.stopSentAt else { return }
+        let ago = HoldClock.nowMicroseconds - sentAt
+        let wall = Timestamp(microseconds: WallClock.nowMicroseconds - ago)
+        feed(guest, .stopped(at: sentAt, wall: wall))
     }
 
     private func cont(_ guest: StepGuest, _ generation: Generation, _ side: Side) {

@@ -22,6 +22,12 @@ enum MonitorFailure: Error, CustomStringConvertible {
     }
 }
 
+/// Whether a process that was handing its guest over may be continued.
+enum ContinueReadiness {
+    case ready(isExecuting: Bool)
+    case notYet(reason: String)
+}
+
 final class Monitor {
     typealias Completion = (Result<JSON, MonitorFailure>) -> Void
 
@@ -105,20 +111,20 @@ final class Monitor {
     /// A migration that is under way, or whose end has not been taken in (`finish-migrate`), would
     /// find a running guest at its end, and QEMU 7.2 then aborts.
     ///
-    /// - Parameter answer: why `cont` has to wait; nil if it need not.
-    func isReadyToContinue(limit: Duration, _ answer: @escaping (String?) -> Void) {
+    /// - Parameter answer: called once.
+    func isReadyToContinue(limit: Duration, _ answer: @escaping (ContinueReadiness) -> Void) {
         var migration: MigrationReply?
         send([.queryMigrate, .queryStatus], limit: limit) { index, result in
             switch (index, result) {
             case (0, .success(let value)): migration = MigrationReply(value)
             case (0, .failure): break
-            case (_, .failure(let failure)): answer(failure.description)
+            case (_, .failure(let failure)): answer(.notYet(reason: failure.description))
             case (_, .success(let value)):
                 let status = migration?.status ?? .none
-                guard status == .none || status.isOver, let state = StatusReply(value)?.state,
-                    state != .finishMigrate
-                else { return answer("its migration (\(status)) is not over") }
-                answer(nil)
+                guard status == .none || status.isOver, let guest = StatusReply(value),
+                    guest.state != .finishMigrate
+                else { return answer(.notYet(reason: "its migration (\(status)) is not over")) }
+                answer(.ready(isExecuting: guest.running))
             }
         }
     }

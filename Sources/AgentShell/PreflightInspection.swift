@@ -113,7 +113,8 @@ final class PreflightInspection {
     ) {
         guard !commands.isEmpty else { return then() }
         var left = commands.count
-        generation.send(commands) { [self] index, result in
+        // At its limit the connection is ended, and made anew for the next time.
+        generation.send(commands, limit: Self.limit) { [self] index, result in
             guard completion != nil else { return }
             switch result {
             case .success(let value): take(commands[index], value)

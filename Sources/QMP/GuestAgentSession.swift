@@ -28,7 +28,8 @@
 // behind a 0xFF, leads to unsynchronised too.
 //
 // `synchronise` is allowed in every state; it forgets the command that was under way, whose reply
-// is then a stale one. After a time-out the owner calls it, and after a `.protocolError` may.
+// is then a stale one. After a `.protocolError` the owner may call it. After a time-out the owner
+// calls `giveUp`, which leads to unsynchronised: no late reply is taken for one to a later command.
 //
 // A guest is not trusted: it can lie in a reply, but not make us crash, wait for ever (the owner
 // has the time limit) or keep more than a line.
@@ -116,6 +117,12 @@ public struct GuestAgentSession: Sendable {
         Command("guest-sync-delimited", arguments: ["id": .integer(id.number)])
             .append(id: id, to: &bytes)
         return bytes
+    }
+
+    /// Gives up the command under way: all that comes is dropped until ``synchronise()``.
+    public mutating func giveUp() {
+        state = .unsynchronised
+        lines.removeAll()
     }
 
     /// Takes a command.

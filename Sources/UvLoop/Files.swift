@@ -265,6 +265,37 @@ public enum Files {
         return FileLock(descriptor)
     }
 
+    /// Who holds the lock that ``lock(path:)`` takes.
+    ///
+    /// - Returns: nil if nobody does, or if it cannot be told from here, as with a process of
+    ///   another PID namespace.
+    /// - Source: proc(5), `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 4711 00:19:81 0 EOF`, where a
+    ///   waiting process has `->` in front of `FLOCK`.
+    public static func lockHolder(path: String) -> ProcessReference? {
+        guard let file = status(path),
+            let bytes = try? read(path: "/proc/locks", byteCountMax: 1 << 24)
+        else { return nil }
+        for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n") {
+            let words = line.split(separator: " ")
+            // The device is not compared: some file systems show another one to stat(2).
+            guard words.count >= 6, words[1] == "FLOCK", let pid = Int32(words[4]), pid > 0,
+                words[5].hasSuffix(":\(file.st_ino)"),
+                let process = try? ProcessReference(pid: pid), hasOpen(process, file)
+            else { continue }
+            return process
+        }
+        return nil
+    }
+
+    /// Asked after the pidfd is there, this also tells that the pid has not changed hands.
+    private static func hasOpen(_ process: ProcessReference, _ file: stat) -> Bool {
+        let directory = "/proc/\(process.pid)/fd"
+        return ((try? list(path: directory)) ?? []).contains { number in
+            guard let open = status("\(directory)/\(number)") else { return false }
+            return open.st_dev == file.st_dev && open.st_ino == file.st_ino
+        }
+    }
+
     private static func status(_ path: String) -> stat? {
         var status = stat()
         return stat(path, &status) == 0 ? status : nil

@@ -28,6 +28,16 @@ public final class ProcessReference {
         return Glibc.poll(&entry, 1, 0) == 1
     }
 
+    /// The letter that the kernel shows for its first thread: `R`, `S`, `T` (stopped), `Z`, …
+    ///
+    /// - Returns: nil if it is gone.
+    public var state: Character? {
+        guard let stat = try? Files.read(path: "/proc/\(pid)/stat", byteCountMax: 4_096),
+            let name = stat.lastIndex(of: UInt8(ascii: ")")), name + 2 < stat.count
+        else { return nil }
+        return Character(Unicode.Scalar(stat[name + 2]))
+    }
+
     /// Calls `body` once, when it has ended. The loop keeps the watch alive, whatever becomes of
     /// this reference.
     public func onExit(on loop: Loop, _ body: @escaping () -> Void) throws(UvError) {

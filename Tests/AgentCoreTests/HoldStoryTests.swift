@@ -197,6 +197,48 @@ import Testing
         #expect(record.outcome == .failed)
     }
 
+    @Test("one that cannot be reached keeps no other waiting, and is taken up when it is found")
+    func oneIsUnreachable() throws {
+        let notes = [
+            holding, stopped, .holding(guestB, at: 1_500, wall: epoch),
+            .stopped(guestB, at: 2_500, wall: epoch),
+        ]
+        func guest(_ id: GuestID, _ action: RecoveryAction) -> RecoveredGuest {
+            RecoveredGuest(
+                plan: GuestPlan(id: id, hypervisorBefore: "old"), action: action,
+                history: HoldHistory(notes, of: id))
+        }
+        var hold = HoldMachine(
+            recovering: directive([guestA, guestB]),
+            guests: [guest(guestA, .wait), guest(guestB, .continueGuest(.new))],
+            phases: [PhaseTime(phase: .accepted, at: epoch)])
+        var told: [HoldEffect] = []
+        func feed(_ id: GuestID, _ event: GuestEvent, at now: Int64) {
+            told += hold.handle(.guest(id, event), at: now, wall: epoch)
+        }
+        told += hold.handle(.begin, at: 900_000, wall: epoch)
+        feed(guestB, .killed(.old), at: 900_001)
+        #expect(told.contains(.continueGuest(guestB, .new)))
+        feed(guestB, .continued(.new, at: 902_500), at: 902_500)
+        feed(guestB, .confirmed(Confirmation(isHealthy: true)), at: 903_000)
+        #expect(!told.contains { $0 == .kill(guestA, .new) || $0 == .kill(guestA, .old) })
+        #expect(finalReport(in: told) == nil)
+        feed(guestA, .exited(.new), at: 903_001)
+        feed(guestA, .found(.wait), at: 904_000)
+        #expect(finalReport(in: told) == nil)
+        feed(guestA, .found(.continueGuest(.old)), at: 1_000_000)
+        feed(guestA, .found(.continueGuest(.new)), at: 1_000_001)
+        #expect(!told.contains(.kill(guestA, .old)))
+        feed(guestA, .killed(.new), at: 1_000_002)
+        feed(guestA, .exited(.new), at: 1_000_003)
+        #expect(told.contains(.continueGuest(guestA, .old)))
+        feed(guestA, .continued(.old, at: 1_002_000), at: 1_002_000)
+        feed(guestA, .confirmed(Confirmation(isHealthy: true)), at: 1_003_000)
+        let report = try #require(finalReport(in: told))
+        #expect(report.holds.map(\.holdMicroseconds) == [1_000_000, 900_000])
+        #expect(report.holds.map(\.outcome) == [.failed, .succeeded])
+    }
+
     @Test("the guard continued it: its record says so")
     func guardContinued() throws {
         let notes = [

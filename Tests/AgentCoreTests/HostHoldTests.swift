@@ -221,6 +221,19 @@ struct HostHoldTests {
         #expect(report?.holds.first?.resumedBy == .restartedAgent)
     }
 
+    @Test(
+        "a guest that cannot be reached is continued once it is found, and does not stop the undo")
+    func recoversUnreachable() {
+        let (told, report) = recovered(
+            [.commandBegan(.apply)], .wait,
+            [
+                ended(.undo), .guest(guestA, .found(.continueGuest(.old))), continued(guestA),
+                healthy(guestA),
+            ])
+        #expect(told == ["killCommand", "run:undo", "cont:a", "finish:failed"])
+        #expect(report?.holds.count == 1)
+    }
+
     @Test("what had been applied and checked stays")
     func recoversApplied() {
         let (told, report) = recovered(

@@ -45,6 +45,15 @@ class BadStart(FaultCase, Scratch):
         self.ended(rollout, "failed", "new QEMU ended", held=0)
         self.assertEqual(self.only(), own[0])
 
+    def test_that_hangs_for_good_holds_nobody_and_fails_at_the_limit_of_the_preparation(self):
+        rollout = self.start(self.add("#!/bin/sh\nexec sleep 1000\n"), HOST, deadline="2s")
+        own = self.only()
+        self.wait(lambda: len(self.cluster.qemus(GUEST)) == 2, 30, "the new QEMU to hang")
+        self.assertRuns(GUEST)
+        self.ended(rollout, "failed", "preparing took longer than 10 s", held=0)
+        self.wait(lambda: len(self.cluster.qemus(GUEST)) == 1, 10, "the hung one to be killed")
+        self.assertEqual(self.only(), own)
+
     def test_whose_monitor_answers_garbage_is_refused_and_the_guest_runs_on(self):
         release = self.add(
             "#!/usr/bin/python3\nimport socket, sys, time\n"

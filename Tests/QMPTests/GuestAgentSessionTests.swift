@@ -110,6 +110,23 @@ struct GuestAgentSessionTests {
         #expect(outputs == [.ready])
     }
 
+    @Test("takes nothing for a reply after giving up, not even one without an id")
+    func givenUp() {
+        var session = GuestAgentSession()
+        _ = session.synchronise()
+        _ = session.receive(agent("~{\"return\": 1}\n"))
+        _ = session.send(.getTime)
+        session.giveUp()
+        #expect(session.outstanding == nil && session.send(.ping) == nil)
+        #expect(session.receive(agent("{\"return\": 12}\n~{\"return\": 1}\n")).isEmpty)
+        #expect(!session.isReady)
+        _ = session.synchronise()
+        #expect(
+            session.receive(agent("{\"return\": 12}\n~{\"return\": 3}\n")) == [.ready])
+        let id = session.send(.ping)?.id ?? CommandID(0)
+        #expect(session.receive(agent("{\"return\": {}}\n")) == [.reply(id, [:])])
+    }
+
     @Test("takes replies without an id from an agent that repeats none")
     func oldAgent() {
         var session = GuestAgentSession()

@@ -68,6 +68,20 @@ import UvLoop
         #expect(directory?.name == "EISDIR")
     }
 
+    @Test("who holds a lock can be told, by its process")
+    func lockHolder() throws {
+        try withDirectory { directory in
+            let path = "\(directory)/lock"
+            #expect(Files.lockHolder(path: path) == nil)
+            let lock = try Files.lock(path: path)
+            let holder = try #require(Files.lockHolder(path: path))
+            #expect(holder.pid == HostFacts.processID)
+            #expect(["R", "S"].contains(holder.state))
+            lock.release()
+            #expect(Files.lockHolder(path: path) == nil)
+        }
+    }
+
     @Test("a lock excludes others until it is released")
     func locking() throws {
         try withDirectory { directory in
