@@ -1,7 +1,7 @@
 # Fermata: `make demo` shows the main job on real guests, `make test` runs all the tests.
 # Both install what is missing (apt-get, as root or with sudo).
 
-.PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-wire bench-guard \
+.PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-many bench-wire bench-guard \
 	soak soak-host build \
 	build-debug fuzz format lint check-generated deps clean
 
@@ -16,9 +16,10 @@ help:
 	@echo 'make demo KEEP=1       the same, left running with the commands to look around'
 	@echo 'make test              all the tests, on real guests too'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
-	@echo 'make bench             bench-wire, bench-hold and bench-guard'
+	@echo 'make bench             bench-wire, bench-hold, bench-many and bench-guard'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
 	@echo 'make bench-hold        our hold against a bare script that does the same'
+	@echo 'make bench-many        32 guests of one host, one by one and together'
 	@echo 'make bench-guard       the memory of a guard, and how soon it continues a guest'
 	@echo 'make soak              1000 hand-overs in a row, half with a random fault (COUNT=, SEED=)'
 	@echo 'make soak-host         the same for holds of a whole host, under a release of commands'
@@ -63,7 +64,7 @@ SECONDS ?= 600
 fuzz: deps
 	scripts/fuzz.sh --seconds $(SECONDS)
 
-bench: bench-wire bench-hold bench-guard
+bench: bench-wire bench-hold bench-many bench-guard
 
 bench-wire: build
 	swift build -c release --product wire-bench
@@ -71,6 +72,9 @@ bench-wire: build
 
 bench-hold: build lab
 	$(PYTHON) cluster/bench/hold.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)
+
+bench-many: build lab
+	$(PYTHON) cluster/bench/many.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)
 
 bench-guard: build lab
 	$(PYTHON) cluster/bench/guard.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)

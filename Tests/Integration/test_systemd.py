@@ -124,13 +124,12 @@ class UnitCluster(Cluster):
     def find_init(self):
         """The pid of systemd, as this process sees it: at the end of unshare's line of children."""
         pid = self.systemd.pid
-        while True:
-            if pathlib.Path(f"/proc/{pid}/exe").resolve() == pathlib.Path(SYSTEMD).resolve():
-                return pid
-            children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            if not children:
-                return None
-            pid = int(children[0])
+        try:
+            while os.readlink(f"/proc/{pid}/exe") != os.path.realpath(SYSTEMD):
+                pid = int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        except (OSError, IndexError):
+            return None                 # one of them is just becoming the next program
+        return pid
 
     def systemctl(self, *arguments, check=False):
         done = subprocess.run(["nsenter", "-t", str(self.init), "-m", "-p", "-C", "systemctl",
@@ -148,6 +147,7 @@ class UnitCluster(Cluster):
         if self.init:
             os.kill(self.init, signal.SIGKILL)
         if self.systemd:
+            self.systemd.kill()
             self.systemd.wait()
             subprocess.run(["unshare", "--mount", "sh", "-c", END, "sh",
                             str(self.directory / "cgroup"), self.tag], check=False)

@@ -304,7 +304,7 @@ class BareGuest:
     def ask(self, line):
         """One request to the probe; its answer, decoded if it is JSON."""
         with socket.create_connection(self.address, 2) as s:
-            s.settimeout(30)
+            s.settimeout(600)
             s.sendall(line.encode() + b"\n")
             answer = s.makefile().readline()
             return json.loads(answer) if answer.startswith("{") else answer.strip()

@@ -1,17 +1,20 @@
 #!/usr/bin/python3
 """`make bench-hold`: Fermata's hold against a bare QMP script that does the same hand-over.
 
-    hold.py --fermata BIN --cache DIR [--count 20] [--memory 256]
+    hold.py --fermata BIN --cache DIR [--count 20] [--memory 256] [--fill 0]
 
 One guest belongs to a Fermata cluster (server, agent, guard; each hand-over is a rollout), another of
 the same making to the bare script of bare_handover.py. They are handed over in turn, one at a time, to
-the other QEMU and back. Compared is what QEMU itself stamps: from STOP on the old to RESUME on the new.
+the other QEMU and back. Compared is what QEMU itself stamps: from STOP on the old to RESUME on the new;
+and the longest gap between two ticks that the guest itself has seen around it. With --fill, that much of
+the guest's RAM is written before.
 The last line is JSON: ratioMedian (of each pair's ratio), holdMillisecondsMedian,
-bareMillisecondsMedian, and both lists. Exits 1 if a guest did not survive intact, or if the ratio is
-above --limit (default 1.5).
+bareMillisecondsMedian, both lists, and the same of the gaps. Exits 1 if a guest did not survive intact,
+or if the ratio is above --limit (default 1.5).
 """
 import argparse
 import json
+import math
 import os
 import pathlib
 import signal
@@ -89,20 +92,31 @@ def our_hand_over(cluster, release):
 
 
 def measure(cluster, bare, count, pause):
-    """[(ours, bare)] in ms."""
-    pairs = []
+    """[(ours, bare)] in ms: of the holds, and of the gaps that the guests saw."""
+    pairs, gaps = [], []
     for number in range(count):
         # In turn who begins, so that neither always follows the other's wake.
         turns = {"ours": lambda: our_hand_over(cluster, ("to-new", "to-old")[number % 2]),
                  "bare": lambda: bare.ask("hand-over")["eventMilliseconds"]}
-        found = {}
+        asks = {"ours": lambda line: cluster.ask("ours", line), "bare": bare.ask}
+        found, gap = {}, {}
         for who in sorted(turns, reverse=number % 2 == 0):
             time.sleep(pause)                   # lets the guests settle: not waiting for anything
+            asks[who]("reset")
             found[who] = turns[who]()
+            gap[who] = asks[who]("report")["maxGapMilliseconds"]
         pairs.append((found["ours"], found["bare"]))
+        gaps.append((gap["ours"], gap["bare"]))
         print(f"{number + 1:3}  fermata {found['ours']:7.2f} ms   bare {found['bare']:7.2f} ms   "
-              f"ratio {found['ours'] / found['bare']:.2f}", flush=True)
-    return pairs
+              f"ratio {found['ours'] / found['bare']:.2f}   guest's gap {gap['ours']:6.1f} and "
+              f"{gap['bare']:6.1f} ms", flush=True)
+    return pairs, gaps
+
+
+def percentile(values, part):
+    """The smallest value that `part` of all do not exceed."""
+    values = sorted(values)
+    return values[max(0, math.ceil(part * len(values)) - 1)]
 
 
 def intact(first, last):
@@ -122,11 +136,14 @@ def bench(options):
         bare = Bare(str(cluster.cache), options.memory, cluster.net)
         try:
             first = cluster.ask("ours", "report"), bare.ask("report")
-            pairs = measure(cluster, bare, options.count, options.pause)
+            if options.fill:
+                for ask in (lambda line: cluster.ask("ours", line, 600), bare.ask):
+                    ask(f"fill {options.fill}")
+            pairs, gaps = measure(cluster, bare, options.count, options.pause)
             last = cluster.ask("ours", "report"), bare.ask("report")
         finally:
             bare.close()
-        return pairs, all(intact(a, b) for a, b in zip(first, last)), cluster.net
+        return pairs, gaps, all(intact(a, b) for a, b in zip(first, last)), cluster.net
 
 
 def main():
@@ -137,12 +154,13 @@ def main():
     parser.add_argument("--cache", required=True)
     parser.add_argument("--count", type=int, default=20, help="hand-overs of each")
     parser.add_argument("--memory", type=int, default=256, help="MiB")
+    parser.add_argument("--fill", type=int, default=0, help="MiB of the guest's RAM to write before")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds before each hand-over")
     parser.add_argument("--limit", type=float, default=1.5, help="highest median ratio that passes")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        pairs, is_intact, net = bench(options)
+        pairs, gaps, is_intact, net = bench(options)
     except LabError as error:
         sys.exit(f"bench-hold: {error}")
     ratio = statistics.median(ours / bare for ours, bare in pairs)
@@ -156,7 +174,11 @@ def main():
         "bareMillisecondsMedian": round(statistics.median(p[1] for p in pairs), 3),
         "holdMilliseconds": [p[0] for p in pairs],
         "bareMilliseconds": [round(p[1], 3) for p in pairs],
-        "count": len(pairs), "memoryMebibytes": options.memory, "network": net,
+        "guestGapMillisecondsMedian": round(statistics.median(g[0] for g in gaps), 3),
+        "bareGapMillisecondsMedian": round(statistics.median(g[1] for g in gaps), 3),
+        "guestGapMillisecondsP99": round(percentile([g[0] for g in gaps], 0.99), 3),
+        "bareGapMillisecondsP99": round(percentile([g[1] for g in gaps], 0.99), 3),
+        "count": len(pairs), "fillMebibytes": options.fill, "memoryMebibytes": options.memory, "network": net,
         "processors": os.cpu_count(), "intact": is_intact}))
     return sys.exit(0 if is_intact and ratio <= options.limit else 1)
 
