@@ -1,0 +1,227 @@
+"""The examples of cluster/examples, with their own files: only paths, versions and names are replaced, as a
+reader would. Host c's guests (db-2, mute) are held, each with the watcher's TCP connection into it."""
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+from cluster_case import ClusterCase  # first: it sets the path for the others
+
+import demo_report
+
+from lab import Daemon, HERE as CLUSTER, is_gone
+
+EXAMPLES = CLUSTER / "examples"
+
+
+def started_at(pid):
+    """When a process was started, in µs since 1970, give or take 10 ms."""
+    ticks = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return (time.time() - age) * 1e6
+
+
+class ExampleCase(ClusterCase):
+    name = None                          # the directory below cluster/examples
+
+    def setUp(self):
+        super().setUp()
+        if self.cluster.net != "tap":
+            self.fail("needs namespaces: run the tests as root")
+        # Of each test its own: who has a version of a component already is left alone.
+        self.component = f"{self.name}-{int(time.monotonic() * 1e6)}"
+        self.directory = self.cluster.directory / self.component
+        self.directory.mkdir()
+
+    def release(self, name, replaced):
+        """`release add` of the example's release file with some of its texts replaced."""
+        text = (EXAMPLES / self.name / "release.yaml").read_text()
+        for old, new in replaced.items():
+            self.assertIn(old, text)
+            text = text.replace(old, str(new))
+        file = self.directory / f"{name}.yaml"
+        file.write_text(text)
+        release = f"{name}-{self.component}"
+        self.cluster.cli_json("release", "add", release, "--component", self.component, "--file", file)
+        return release
+
+    def run_on_c(self, release):
+        (step,) = self.roll(release, "c", deadline="20s")["steps"]
+        return step
+
+    def assertHeld(self, step, outcome):
+        """Both guests were held, and the step ended so."""
+        self.assertEqual(step["outcome"], outcome, step)
+        self.assertEqual(sorted(h["guest"] for h in step["holds"]), ["db-2", "mute"], step)
+        for hold in step["holds"]:
+            self.assertEqual((hold["outcome"], hold["resumedBy"]), (outcome, "agent"), hold)
+
+    def assertWithin(self, at, step, slack=50_000):
+        """The moment (µs) is in every guest's hold."""
+        for hold in step["holds"]:
+            begin = demo_report.microseconds(hold["heldAt"])
+            self.assertGreater(at, begin - slack, hold)
+            self.assertLess(at, begin + hold["holdMilliseconds"] * 1e3 + slack, hold)
+
+    def assertBefore(self, at, step):
+        for hold in step["holds"]:
+            self.assertLess(at, demo_report.microseconds(hold["heldAt"]), hold)
+
+
+class PackageSwitch(ExampleCase):
+    """The package is Debian's dnsmasq-base, built again from the installed files as several versions."""
+
+    name = "package-switch"
+
+    def setUp(self):
+        super().setUp()
+        self.root = self.directory / "dnsmasq"
+        self.config = self.directory / "guests.conf"
+        self.config.write_text("bind-interfaces\nlisten-address=10.77.0.13\nno-resolv\nno-hosts\n"
+                               "address=/gateway.guests/10.77.0.13\n")
+        self.script = shutil.copy2(EXAMPLES / self.name / "switch.sh", self.directory)
+        self.addCleanup(self.end_daemons)
+
+    def daemons(self):
+        """pid → version of each dnsmasq that runs from our packages."""
+        found = {}
+        for link in pathlib.Path("/proc").glob("[0-9]*/exe"):
+            try:
+                program = pathlib.Path(os.readlink(link))
+            except OSError:
+                continue
+            if self.root in program.parents:
+                found[int(link.parts[2])] = program.relative_to(self.root).parts[0]
+        return found
+
+    def end_daemons(self):
+        for pid in self.daemons():
+            os.kill(pid, signal.SIGKILL)
+
+    def package(self, version, program=None):
+        """A .deb of this version; `program` is a script that stands in for the real dnsmasq."""
+        tree = self.directory / f"tree-{version}"
+        listed = subprocess.run(["dpkg-query", "-L", "dnsmasq-base"], capture_output=True, text=True,
+                                check=True).stdout.split()
+        sums = []
+        for path in filter(os.path.isfile, listed):
+            copy = tree / path[1:]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+            if program is not None and path == "/usr/sbin/dnsmasq":
+                copy.write_text(program)
+            sums.append(subprocess.run(["md5sum", path[1:]], cwd=tree, capture_output=True, text=True,
+                                       check=True).stdout)
+        control = tree / "DEBIAN"
+        control.mkdir()
+        (control / "md5sums").write_text("".join(sums))
+        (control / "control").write_text(
+            f"Package: dnsmasq-base\nVersion: {version}\nArchitecture: all\nSection: net\n"
+            "Maintainer: nobody <nobody@example.org>\nDescription: dnsmasq of a test\n")
+        file = self.directory / f"dnsmasq-base_{version}.deb"
+        subprocess.run(["dpkg-deb", "--build", "--root-owner-group", tree, file], check=True,
+                       capture_output=True)
+        return file
+
+    def version(self, version, *, file=None, ask="gateway.guests", **package):
+        """The release of one version."""
+        return self.release(f"v{version[0]}", {
+            '"2.90-4~deb12u2"': f'"{version}"',
+            "/var/cache/fermata/dnsmasq-base.deb": file or self.package(version, **package),
+            "/usr/local/lib/fermata": self.directory, "/opt/dnsmasq": self.root,
+            "/etc/dnsmasq-guests.conf": self.config, "ASK: gateway.guests": f"ASK: {ask}"})
+
+    def first(self):
+        """Version 1-1 is in use; the pid of its daemon."""
+        self.assertHeld(self.run_on_c(self.version("1-1")), "succeeded")
+        ((pid, version),) = self.daemons().items()
+        self.assertEqual(version, "1-1")
+        return pid
+
+    def switch(self, command, version):
+        """The script, run by hand on the host."""
+        return subprocess.run(
+            self.cluster.inside("c") + [self.script, command], capture_output=True, text=True,
+            check=False, env=os.environ | {
+                "ROOT": str(self.root), "PROGRAM": "usr/sbin/dnsmasq", "CONFIG": str(self.config),
+                "ASK": "gateway.guests", "FERMATA_VERSION": version})
+
+    def assertOld(self, before):
+        """Version 1-1 runs and answers; the same process, or another than `before`."""
+        self.assertEqual(list(self.daemons().values()), ["1-1"])
+        self.assertEqual(os.readlink(self.root / "current"), "1-1")
+        self.assertIsNot(is_gone(before), list(self.daemons()) == [before])
+        checked = self.switch("check", "1-1")
+        self.assertEqual(checked.returncode, 0, checked)
+
+    def test_staged_before_the_hold_and_switched_within(self):
+        old = self.first()
+        step = self.run_on_c(self.version("2-1~test+1"))
+        self.assertHeld(step, "succeeded")
+        ((pid, version),) = self.daemons().items()
+        self.assertEqual(version, "2-1~test+1")
+        self.assertTrue(is_gone(old))
+        self.assertBefore((self.root / version / ".package").stat().st_mtime * 1e6, step)
+        self.assertWithin(started_at(pid), step)
+        (host,) = [h for h in self.cluster.cli_json("hosts") if h["id"] == "c"]
+        self.assertIn({"component": self.component, "version": version}, host["software"])
+
+    def test_a_version_that_does_not_answer_is_taken_back(self):
+        old = self.first()
+        step = self.run_on_c(self.version("3-1", ask="nobody.guests"))
+        self.assertHeld(step, "failed")
+        self.assertIn("check", step["reason"])
+        self.assertIn("does not resolve nobody.guests", step["reason"])
+        self.assertOld(old)
+        self.assertTrue(is_gone(old), "the new version was never there")
+
+    def test_a_version_that_does_not_start_or_hangs_is_taken_back(self):
+        for number, (end, reason) in enumerate((("exit 3", "ended with"),
+                                                ("exec sleep 1000", "longer than 4000 ms")), start=4):
+            with self.subTest(end):
+                old = next(iter(self.daemons()), None) or self.first()
+                program = f"#!/bin/sh\ncase $1 in --test) exit 0;; esac\n{end}\n"
+                step = self.run_on_c(self.version(f"{number}-1", program=program))
+                self.assertHeld(step, "failed")
+                self.assertIn(reason, step["reason"])
+                self.assertOld(old)
+
+    def test_what_prepare_finds_holds_nobody(self):
+        old = self.first()
+        changed = self.package("6-1")
+        of_another_digest = self.version("6-1", file=changed)
+        with open(changed, "ab") as file:
+            file.write(b"\n")
+        broken = "#!/bin/sh\necho libgone.so.7: cannot open shared object file >&2\nexit 127\n"
+        for release, reason in (
+                (of_another_digest, "SHA-256"),
+                (self.version("7-1", file=self.package("7-2")), "is version 7-2"),
+                (self.version("8-1", program=broken), "libgone.so.7")):
+            with self.subTest(reason):
+                step = self.run_on_c(release)
+                self.assertEqual((step["outcome"], step["holds"]), ("failed", []), step)
+                self.assertIn(reason, step["reason"])
+                self.assertEqual(self.daemons(), {old: "1-1"})
+
+    def test_check_is_not_content_with_the_old_daemon(self):
+        old = self.first()
+        shutil.copytree(self.root / "1-1", self.root / "9-1")
+        (self.root / "current").unlink()
+        (self.root / "current").symlink_to("9-1")
+        checked = self.switch("check", "9-1")
+        self.assertNotEqual(checked.returncode, 0)
+        self.assertIn("not 9-1 alone runs, but", checked.stderr)
+        # And undo finds its way from there, twice.
+        (self.root / "before").write_text("1-1\n")
+        for _ in range(2):
+            undone = self.switch("undo", "9-1")
+            self.assertEqual(undone.returncode, 0, undone)
+            self.assertEqual(list(self.daemons().values()), ["1-1"])
+        self.assertOld(old)
+
+
+if __name__ == "__main__":
+    unittest.main()
