@@ -223,5 +223,139 @@ class PackageSwitch(ExampleCase):
         self.assertOld(old)
 
 
+class AgentUpgrade(ExampleCase):
+    """The agents of b and c run from copies of the program, started and started again as the example's unit
+    says; this test is their systemd."""
+
+    name = "agent-upgrade"
+
+    def setUp(self):
+        super().setUp()
+        self.pids = {}
+        for host in ("b", "c"):
+            self.from_copy(host)
+
+    def from_copy(self, host):
+        program = self.program(host)
+        program.parent.mkdir()
+        shutil.copy2(self.cluster.fermata, program)
+        before = self.cluster.agents[host]
+        before.stop()
+        agent = Daemon(self.cluster, f"agent-{host}", self.command(host), before.ready_text, host)
+        self.cluster.agents[host] = agent.start()
+        self.addCleanup(self.back, host, before)
+        self.wait_connected(host)
+        self.pids[host] = agent.pid
+
+    def back(self, host, before):
+        self.cluster.agents[host].stop()
+        self.cluster.agents[host] = before.start()
+        self.wait_connected(host)
+
+    def program(self, host):
+        return self.directory / host / "fermata"
+
+    def unit(self, key):
+        """What the unit says of a key, once."""
+        lines = (EXAMPLES / self.name / "fermata-agent.service").read_text().splitlines()
+        (value,) = [line.partition("=")[2] for line in lines if line.startswith(f"{key}=")]
+        return value
+
+    def command(self, host):
+        """The unit's ExecStart with the paths of the lab."""
+        command = self.unit("ExecStart")
+        for old, new in {"/usr/local/sbin/fermata": self.program(host),
+                         "/etc/fermata/host.yaml": self.cluster.host_file(host),
+                         "/etc/fermata/agent-%l": self.cluster.credentials(f"agent-{host}"),
+                         "10.0.0.1:7450": self.cluster.server_address}.items():
+            self.assertIn(old, command)
+            command = command.replace(old, str(new))
+        return command.split()
+
+    def upgrade(self, version, content, *hosts, copy=""):
+        """Runs upgrade.sh to its end, and starts agents again meanwhile; its exit code and output. `copy` are
+        lines for the command that copies."""
+        self.assertEqual(self.unit("Restart"), "always")
+        new = self.directory / f"new-{version}"
+        new.write_bytes(content)
+        new.chmod(0o755)
+        staged = self.directory / "staged"
+        staged.mkdir(exist_ok=True)
+        # There is one file system for all hosts here.
+        scp = self.directory / "scp"
+        scp.write_text(f'#!/bin/sh\n{copy}\nexec cp "$1" "${{2#*:}}"\n')
+        scp.chmod(0o755)
+        with open(self.directory / "out", "w+") as out:
+            script = subprocess.Popen(
+                self.cluster.inside("middle")
+                + [EXAMPLES / self.name / "upgrade.sh", version, new, *hosts],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                env=self.cluster.environment | self.cluster.client_environment()
+                | {"FERMATA": self.cluster.fermata, "COPY": str(scp), "DIRECTORY": str(staged)})
+
+            def look():
+                for host in hosts:
+                    if not self.cluster.agents[host].is_running:
+                        self.cluster.agents[host].start(wait=False)
+                return script.poll() is not None
+            try:
+                self.wait(look, 120, "upgrade.sh to end")
+            finally:
+                script.kill()
+                script.wait()
+            out.seek(0)
+            return script.returncode, out.read()
+
+    def running(self, host):
+        return pathlib.Path(f"/proc/{self.cluster.agents[host].pid}/exe").read_bytes()
+
+    def version_of(self, host):
+        (found,) = [h for h in self.cluster.cli_json("hosts") if h["id"] == host]
+        return {s["component"]: s["version"] for s in found["software"]}["agent"]
+
+    def upgrades(self, version):
+        """The steps to this version, first ones first."""
+        rollouts = [self.show(r["id"]) for r in self.cluster.cli_json("rollout", "list")]
+        return [step for r in sorted(rollouts, key=lambda r: r["startedAt"])
+                if r["release"] == f"agent-{version}" for step in r["steps"]]
+
+    def test_one_host_first_then_the_others(self):
+        version, new = self.component, self.program("b").read_bytes() + b"another one"
+        code, output = self.upgrade(version, new, "c", "b")
+        self.assertEqual(code, 0, output)
+        for host in ("b", "c"):
+            self.assertEqual(self.cluster.agents[host].pid, self.pids[host])
+            self.assertEqual(self.running(host), new)
+            self.assertEqual(self.version_of(host), version)
+        steps = self.upgrades(version)
+        self.assertEqual([(s["host"], s["outcome"], s["holds"]) for s in steps],
+                         [("c", "succeeded", []), ("b", "succeeded", [])])
+        # The new ones do what an agent is for.
+        done = self.roll(self.next_release("db-1"), "b")
+        self.assertEqual(done["state"], "succeeded", done)
+
+    def test_one_that_does_not_come_up_stays_on_the_first_host(self):
+        version, old = self.component, self.running("c")
+        bad = b"#!/bin/sh\ncase \"$*\" in *--version*|*--check*) exit 0;; esac\nexit 9\n"
+        code, output = self.upgrade(version, bad, "c", "b")
+        self.assertEqual(code, 1, output)
+        self.assertIn("did not come up", output)
+        self.assertIn("c keeps the agent it had", output)
+        self.wait_connected("c")
+        self.assertEqual(self.running("c"), old)
+        self.assertEqual([(s["host"], s["outcome"]) for s in self.upgrades(version)],
+                         [("c", "failed")])
+        self.assertEqual(self.cluster.agents["b"].pid, self.pids["b"])
+        self.assertEqual(self.running("b"), old)
+
+    def test_a_host_that_cannot_be_reached_stops_it_before_anything_has_changed(self):
+        code, output = self.upgrade(self.component, self.running("c"), "c", "b",
+                                    copy='[ "${2%%:*}" != b ] || { echo no route to b >&2; exit 1; }')
+        self.assertNotEqual(code, 0)
+        self.assertIn("no route to b", output)
+        self.assertNotIn(f"agent-{self.component}",
+                         [r["id"] for r in self.cluster.cli_json("release", "list")])
+
+
 if __name__ == "__main__":
     unittest.main()
