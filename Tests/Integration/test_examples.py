@@ -357,5 +357,162 @@ class AgentUpgrade(ExampleCase):
                          [r["id"] for r in self.cluster.cli_json("release", "list")])
 
 
+class OpenVSwitch(ExampleCase):
+    """Host c's guests hang on an Open vSwitch bridge with the userspace datapath, which needs no kernel module:
+
+        middle ── uplink ── br0 (the agent's address) ── to-ovs = from-br ── ovs0 ── taps of db-2 and mute
+    """
+
+    name = "openvswitch"
+
+    INSTALLED = "/usr/lib/openvswitch-switch/ovs-vswitchd"
+    FLOWS = ("priority=7,cookie=0x7,actions=normal", "priority=9,cookie=0x9,udp,tp_dst=9,actions=drop")
+
+    def setUp(self):
+        super().setUp()
+        self.script = shutil.copy2(EXAMPLES / self.name / "restart.sh", self.directory)
+        self.old = self.directory / "old" / "ovs-vswitchd"
+        self.new = self.directory / "new" / "ovs-vswitchd"
+        for program in (self.old, self.new):
+            program.parent.mkdir()
+            shutil.copy2(self.INSTALLED, program)
+        self.run_directory = self.directory / "run"
+        self.run_directory.mkdir()
+        self.taps = [self.cluster.tap(self.cluster.guests[g]) for g in ("db-2", "mute")]
+        self.addCleanup(self.end_switch)
+        self.start_switch()
+
+    def on_c(self, *command):
+        """A command with this switch's run directory; its output."""
+        return self.cluster.run("env", f"OVS_RUNDIR={self.run_directory}", *command, namespace="c")
+
+    def start_switch(self):
+        run = self.run_directory
+        self.on_c("ovsdb-tool", "create", run / "conf.db", "/usr/share/openvswitch/vswitch.ovsschema")
+        self.on_c("ovsdb-server", run / "conf.db", f"--remote=punix:{run}/db.sock", "--pidfile",
+                  f"--log-file={run}/ovsdb-server.log", "--detach")
+        # Guests and veths leave checksums to the next one; without this the userspace datapath would
+        # send such packets on as they are.
+        self.on_c("ovs-vsctl", "--no-wait", "set", "Open_vSwitch", ".",
+                  "other_config:userspace-tso-enable=true")
+        self.on_c(self.old, f"unix:{run}/db.sock", "--pidfile", f"--log-file={run}/ovs-vswitchd.log",
+                  "--detach")
+        self.on_c("ovs-vsctl", "add-br", "ovs0", "--", "set", "bridge", "ovs0", "datapath_type=netdev")
+        self.cluster.ip("c", "link add to-ovs type veth peer name from-br", "link set from-br up",
+                        "link set to-ovs master br0 up", "addr add 10.78.0.13/24 dev ovs0",
+                        "link set ovs0 up")
+        self.on_c("ovs-ofctl", "-O", "OpenFlow14", "del-flows", "ovs0")
+        for flow in self.FLOWS:
+            self.on_c("ovs-ofctl", "-O", "OpenFlow14", "add-flow", "ovs0", flow)
+        for port in ("from-br", *self.taps):
+            if port in self.taps:
+                self.cluster.ip("c", f"link set {port} nomaster")
+            self.on_c("ovs-vsctl", "add-port", "ovs0", port)
+        self.flows = self.dump_flows()
+        for guest in ("db-2", "mute"):
+            self.assertRuns(guest)
+
+    def end_switch(self):
+        """The guests are back on br0, and nothing of the switch is left."""
+        for pid in self.switches():
+            os.kill(pid, signal.SIGKILL)
+        for tap in self.taps:
+            self.cluster.ip("c", f"link set {tap} master br0")
+        self.wait(lambda: not self.switches(), 10, "Open vSwitch to be gone")
+        links = self.cluster.run("ip", "-o", "link", "show", namespace="c")
+        # The last two are taps of ovs-vswitchd's that outlive it.
+        for link in ("to-ovs", "ovs0", "ovs-netdev"):
+            if f" {link}:" in links or f" {link}@" in links:
+                self.cluster.ip("c", f"link del {link}")
+
+    def switches(self):
+        """pid → program of what runs of Open vSwitch in host c."""
+        found = {}
+        for pid in self.cluster.run("ip", "netns", "pids", f"{self.cluster.tag}-c").split():
+            try:
+                program = os.readlink(f"/proc/{pid}/exe")
+            except OSError:
+                continue
+            if "/ovs" in program:
+                found[int(pid)] = program
+        return found
+
+    def daemon(self):
+        """(pid, program) of the one ovs-vswitchd."""
+        (found,) = [(p, program) for p, program in self.switches().items() if "vswitchd" in program]
+        return found
+
+    def dump_flows(self):
+        return self.on_c("ovs-ofctl", "-O", "OpenFlow14", "--no-stats", "dump-flows", "ovs0")
+
+    def version(self, program, version="3.1.0"):
+        """The release of one program: a path, or a script that stands in for a bad one."""
+        if isinstance(program, str):
+            path = self.directory / "bad" / "ovs-vswitchd"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("#!/bin/sh\ncase $1 in --version) echo bad 3.1.0; exit;; esac\n" + program)
+            path.chmod(0o755)
+            program = path
+        return self.release(f"ovs-{int(time.monotonic() * 1e6)}", {
+            'version: "3.1.0"': f'version: "{version}"',
+            "/opt/openvswitch-3.1.0/usr/lib/openvswitch-switch/ovs-vswitchd": program,
+            "/var/lib/fermata/openvswitch": self.directory / "state",
+            "/var/run/openvswitch": self.run_directory, "/usr/local/lib/fermata": self.directory})
+
+    def assertWhole(self, program):
+        """This program runs, with all ports and flows and the bridge's address."""
+        self.assertEqual(self.daemon()[1], str(program))
+        self.assertEqual(self.on_c("ovs-vsctl", "list-ports", "ovs0").split(),
+                         sorted(["from-br", *self.taps]))
+        self.assertEqual(self.dump_flows(), self.flows)
+        self.assertIn("10.78.0.13/24", self.cluster.run("ip", "addr", "show", "ovs0", namespace="c"))
+        self.assertNotIn("flow-restore-wait",
+                         self.on_c("ovs-vsctl", "get", "Open_vSwitch", ".", "other_config"))
+
+    def test_restarted_within_the_hold_with_its_ports_and_flows(self):
+        step = self.run_on_c(self.version(self.new))
+        self.assertHeld(step, "succeeded")
+        self.assertWhole(self.new)
+        self.assertWithin(started_at(self.daemon()[0]), step)
+
+    def test_one_that_does_not_start_or_hangs_is_taken_back(self):
+        for bad, reason in (("exit 3", "ended with"), ("exec sleep 1000", "longer than 6000 ms")):
+            with self.subTest(bad):
+                before, _ = self.daemon()
+                step = self.run_on_c(self.version(bad))
+                self.assertHeld(step, "failed")
+                self.assertIn(reason, step["reason"])
+                self.assertWhole(self.old)
+                self.assertTrue(is_gone(before))
+
+    def test_another_program_than_promised_is_taken_back(self):
+        step = self.run_on_c(self.version(f'exec {self.new} "$@"'))
+        self.assertHeld(step, "failed")
+        self.assertIn("bad/ovs-vswitchd runs, but", step["reason"])
+        self.assertWhole(self.old)
+
+    def test_what_cannot_be_saved_is_not_restarted(self):
+        before = self.daemon()
+        text = pathlib.Path(self.script).read_text()
+        name = "/usr/share/openvswitch/scripts/ovs-save"
+        self.assertIn(name, text)
+        pathlib.Path(self.script).write_text(text.replace(name, "/bin/true"))
+        step = self.run_on_c(self.version(self.new))
+        self.assertHeld(step, "failed")
+        self.assertIn("has not saved the flows", step["reason"])
+        self.assertEqual(self.daemon(), before)
+        self.assertWhole(self.old)
+
+    def test_what_prepare_finds_holds_nobody(self):
+        before = self.daemon()
+        for release, reason in ((self.version(self.new, version="3.2.0"), "is not 3.2.0"),
+                                (self.version(self.old), "runs already")):
+            with self.subTest(reason):
+                step = self.run_on_c(release)
+                self.assertEqual((step["outcome"], step["holds"]), ("failed", []), step)
+                self.assertIn(reason, step["reason"])
+                self.assertEqual(self.daemon(), before)
+
+
 if __name__ == "__main__":
     unittest.main()
