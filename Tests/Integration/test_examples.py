@@ -52,6 +52,18 @@ class ExampleCase(ClusterCase):
         (step,) = self.roll(release, "c", deadline="20s")["steps"]
         return step
 
+    def die_in_apply(self, release):
+        """The agent dies while apply runs, and is started again; the step."""
+        self.restart_agent("c", FERMATA_TEST_PAUSE_AT="running-apply")
+        rollout = self.start(release, "c", deadline="20s")
+        agent = self.cluster.agents["c"]
+        self.wait(lambda: not agent.is_running, 60, "the agent to die")
+        agent.start()
+        (step,) = self.finish(rollout)["steps"]
+        self.assertEqual(step["outcome"], "failed", step)
+        self.assertEqual({h["resumedBy"] for h in step["holds"]}, {"guard"}, step)
+        return step
+
     def assertHeld(self, step, outcome):
         """Both guests were held, and the step ended so."""
         self.assertEqual(step["outcome"], outcome, step)
@@ -188,6 +200,11 @@ class PackageSwitch(ExampleCase):
                 self.assertHeld(step, "failed")
                 self.assertIn(reason, step["reason"])
                 self.assertOld(old)
+
+    def test_the_agent_dies_while_it_is_applied(self):
+        old = self.first()
+        self.die_in_apply(self.version("6-1"))
+        self.assertOld(old)
 
     def test_what_prepare_finds_holds_nobody(self):
         old = self.first()
@@ -489,6 +506,10 @@ class OpenVSwitch(ExampleCase):
         step = self.run_on_c(self.version(f'exec {self.new} "$@"'))
         self.assertHeld(step, "failed")
         self.assertIn("bad/ovs-vswitchd runs, but", step["reason"])
+        self.assertWhole(self.old)
+
+    def test_the_agent_dies_while_it_is_applied(self):
+        self.die_in_apply(self.version(self.new))
         self.assertWhole(self.old)
 
     def test_what_cannot_be_saved_is_not_restarted(self):
