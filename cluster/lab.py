@@ -618,6 +618,15 @@ def end(directory, keep_directory=False):
         return environment.get("FERMATA_LAB") == lab["tag"] \
             or environment.get("FERMATA_RUN", "").startswith(f"{lab['shm']}/")
 
+    def daemons():
+        """What else is in the namespaces: daemons that a release's commands have left there."""
+        found = set()
+        for namespace in lab["namespaces"]:
+            done = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True,
+                                  check=False)
+            found |= set(map(int, done.stdout.split()))
+        return found - {os.getpid()}
+
     # Again until none is left: a guard might just be starting.
     deadline = time.monotonic() + 20
     while left := processes(is_ours):
@@ -626,6 +635,9 @@ def end(directory, keep_directory=False):
         if time.monotonic() > deadline:
             raise LabError(f"these processes do not end: {[pid for pid, _ in left]}")
         time.sleep(0.05)
+    for pid in daemons():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     for namespace in lab["namespaces"]:
         subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
     shutil.rmtree(lab["shm"], ignore_errors=True)

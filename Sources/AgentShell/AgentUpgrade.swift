@@ -176,7 +176,10 @@ public enum UpgradeWatch {
     ) -> Int32 {
         do {
             let loop = try Loop()
-            let agent = try ProcessReference(pid: agentProcess)
+            // It may have ended before this program has come so far. Then somebody else is our parent,
+            // and its pid is nobody's or another's.
+            let found = try? ProcessReference(pid: agentProcess)
+            let agent = getppid() == agentProcess ? found : nil
             let stream = try SocketStream.adopt(descriptor: channelDescriptor, on: loop)
             var isUp = false
             stream.onBytes = { _ in
@@ -188,9 +191,12 @@ public enum UpgradeWatch {
             for signal: Int32 in [1, 2, 15] { loop.onSignal(signal) {} }
             loop.run()
             guard !isUp else { return 0 }
-            try Files.rename(from: AgentUpgrade.previous(program), to: program)
+            // The new one has perhaps done so itself.
+            if Files.kind(path: AgentUpgrade.previous(program)) != nil {
+                try Files.rename(from: AgentUpgrade.previous(program), to: program)
+            }
             // If it hangs; a process that has ended is as good.
-            try? agent.send(signal: 9)
+            try? agent?.send(signal: 9)
             return 0
         } catch { return 70 }
     }
