@@ -198,6 +198,8 @@ public struct ClockCorrection: Sendable {
         }
         setCount += 1
         state = .setting
+        // What was read before says nothing about what this leaves.
+        outcome.after = nil
         return .set(aheadMicroseconds: reading.uncertaintyMicroseconds - delay)
     }
 

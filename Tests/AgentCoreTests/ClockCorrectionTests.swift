@@ -192,7 +192,7 @@ private struct SimulatedClock {
         #expect(correction.handle(.set, at: 2) == .read)
         #expect(
             correction.handle(.readFailed(reason: "silence"), at: 3)
-                == .done(.init(before: 9_000, after: 9_000, note: "not read back: silence")))
+                == .done(.init(before: 9_000, note: "not read back: silence")))
         // The first thing that went wrong is not lost behind the second.
         correction = ClockCorrection(at: 0)
         for _ in 1..<ClockCorrection.readingsMin {
@@ -204,7 +204,7 @@ private struct SimulatedClock {
             correction.handle(.readFailed(reason: "gone"), at: 3)
                 == .done(
                     .init(
-                        before: 9_000, after: 9_000,
+                        before: 9_000,
                         note: "the clock could not be set: silence; not read back: gone")))
     }
 
