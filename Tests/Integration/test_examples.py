@@ -274,7 +274,7 @@ class AgentUpgrade(ExampleCase):
 
     def unit(self, key):
         """What the unit says of a key, once."""
-        lines = (EXAMPLES / self.name / "fermata-agent.service").read_text().splitlines()
+        lines = (EXAMPLES / "systemd" / "fermata-agent.service").read_text().splitlines()
         (value,) = [line.partition("=")[2] for line in lines if line.startswith(f"{key}=")]
         return value
 

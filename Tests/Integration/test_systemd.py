@@ -64,7 +64,10 @@ class UnitCluster(Cluster):
         """The example's own, with this cluster's paths in the place of a host's."""
         units = self.directory / "units"
         units.mkdir()
-        paths = {"/usr/local/bin/fermata": self.fermata, "/etc/fermata/": f"{self.directory}/etc-",
+        paths = {"/usr/local/sbin/fermata ": f"{self.fermata} ",
+                 "/etc/fermata/host.yaml": str(self.host_file("y")),
+                 "/etc/fermata/agent-%l": str(self.credentials("agent-y")),
+                 "10.0.0.1:7450": self.server_address,
                  "/etc/guests/": f"{self.directory}/guest-", "/dev/shm/": f"{self.shm}/",
                  "/usr/local/lib/fermata/launch-qemu": str(EXAMPLE / "launch-qemu"),
                  "/usr/bin/qemu-system-x86_64": self.old["path"]}
@@ -89,9 +92,6 @@ class UnitCluster(Cluster):
             f"ARGUMENTS=-cpu max -accel tcg {libraries} -kernel {images}/vmlinuz "
             f"-initrd {images}/initrd -append '{append}' "
             f"-drive file={self.disk(guest)},format=qcow2,if=virtio -serial file:{self.shm}/console\n")
-        (self.directory / "etc-agent.conf").write_text(
-            f"HOST_FILE={self.host_file('y')}\nCREDENTIALS={self.credentials('agent-y')}\n"
-            f"SERVER={self.server_address}\n")
 
     @staticmethod
     def assertIn(part, whole):

@@ -10,7 +10,7 @@
 #               default: /usr/local/lib/fermata
 #
 # No guest is held, and no set locked. A new agent that does not come up is taken back by its host by
-# itself, provided that somebody starts an agent again that has ended (fermata-agent.service does);
+# itself, provided that somebody starts an agent again that has ended (../systemd/fermata-agent.service does);
 # then this script ends with 1, and the hosts after it are as they were. To go back later, upgrade to
 # the program before.
 set -eu
