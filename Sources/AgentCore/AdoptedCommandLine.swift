@@ -210,7 +210,9 @@ public struct AdoptedCommandLine: Hashable, Sendable {
             arguments += ["-chardev", "file,id=\(id),path=\(path),append=on"]
             return arguments += [word, "chardev:\(id)"]
         }
-        guard device.hasPrefix("unix:") else { return refuse(word, value, "cannot be opened twice") }
+        guard device.hasPrefix("unix:") else {
+            return refuse(word, value, "cannot be opened twice")
+        }
         var options = QEMUValue(String(device.dropFirst("unix:".count)))
         guard options["server"].map(QEMUValue.isOn) ?? false, let path = options.first else {
             return refuse(word, value, "connects a second time")

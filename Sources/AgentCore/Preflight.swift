@@ -80,7 +80,8 @@ public enum Preflight {
             ]
         }
         return monitor(facts) + memory(facts) + devices(facts) + hotPlug(facts)
-            + commandLine(facts) + images(facts) + hypervisor(facts) + host(facts) + guestAgent(facts)
+            + commandLine(facts) + images(facts) + hypervisor(facts) + host(facts)
+            + guestAgent(facts)
     }
 
     /// All that blocks, as one reason; nil if nothing does.

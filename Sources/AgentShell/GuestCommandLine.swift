@@ -65,9 +65,10 @@ struct GuestCommandLine {
     }
 
     private func guestAgent() -> [String] {
-        [
+        let path = QEMUValue.escape(paths.guestAgent)
+        return [
             "-device", "virtio-serial-pci,id=serial0",
-            "-chardev", "socket,id=ga0,path=\(QEMUValue.escape(paths.guestAgent)),server=on,wait=off",
+            "-chardev", "socket,id=ga0,path=\(path),server=on,wait=off",
             "-device", "virtserialport,bus=serial0.0,chardev=ga0,name=org.qemu.guest_agent.0",
         ]
     }

@@ -82,7 +82,8 @@ struct Document {
                     throw marks.problem(
                         DocumentProblem(
                             position: .start,
-                            message: "key \(quoted(Self.withoutMark(names[0]))) is repeated under tags",
+                            message: "key \(quoted(Self.withoutMark(names[0]))) is repeated "
+                                + "under tags",
                             advice: "write each key once, without a tag"))
                 }
                 let position = marks.original(context.mark)

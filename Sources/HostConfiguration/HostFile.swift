@@ -84,7 +84,8 @@ public struct GuestConfiguration: Hashable, Sendable {
 
     public init(
         id: GuestID, set: SetID? = nil, updateDomain: UpdateDomain? = nil, adopt: String? = nil,
-        memoryBytes: UInt64, vcpuCount: UInt32 = 1, machine: String = GuestConfiguration.machineDefault,
+        memoryBytes: UInt64, vcpuCount: UInt32 = 1,
+        machine: String = GuestConfiguration.machineDefault,
         cpu: String = GuestConfiguration.cpuDefault, kernel: String? = nil,
         initrd: String? = nil, commandLine: String? = nil, firmware: String? = nil,
         disks: [Disk] = [], nics: [NIC] = [], arguments: [String] = [], guestAgent: Bool = true,
