@@ -40,6 +40,8 @@ struct ChaosWorld {
         case guardKilled(GuestID, Side)
         case guardCont(GuestID, Side)
         case guardTimer
+        /// A guest that could not be reached after a restart is.
+        case found(GuestID)
     }
 
     var dice: Dice
@@ -168,6 +170,7 @@ struct ChaosWorld {
                 guardTell(.exited(id, side))
             }
             tell(event)
+        case .found(let id): tell(.guest(id, .found(decide(id))))
         case .stopAndMove(let id):
             guard guests[id]!.processes[.old]!.isAlive else { break }
             guests[id]!.processes[.old]!.state = .paused
@@ -281,13 +284,18 @@ struct ChaosWorld {
         recover()
     }
 
+    private func decide(_ id: GuestID) -> RecoveryAction {
+        let processes = guests[id]!.processes
+        return Recovery.decide(
+            old: processes[.old]!.state, new: processes[.new]!.state, isPatient: true)
+    }
+
     private mutating func recover() {
         let recovered = ids.map { id in
-            let guest = guests[id]!
-            let action = Recovery.decide(
-                old: guest.processes[.old]!.state, new: guest.processes[.new]!.state,
-                isPatient: true)
-            if isTold { log.append("\(id): \(guest.processes) -> \(action)") }
+            let isUnreachable = dice.happens(oneIn: 4)
+            if isUnreachable { pending.append(.found(id)) }
+            let action = isUnreachable ? .wait : decide(id)
+            if isTold { log.append("\(id): \(guests[id]!.processes) -> \(action)") }
             return RecoveredGuest(
                 plan: GuestPlan(id: id, hypervisorBefore: "old"), action: action,
                 history: HoldHistory(notes + guardNotes, of: id))
