@@ -181,7 +181,11 @@ extension AgentShell {
             guest.keeper.stepEnded(lost: record?.outcome == .lost)
         }
         runner = nil
-        for guest in guests { preflight?.look(at: guest.keeper) }
+        for guest in guests {
+            // A drained monitor is connected again in a moment.
+            let pause = guest.keeper.current?.isForeign == true ? Duration.seconds(1) : .zero
+            loop.after(pause) { [self] in preflight?.look(at: guest.keeper) }
+        }
         keep(report)
     }
 

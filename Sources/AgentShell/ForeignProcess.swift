@@ -315,16 +315,19 @@ extension Generation {
             ? nil : origin?.commandLine(generation: number, machineType: nil)
     }
 
-    /// Tells a supervisor that follows the pid file whose end it has to wait for. Before the old
+    /// Tells a supervisor that follows the pid file whose end it has to wait for. Before the other
     /// process ends: at its end the supervisor reads the file.
-    func writePidFile() {
-        // The first process has one too, which an undone hold gives back to it.
-        guard let origin,
-            let path = origin.commandLine(generation: number, machineType: nil).pidFile
+    ///
+    /// - Parameter other: whose pid is in it now. Any other file is left alone: its path comes from
+    ///   a process that may belong to somebody who must not write there.
+    func takePidFile(from other: Generation?) {
+        guard let origin, let other,
+            let name = origin.commandLine(generation: number, machineType: nil).pidFile
         else { return }
+        let path = name.hasPrefix("/") ? name : "\(origin.directory)/\(name)"
+        guard Proc.number(path) == Int(other.process.pid) else { return }
         try? Files.writeAtomically(
-            path: path.hasPrefix("/") ? path : "\(origin.directory)/\(path)",
-            bytes: Array("\(process.pid)\n".utf8), durable: false)
+            path: path, bytes: Array("\(process.pid)\n".utf8), durable: false)
     }
 
     /// Its sockets take the names that the one before it had.

@@ -159,7 +159,7 @@ final class HoldRunner {
     private func onCompleted(_ side: Side, _ guest: StepGuest) {
         if side == .old { guest.hasLeft = true } else { guest.hasArrived = true }
         guard guest.hasLeft, guest.hasArrived else { return askTheOther(side.other, guest) }
-        guest.new?.writePidFile()
+        guest.new?.takePidFile(from: guest.old)
         context.pause.reached("moved")
         feed(guest, .moved)
     }
@@ -374,7 +374,7 @@ final class HoldRunner {
 
     private func adoptNew(_ guest: StepGuest) {
         guard let new = guest.new, let hypervisor = directive.release.hypervisor else { return }
-        new.writePidFile()
+        new.takePidFile(from: guest.old)
         new.takeSocketNames()
         guest.keeper.adoptNew(new, on: hypervisor)
         putOff.append { guest.keeper.keepHypervisor() }
@@ -385,7 +385,7 @@ final class HoldRunner {
         guest.queues(side.other).close()
         let number = side == .old ? guest.newNumber - 1 : guest.newNumber
         let directory = context.paths.generation(guest.id, number).directory
-        if side == .new { guest.old?.writePidFile() }
+        if side == .new { guest.old?.takePidFile(from: guest.new) }
         guard let generation = guest.generation(side) else {
             if side == .new { putOff.append { try? Files.removeTree(path: directory) } }
             return

@@ -201,6 +201,11 @@ class Adoption(Asking, ClusterCase):
             self.assertEqual(sorted(h["guest"] for h in self.holds(rollout)), ["mule", "pet"])
             for hold in self.holds(rollout):
                 self.assertGreaterEqual(hold["holdMilliseconds"], 200)
+        # That its monitor was drained is never taken for a fault of the guest's.
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            problem = self.guest("mule")["handOverProblem"]
+            self.assertTrue(problem.startswith("tap") and "monitor" not in problem, problem)
 
     def stop_agent_at(self, phase, how=""):
         self.restart_agent("x", FERMATA_TEST_PAUSE_AT=phase + how)
@@ -276,6 +281,17 @@ class Adoption(Asking, ClusterCase):
         self.assertEqual((c.pid("pet"), self.versions()["pet"]), (pid, before))
         left = [p.name for p in c.place("pet").iterdir() if "fermata" in p.name]
         self.assertEqual(left, [])
+
+    def test_7_pid_file_that_names_somebody_else_is_left_alone(self):
+        c = self.cluster
+        file = c.place("pet") / "pid"
+        kept = file.read_text()
+        file.write_text("1\n")
+        self.assertEqual(self.roll(self.next_release("pet"))["state"], "succeeded")
+        self.assertEqual(file.read_text(), "1\n")
+        ((pid, _),) = c.qemus("pet")
+        self.assertNotEqual(str(pid), kept.strip())
+        file.write_text(f"{pid}\n")
 
     def test_z_device_that_was_added_while_it_ran(self):
         # After a hand-over the old monitor is free for others.
