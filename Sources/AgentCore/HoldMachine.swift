@@ -186,6 +186,9 @@ public struct HoldMachine: Sendable {
             guardIsArmed = false
             abandon("the guard process failed: \(reason)")
             if work != nil { cutShort("the guard process failed: \(reason)", at: now) }
+        case .holdRefused(let reason):
+            guard phase == .arming else { break }
+            abandon(reason)
         case .timerFired(.prepare):
             guard phase == .verifying || phase == .preparing || phase == .arming else { break }
             abandon("preparing took longer than \(budget.prepareMicroseconds / 1_000_000) s")

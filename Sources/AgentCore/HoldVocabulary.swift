@@ -130,6 +130,8 @@ public enum HoldEvent: Hashable, Sendable {
     case guardArmed
     /// It could not be armed, or it ended.
     case guardFailed(reason: String)
+    /// Something was found while all is prepared that must not be held on, such as an ill guest.
+    case holdRefused(reason: String)
     case timerFired(HoldTimer)
     /// A command and everything that it had started are gone; nil if it ended with 0.
     case commandEnded(CommandKind, problem: String?)

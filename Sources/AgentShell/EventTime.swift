@@ -34,9 +34,9 @@ struct EventTime {
 /// For tests only: the environment variable `FERMATA_TEST_PAUSE_AT=PHASE` makes an agent kill itself
 /// (SIGKILL) when it comes to that point of a step, and `PHASE:stop` makes it stop itself (SIGSTOP).
 /// Phases: accepted, prepared, armed, holding, stopped, moved, committing, killed, continued,
-/// confirming, confirmed, finished.
-struct TestPause {
-    private let phase: String
+/// confirming, confirmed, finished. Once for each process: a phase may be told of by two events.
+final class TestPause {
+    private var phase: String
     private let signal: Int32
 
     init(_ value: String?) {
@@ -47,6 +47,7 @@ struct TestPause {
 
     func reached(_ point: String) {
         guard point == phase, !phase.isEmpty else { return }
+        phase = ""
         try? ProcessReference(pid: HostFacts.processID).send(signal: signal)
     }
 }

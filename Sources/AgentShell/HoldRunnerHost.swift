@@ -81,7 +81,7 @@ extension HoldRunner {
                 if let problem = problems.first, ill.isEmpty { ill = "\(guest.id): \(problem)" }
                 guard missing == 0, !machine.isFinished else { return }
                 guard ill.isEmpty else {
-                    return feed(.guardFailed(reason: "unhealthy already before the hold: \(ill)"))
+                    return feed(.holdRefused(reason: "unhealthy already before the hold: \(ill)"))
                 }
                 healthy()
             }

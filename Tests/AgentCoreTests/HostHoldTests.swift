@@ -172,6 +172,19 @@ struct HostHoldTests {
         #expect(bad.report?.reason.contains("prepare: exit code 1") == true)
     }
 
+    @Test("what must not be held on is said before the guard is armed")
+    func refused() {
+        let arming: [HoldEvent] = [.begin, .artifactVerified]
+        let ill = play(arming + [.holdRefused(reason: "b is ill")])
+        #expect(ill.told == ["arm", "finish:failed"])
+        #expect(ill.report?.holds.isEmpty == true)
+        #expect(ill.report?.reason.contains("nothing was held: b is ill") == true)
+        // Once guests are held it is too late for that.
+        let late = play(applying + [.holdRefused(reason: "b is ill")])
+        #expect(!late.told.contains("killCommand"))
+        #expect(late.report == nil)
+    }
+
     @Test("a release that holds nobody runs its commands with no guard")
     func noGuests() {
         let start = hostMachine(hostDirective([]))
