@@ -237,6 +237,15 @@ def installation(cache, name):
         return json.load(file)
 
 
+def refusing_qemu(program):
+    """The text of a script that is this QEMU, but with other PCI registers for the disk: it starts and
+    waits, and then the state of a guest does not fit."""
+    return ("#!/usr/bin/python3\nimport os, sys\na = sys.argv[1:]\n"
+            "i = next(i for i, w in enumerate(a) if w.startswith('virtio-blk-pci'))\n"
+            "a[i] += ',disable-modern=on'\n"
+            f"os.execv({program!r}, ['qemu'] + a)\n")
+
+
 def may_use_taps():
     """Whether namespaces, bridges and taps can be had; else user-mode networking it is."""
     return os.geteuid() == 0 and os.path.exists("/dev/net/tun") and shutil.which("ip") is not None

@@ -27,7 +27,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from lab import Cluster, Guest, LabError, state_of, wait_until  # noqa: E402
+from lab import Cluster, Guest, LabError, refusing_qemu, state_of, wait_until  # noqa: E402
 
 PHASES = ("accepted", "prepared", "armed", "holding", "stopped", "moved", "committing", "killed",
           "continued", "confirming", "confirmed", "finished")
@@ -70,11 +70,7 @@ class Soak:
         self.cluster.add_release("to-new", self.cluster.new)
         self.cluster.add_release("to-old", old)
         scripts = {
-            # Its disk has other PCI registers: it starts and waits, but the state does not fit.
-            "refusing": "#!/usr/bin/python3\nimport os, sys\na = sys.argv[1:]\n"
-                        "i = next(i for i, w in enumerate(a) if w.startswith('virtio-blk-pci'))\n"
-                        "a[i] += ',disable-modern=on'\n"
-                        f"os.execv({old['path']!r}, ['qemu'] + a)\n",
+            "refusing": refusing_qemu(old["path"]),
             "broken": "#!/bin/sh\necho 'no such luck' >&2\nexit 3\n"}
         for name, text in scripts.items():
             path = self.cluster.directory / name

@@ -5,6 +5,8 @@ import stat
 from cluster_case import ClusterCase
 from support import Scratch
 
+from lab import refusing_qemu
+
 COUNT = iter(range(1, 1000))
 
 
@@ -62,12 +64,7 @@ class BadQEMU(ClusterCase, Scratch):
                       "no such luck")
 
     def test_one_that_refuses_the_device_state(self):
-        # A QEMU whose disk has other PCI registers: it starts and waits, but the state does not fit.
-        path = self.program(
-            "#!/usr/bin/python3\nimport os, sys\na = sys.argv[1:]\n"
-            "i = next(i for i, w in enumerate(a) if w.startswith('virtio-blk-pci'))\n"
-            "a[i] += ',disable-modern=on'\n"
-            f"os.execv({self.cluster.old['path']!r}, ['qemu'] + a)\n")
+        path = self.program(refusing_qemu(self.cluster.old["path"]))
         step = self.roll_bad(path, "refused", held=True)
         (hold,) = step["holds"]
         self.assertEqual(hold["outcome"], "failed")

@@ -3,6 +3,8 @@ the old QEMU, then that of the new one. Which of them goes on is in the name."""
 from fault_case import GUEST, HOST
 from relay_case import RelayCase
 
+from lab import refusing_qemu
+
 DEADLINE_MILLISECONDS = 10_000
 NOISE = {
     "no JSON": {"text": "{{{]\xff\x00 not a reply\r\n"},
@@ -67,12 +69,9 @@ class OldMonitorInUndo(MonitorCase):
     """At the command that continues the old one after a failed hand-over."""
 
     def refused(self):
-        """A release without the disk's device: it waits, but the state has a section more."""
+        """A release that waits, and then does not take the state."""
         path = self.cluster.directory / "refusing"
-        path.write_text(
-            "#!/usr/bin/python3\nimport os, sys\na = sys.argv[1:]\n"
-            "i = next(i for i, w in enumerate(a) if w.startswith('virtio-blk-pci'))\n"
-            f"os.execv({self.cluster.old['path']!r}, ['qemu'] + a[:i - 1] + a[i + 1:])\n")
+        path.write_text(refusing_qemu(self.cluster.old["path"]))
         path.chmod(0o755)
         if "refusing" not in [r["id"] for r in self.cluster.cli_json("release", "list")]:
             self.cluster.add_release("refusing", self.cluster.old, version="0-refusing",
