@@ -113,8 +113,8 @@ final class PreflightInspection {
     ) {
         guard !commands.isEmpty else { return then() }
         var left = commands.count
-        // At its limit the connection is ended, and made anew for the next time.
-        generation.send(commands, limit: Self.limit) { [self] index, result in
+        // After our own limit, which says why, the connection is ended, and made anew.
+        generation.send(commands, limit: Self.limit + .milliseconds(500)) { [self] index, result in
             guard completion != nil else { return }
             switch result {
             case .success(let value): take(commands[index], value)

@@ -97,6 +97,49 @@ import UvLoop
         #expect(try host.waitForReport(step: 2).outcome == .succeeded)
     }
 
+    @Test("of 32 guests one is bad: it goes on where it was, and nobody is left held")
+    func oneOfMany() throws {
+        let guests = (0..<32).map { "g\($0)" }
+        let host = try ProbeHost(
+            "om", guests: guests, arguments: ", arguments: [-device, virtio-rng-pci]")
+        defer { host.end() }
+        try host.startAgent(seconds: 120)
+        let wrapper = try host.write(
+            "wrapper",
+            """
+            #!/bin/sh
+            bad=; [ "$2" = g7 ] && bad=,disable-modern=on
+            for word; do
+                shift
+                [ "$word" = virtio-rng-pci ] && word=virtio-rng-pci$bad
+                set -- "$@" "$word"
+            done
+            exec \(ProbeHost.qemu) "$@"
+
+            """)
+        try host.give(host.directive(guests: guests, path: wrapper, deadlineMilliseconds: 30_000))
+        let report = try host.waitForReport(seconds: 240)
+        #expect(report.outcome == .failed, "\(report.outcome): \(report.reason)")
+        #expect(report.reason.contains("g7"), "\(report.reason)")
+        let bad = try #require(report.holds.first { $0.guest.rawValue == "g7" })
+        #expect(bad.outcome == .failed)
+        #expect(bad.hypervisorAfter == "old")
+        for hold in report.holds where hold.guest != bad.guest {
+            #expect(hold.outcome == .succeeded)
+            #expect((hold.holdMicroseconds ?? .max) < 30_000_000)
+        }
+        // One process each: the new one of those that were handed over, the old one of the others.
+        try host.wait("one QEMU for each guest", seconds: 60) { host.processes.count == 32 }
+        let moved = Set(report.holds.filter { $0.outcome == .succeeded }.map(\.guest))
+        for process in host.processes {
+            let isMoved = moved.contains(GuestID(checked: process.guest))
+            #expect(process.generation == (isMoved ? 2 : 1))
+        }
+        try host.wait("each to be known as running") {
+            host.hostReport?.guests.allSatisfy { $0.state == .running } ?? false
+        }
+    }
+
     @Test("a stale token is refused, also after a restart, and a repeated directive reports again")
     func staleToken() throws {
         let host = try ProbeHost("st")

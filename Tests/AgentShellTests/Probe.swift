@@ -62,7 +62,7 @@ final class ProbeHost {
     }
 
     /// - Parameter pause: see `FERMATA_TEST_PAUSE_AT`.
-    func startAgent(pause: String? = nil) throws {
+    func startAgent(pause: String? = nil, seconds: Int64 = 30) throws {
         try? Files.remove(path: "\(control)/ready")
         var environment = ["PATH": "/usr/sbin:/usr/bin:/sbin:/bin"]
         if let pause { environment["FERMATA_TEST_PAUSE_AT"] = pause }
@@ -75,7 +75,7 @@ final class ProbeHost {
                 .file(path: "\(directory)/log", append: true),
             ], on: loop
         ) { [self] in agentExit = $0 }
-        try wait("the agent to be ready") { [control] in Files.exists(path: "\(control)/ready") }
+        try wait("the agent to be ready", seconds: seconds) { [control] in Files.exists(path: "\(control)/ready") }
     }
 
     struct Timeout: Error, CustomStringConvertible {
@@ -142,9 +142,17 @@ final class ProbeHost {
         }
     }
 
-    func waitForReport(step: UInt32 = 1) throws -> StepReport {
+    /// What the agent last said of its host.
+    var hostReport: HostReport? {
+        guard let bytes = try? Files.read(path: "\(control)/host", byteCountMax: 1 << 20),
+            case .hostReport(let report)? = try? Message(kind: .hostReport, body: bytes)
+        else { return nil }
+        return report
+    }
+
+    func waitForReport(step: UInt32 = 1, seconds: Int64 = 30) throws -> StepReport {
         var found: StepReport?
-        try wait("the report of step \(step)") { [self] in
+        try wait("the report of step \(step)", seconds: seconds) { [self] in
             found = reports.first { $0.step.number == step }
             return found != nil
         }

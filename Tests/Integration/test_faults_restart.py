@@ -21,7 +21,7 @@ class SilentQEMU(ClusterCase):
         agent = self.cluster.agents["c"]
         ((pid, _),) = self.cluster.qemus("db-2")
         os.kill(pid, signal.SIGSTOP)
-        self.addCleanup(os.kill, pid, signal.SIGCONT)
+        self.addCleanup(lambda: is_gone(pid) or os.kill(pid, signal.SIGCONT))
         agent.kill()
         agent.start(seconds=30)
         self.wait_connected("c")
