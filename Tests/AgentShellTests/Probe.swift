@@ -75,7 +75,9 @@ final class ProbeHost {
                 .file(path: "\(directory)/log", append: true),
             ], on: loop
         ) { [self] in agentExit = $0 }
-        try wait("the agent to be ready", seconds: seconds) { [control] in Files.exists(path: "\(control)/ready") }
+        try wait("the agent to be ready", seconds: seconds) { [control] in
+            Files.exists(path: "\(control)/ready")
+        }
     }
 
     struct Timeout: Error, CustomStringConvertible {
