@@ -3,10 +3,9 @@ internal import HostConfiguration
 internal import QMP
 internal import UvLoop
 
-/// What a QEMU that was started by somebody else tells of itself, and our own guests' files say.
+/// What a QEMU that was started by somebody else tells of itself; of our own guests the file says it.
 struct AdoptedFacts {
     var version = ""
-    var machineType: String?
     var memoryBytes: UInt64 = 0
     var vcpuCount: UInt32 = 1
     /// Images that are files of the host, for flushing them before a hold.
@@ -16,8 +15,7 @@ struct AdoptedFacts {
     static func ask(_ generation: Generation, _ completion: @escaping (AdoptedFacts?) -> Void) {
         var facts = AdoptedFacts()
         let commands: [Command] = [
-            .queryVersion, .qomGet("/machine", "type"), .queryMemorySizeSummary, .queryCPUsFast,
-            .queryNamedBlockNodes,
+            .queryVersion, .queryMemorySizeSummary, .queryCPUsFast, .queryNamedBlockNodes,
         ]
         generation.send(commands) { index, result in
             guard case .success(let value) = result else {
@@ -26,11 +24,10 @@ struct AdoptedFacts {
             }
             switch index {
             case 0: facts.version = VersionReply(value)?.description ?? ""
-            case 1: facts.machineType = value.string.map(machineName)
-            case 2:
+            case 1:
                 let parts = ["base-memory", "plugged-memory"].map { value[$0]?.integer ?? 0 }
                 facts.memoryBytes = UInt64(max(0, parts.reduce(0, +)))
-            case 3: facts.vcpuCount = UInt32(max(1, value.array?.count ?? 1))
+            case 2: facts.vcpuCount = UInt32(max(1, value.array?.count ?? 1))
             default:
                 facts.disks = (value.array ?? []).compactMap(disk)
                 completion(facts)

@@ -27,8 +27,6 @@ final class Generation {
     let guest: GuestID
     let number: Int
     private(set) var hypervisorVersion: String
-    /// The running machine, such as `pc-q35-7.2`, once an adopted QEMU has been asked.
-    private(set) var machineType: String?
     let paths: GenerationPaths
     let process: ProcessReference
     /// The numbers of its tap queues among its descriptors, in the order of its tap NICs.
@@ -69,10 +67,7 @@ final class Generation {
     var isForeign: Bool { number == ProcessLabel.foreignGeneration }
 
     /// What an adopted QEMU has told of itself.
-    func describe(version: String, machineType: String?) {
-        if isForeign { hypervisorVersion = version }
-        self.machineType = machineType
-    }
+    func describe(version: String) { if isForeign { hypervisorVersion = version } }
 
     /// Lets go of the monitor and comes back. A foreign QEMU then takes the connections that guards
     /// have made and ended meanwhile, of which it has room for two.

@@ -139,7 +139,7 @@ final class GuestKeeper {
                 configuration.memoryBytes = facts.memoryBytes
                 configuration.vcpuCount = facts.vcpuCount
                 configuration.disks = facts.disks
-                generation.describe(version: facts.version, machineType: facts.machineType)
+                generation.describe(version: facts.version)
                 if generation.isForeign { hypervisor = facts.hypervisor(of: generation) }
                 onChange?()
             }
