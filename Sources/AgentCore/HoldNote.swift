@@ -15,6 +15,8 @@ public enum HoldNote: Hashable, Sendable {
     case resumed(GuestID, Side, at: Int64, by: Resumer, wasHeld: Bool)
     case undoing(GuestID, reason: String)
     case lost(GuestID, reason: String)
+    /// Its processes, before the file in which a supervisor finds one of them is changed.
+    case processes(GuestID, old: Int32, new: Int32)
     /// A command of the release is about to be started.
     case commandBegan(CommandKind)
     /// It has ended; nil if with 0.
@@ -34,6 +36,7 @@ public enum HoldNote: Hashable, Sendable {
             "resumed\t\(guest)\t\(side)\t\(at)\t\(by.rawValue)\t\(wasHeld ? 1 : 0)"
         case .undoing(let guest, let reason): "undoing\t\(guest)\t\(oneLine(reason))"
         case .lost(let guest, let reason): "lost\t\(guest)\t\(oneLine(reason))"
+        case .processes(let guest, let old, let new): "processes\t\(guest)\t\(old)\t\(new)"
         case .commandBegan(let kind): "began\t\(kind.rawValue)"
         case .commandEnded(let kind, nil): "succeeded\t\(kind.rawValue)"
         case .commandEnded(let kind, let problem?): "failed\t\(kind.rawValue)\t\(oneLine(problem))"
@@ -77,6 +80,11 @@ public enum HoldNote: Hashable, Sendable {
         case "lost":
             guard let guest = guest(), let reason = field(2) else { return nil }
             self = .lost(guest, reason: reason)
+        case "processes":
+            guard let guest = guest(), let old = field(2).flatMap({ Int32($0) }),
+                let new = field(3).flatMap({ Int32($0) })
+            else { return nil }
+            self = .processes(guest, old: old, new: new)
         case "began", "succeeded", "failed":
             guard let kind = field(1).flatMap({ CommandKind(rawValue: $0) }) else { return nil }
             switch fields[0] {
@@ -93,7 +101,8 @@ public enum HoldNote: Hashable, Sendable {
         switch self {
         case .phase, .commandBegan, .commandEnded: nil
         case .holding(let guest, _, _), .stopped(let guest, _, _), .continuing(let guest, _, _, _),
-            .resumed(let guest, _, _, _, _), .undoing(let guest, _), .lost(let guest, _):
+            .resumed(let guest, _, _, _, _), .undoing(let guest, _), .lost(let guest, _),
+            .processes(let guest, _, _):
             guest
         }
     }
@@ -120,6 +129,8 @@ public struct HoldHistory: Hashable, Sendable {
     /// Known to have been stopped; nil if the notes do not tell.
     public private(set) var wasHeld: Bool?
     public private(set) var reason = ""
+    /// The processes of an adopted guest, of which either may have ended since.
+    public private(set) var pids: [Side: Int32] = [:]
 
     /// - Parameters:
     ///   - notes: the agent's, then the guard's; those of other guests are skipped.
@@ -165,6 +176,7 @@ public struct HoldHistory: Hashable, Sendable {
             if reason.isEmpty { reason = text }
         case .undoing(_, let text):
             if reason.isEmpty { reason = text }
+        case .processes(_, let old, let new): pids = [.old: old, .new: new]
         }
     }
 }

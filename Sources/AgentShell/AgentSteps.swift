@@ -273,9 +273,10 @@ extension AgentShell {
             try? guest.copyQueues(.new)
             if action == .wait { guest.keeper.noAnswerYet() }
             if let current = guest.old ?? guest.new { guest.keeper.use(current) }
+            let history = HoldHistory(notes, of: guest.id)
+            guest.notedPids = history.pids
             recovered.append(
-                RecoveredGuest(
-                    plan: guest.plan, action: action, history: HoldHistory(notes, of: guest.id)))
+                RecoveredGuest(plan: guest.plan, action: action, history: history))
         }
         let machine = HoldMachine(
             recovering: directive, guests: recovered, phases: phases,

@@ -318,14 +318,14 @@ extension Generation {
     /// Tells a supervisor that follows the pid file whose end it has to wait for. Before the other
     /// process ends: at its end the supervisor reads the file.
     ///
-    /// - Parameter other: whose pid is in it now. Any other file is left alone: its path comes from
+    /// - Parameter other: the pid that is in it now. Any other file is left alone: its path comes from
     ///   a process that may belong to somebody who must not write there.
-    func takePidFile(from other: Generation?) {
+    func takePidFile(from other: Int32?) {
         guard let origin, let other,
             let name = origin.commandLine(generation: number, machineType: nil).pidFile
         else { return }
         let path = name.hasPrefix("/") ? name : "\(origin.directory)/\(name)"
-        guard Proc.number(path) == Int(other.process.pid) else { return }
+        guard Proc.number(path) == Int(other) else { return }
         try? Files.writeAtomically(
             path: path, bytes: Array("\(process.pid)\n".utf8), durable: false)
     }

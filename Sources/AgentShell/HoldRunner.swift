@@ -157,7 +157,10 @@ final class HoldRunner {
     private func onCompleted(_ side: Side, _ guest: StepGuest) {
         if side == .old { guest.hasLeft = true } else { guest.hasArrived = true }
         guard guest.hasLeft, guest.hasArrived else { return askTheOther(side.other, guest) }
-        guest.new?.takePidFile(from: guest.old)
+        if guest.new?.origin != nil, let old = guest.pid(.old), let new = guest.pid(.new) {
+            notes.append(.processes(guest.id, old: old, new: new))
+        }
+        guest.new?.takePidFile(from: guest.pid(.old))
         context.pause.reached("moved")
         feed(guest, .moved)
     }
@@ -372,7 +375,7 @@ final class HoldRunner {
 
     private func adoptNew(_ guest: StepGuest) {
         guard let new = guest.new, let hypervisor = directive.release.hypervisor else { return }
-        new.takePidFile(from: guest.old)
+        new.takePidFile(from: guest.pid(.old))
         new.takeSocketNames()
         guest.keeper.adoptNew(new, on: hypervisor)
         putOff.append { guest.keeper.keepHypervisor() }
@@ -383,7 +386,7 @@ final class HoldRunner {
         guest.queues(side.other).close()
         let number = side == .old ? guest.newNumber - 1 : guest.newNumber
         let directory = context.paths.generation(guest.id, number).directory
-        if side == .new { guest.old?.takePidFile(from: guest.new) }
+        if side == .new { guest.old?.takePidFile(from: guest.pid(.new)) }
         guard let generation = guest.generation(side) else {
             if side == .new { putOff.append { try? Files.removeTree(path: directory) } }
             return

@@ -27,6 +27,8 @@ final class StepGuest {
     var hasLeft = false
     /// The new QEMU has received everything.
     var hasArrived = false
+    /// Of a step that an earlier agent began: its processes as they were then.
+    var notedPids: [Side: Int32] = [:]
     /// The new process was started by this step and its forwards were left out.
     var addsForwards = true
 
@@ -42,6 +44,7 @@ final class StepGuest {
     var newHasJustEnded: Bool { new?.process.hasExited ?? false }
 
     func generation(_ side: Side) -> Generation? { side == .old ? old : new }
+    func pid(_ side: Side) -> Int32? { generation(side)?.process.pid ?? notedPids[side] }
     func queues(_ side: Side) -> TapQueues { side == .old ? oldQueues : newQueues }
 
     func copyQueues(_ side: Side) throws(UvError) {

@@ -292,6 +292,7 @@ import Testing
             .continuing(guestA, .old, at: 7, by: .agent),
             .resumed(guestA, .new, at: 8, by: .guard, wasHeld: true),
             .undoing(guestA, reason: "tab\there"), .lost(guestA, reason: "why"),
+            .processes(guestA, old: 17, new: 4711),
         ]
         for note in notes {
             let line = note.line
