@@ -65,7 +65,7 @@ final class Committer {
     func start(
         server: String, completion: @escaping (Result<UInt64, LogStoreError>) -> Void
     ) {
-        store.open { [self] result in
+        store.lead(as: LogWriter(name: server, address: ""), after: 0) { [self] result in
             switch result {
             case .failure(let error):
                 completion(.failure(error))
@@ -84,7 +84,7 @@ final class Committer {
 
     private func load(_ opened: OpenedLog) throws {
         if let snapshot = opened.snapshot {
-            coordinator = Coordinator(state: try SnapshotRecords.decode(snapshot.records))
+            coordinator = Coordinator(state: try SnapshotRecords.decode(snapshot.chunks))
             snapshotIndex = snapshot.index
             guard coordinator.state.index == snapshot.index else {
                 throw RecordError.wrongIndex(
@@ -197,11 +197,10 @@ final class Committer {
         }
         // Nothing is in flight here, so the state is exactly what the log says.
         let index = coordinator.state.index
-        let snapshot = LogSnapshot(
-            index: index, records: SnapshotRecords.encode(coordinator.state))
+        var records = SnapshotRecords.encode(coordinator.state)[...]
         snapshotIndex = index
         isInFlight = true
-        store.save(snapshot) { [self] result in
+        store.save(index: index, next: { records.popFirst() }) { [self] result in
             isInFlight = false
             guard !isOver else { return }
             switch result {

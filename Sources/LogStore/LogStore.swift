@@ -1,34 +1,87 @@
 /// An ordered log of opaque records with snapshots, written by one server at a time.
 ///
-/// Every writer has an epoch, taken when it opens the log and higher than any before it. An append
-/// of a writer whose epoch is not the newest fails with ``LogStoreError/fenced(byEpoch:)``: a
-/// deposed leader cannot write. Completions come on the loop thread, never inside the call.
+/// Every writer has an epoch, taken by ``lead(as:after:completion:)`` and higher than any before it.
+/// An append of a writer whose epoch is not the newest fails with
+/// ``LogStoreError/fenced(byEpoch:)``: a deposed leader cannot write. Completions come on the loop
+/// thread, never inside the call.
 ///
-/// Used as: ``open(completion:)`` once; then appends, one in flight at a time, each with all
-/// that gathered during the one before; now and then a snapshot.
+/// Used as: ``lead(as:after:completion:)`` once; then appends, one in flight at a time, each with
+/// all that gathered during the one before; now and then a snapshot, whose chunks go out between
+/// the appends.
 public protocol LogStore: AnyObject {
-    /// Takes a new epoch and reads all there is.
-    func open(completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void)
+    /// For messages: `sqlite:/var/lib/fermata/server` or `etcd:https://a:2379,…`.
+    var name: String { get }
 
-    /// Makes `records` durable, all or none.
+    /// Takes a new epoch and reads what the caller does not have yet.
+    ///
+    /// - Parameter index: the caller has everything up to here from ``FollowableLogStore/follow(_:)``;
+    ///   0 if it has nothing.
+    func lead(
+        as writer: LogWriter, after index: UInt64,
+        completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void)
+
+    /// Makes `records` durable, all or none. A store that cannot tell whether they are finds out
+    /// before it answers.
     ///
     /// - Parameter firstIndex: index of the first of them; one more than the newest in the log.
     func append(
         _ records: [[UInt8]], firstIndex: UInt64,
         completion: @escaping (Result<Void, LogStoreError>) -> Void)
 
-    /// Replaces everything up to `snapshot.index` by the snapshot, all or nothing.
-    func save(
-        _ snapshot: LogSnapshot, completion: @escaping (Result<Void, LogStoreError>) -> Void)
+    /// Whether this writer's epoch is still the newest: what it knows is then all there is.
+    func confirm(completion: @escaping (Result<Void, LogStoreError>) -> Void)
 
-    /// Lets go of the log, so that another process can open it.
+    /// Replaces everything up to `index` by a snapshot, all or nothing. Appends go on meanwhile.
+    ///
+    /// - Parameters:
+    ///   - index: of the last record that it covers; it was durable when this was called.
+    ///   - next: gives the next chunk, or nil after the last one. Called once for each, never two
+    ///     within one turn of the loop.
+    func save(
+        index: UInt64, next: @escaping () -> [UInt8]?,
+        completion: @escaping (Result<Void, LogStoreError>) -> Void)
+
+    /// Lets go of the log, so that another process can lead. No completion is called any more.
     func close()
+}
+
+/// A log that others can read while one writes.
+public protocol FollowableLogStore: LogStore {
+    /// Reads all there is and then what is added, until ``LogStore/lead(as:after:completion:)`` or
+    /// ``LogStore/close()``. What cannot be read now is tried again for ever.
+    func follow(_ onUpdate: @escaping (LogUpdate) -> Void)
+}
+
+public enum LogUpdate: Hashable, Sendable {
+    /// All there is; replaces what was told before.
+    case loaded(LogSnapshot?, records: [[UInt8]])
+    case appended([[UInt8]], firstIndex: UInt64)
+    /// Who may write: told at the start, if anybody ever could, and whenever it changes.
+    case writer(LogWriter, epoch: UInt64)
+    /// The writer has written something, if only to show that it lives.
+    case alive(epoch: UInt64)
+    /// Nothing can be read at the moment. It is tried again.
+    case interrupted(LogStoreError)
+}
+
+/// Who writes a log.
+public struct LogWriter: Hashable, Sendable {
+    /// Name of the server, as in its certificate.
+    public var name: String
+    /// `host:port` where others reach it; empty if nobody has to.
+    public var address: String
+    public init(name: String, address: String) {
+        self.name = name
+        self.address = address
+    }
 }
 
 public struct OpenedLog: Hashable, Sendable {
     public var epoch: UInt64
+    /// Nil if there is none, or if what the caller has goes beyond it.
     public var snapshot: LogSnapshot?
-    /// What follows the snapshot, in order; the first has index `snapshot.index + 1`, or 1.
+    /// In order; the first has the index after the snapshot's, else the one after what the caller
+    /// has.
     public var records: [[UInt8]]
     public init(epoch: UInt64, snapshot: LogSnapshot?, records: [[UInt8]]) {
         self.epoch = epoch
@@ -40,10 +93,10 @@ public struct OpenedLog: Hashable, Sendable {
 public struct LogSnapshot: Hashable, Sendable {
     /// Index of the last record that it covers.
     public var index: UInt64
-    public var records: [[UInt8]]
-    public init(index: UInt64, records: [[UInt8]]) {
+    public var chunks: [[UInt8]]
+    public init(index: UInt64, chunks: [[UInt8]]) {
         self.index = index
-        self.records = records
+        self.chunks = chunks
     }
 }
 
@@ -60,6 +113,13 @@ public enum LogStoreError: Error, Hashable, Sendable, CustomStringConvertible {
     case writeFailed(path: String, reason: String)
     /// Written by a newer version of Fermata.
     case newerFormat(path: String, version: Int64)
+    /// Nobody answered for too long. Whether a write that was under way is in the log is not known
+    /// until it is read.
+    case unavailable(store: String, reason: String)
+    /// The store takes no more data until somebody makes room.
+    case full(store: String, reason: String)
+    /// The store does not let this server in.
+    case notPermitted(store: String, reason: String)
 
     public var description: String {
         switch self {
@@ -76,6 +136,14 @@ public enum LogStoreError: Error, Hashable, Sendable, CustomStringConvertible {
             "cannot write \(path): \(reason); free some space or mend the disk, then start again"
         case .newerFormat(let path, let version):
             "\(path) has format \(version), written by a newer Fermata; use that version"
+        case .unavailable(let store, let reason):
+            "\(store) does not answer: \(reason); see whether a majority of its members runs and can "
+                + "be reached from here"
+        case .full(let store, let reason):
+            "\(store) is full: \(reason); make room (compact and defragment it, or raise its quota), "
+                + "then disarm its alarm with `etcdctl alarm disarm`"
+        case .notPermitted(let store, let reason):
+            "\(store) refuses this server: \(reason); check its certificate, or user and password"
         }
     }
 }

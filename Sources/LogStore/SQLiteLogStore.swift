@@ -4,7 +4,7 @@ public import UvLoop
 
 /// The embedded log: one SQLite file in the data directory, for a single server.
 ///
-/// Happy path: `open` locks the directory, raises the epoch and reads; each append is one
+/// Happy path: `lead` locks the directory, raises the epoch and reads; each append is one
 /// transaction, fsynced (WAL, `synchronous=FULL`) before its completion.
 ///
 /// Failure modes: a second process on the directory → `inUse`; a file that is no database, has gaps
@@ -20,6 +20,7 @@ public final class SQLiteLogStore: LogStore {
     private var epoch: UInt64 = 0
 
     public var path: String { directory + "/log.sqlite" }
+    public var name: String { "sqlite:\(directory)" }
 
     /// - Parameter directory: is created if missing, with mode 0700.
     public init(directory: String, loop: Loop) {
@@ -27,7 +28,10 @@ public final class SQLiteLogStore: LogStore {
         self.loop = loop
     }
 
-    public func open(completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void) {
+    public func lead(
+        as writer: LogWriter, after index: UInt64,
+        completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
+    ) {
         let result: Result<OpenedLog, LogStoreError>
         do {
             result = .success(try openNow())
@@ -55,21 +59,28 @@ public final class SQLiteLogStore: LogStore {
         loop.soon { completion(result) }
     }
 
+    public func confirm(completion: @escaping (Result<Void, LogStoreError>) -> Void) {
+        // The lock on the directory is held, so nobody else can have written.
+        loop.soon { completion(.success(())) }
+    }
+
     public func save(
-        _ snapshot: LogSnapshot, completion: @escaping (Result<Void, LogStoreError>) -> Void
+        index: UInt64, next: @escaping () -> [UInt8]?,
+        completion: @escaping (Result<Void, LogStoreError>) -> Void
     ) {
+        var chunks: [[UInt8]] = []
+        while let chunk = next() { chunks.append(chunk) }
         let result = write { [epoch] database in
             try Self.checkEpoch(epoch, database)
             try database.execute(sql: "DELETE FROM snapshot")
             let statement = try database.cachedStatement(
                 sql: "INSERT INTO snapshot (number, bytes) VALUES (?, ?)")
-            for (number, bytes) in snapshot.records.enumerated() {
+            for (number, bytes) in chunks.enumerated() {
                 try statement.execute(arguments: [Int64(number), Data(bytes)])
             }
             try database.execute(
-                sql: "UPDATE meta SET snapshotIndex = ?", arguments: [Int64(snapshot.index)])
-            try database.execute(
-                sql: "DELETE FROM record WHERE idx <= ?", arguments: [Int64(snapshot.index)])
+                sql: "UPDATE meta SET snapshotIndex = ?", arguments: [Int64(index)])
+            try database.execute(sql: "DELETE FROM record WHERE idx <= ?", arguments: [Int64(index)])
         }
         loop.soon { completion(result) }
     }
@@ -146,7 +157,7 @@ public final class SQLiteLogStore: LogStore {
         let snapshot = try snapshotIndex.map { index in
             let chunks = try Data.fetchAll(
                 database, sql: "SELECT bytes FROM snapshot ORDER BY number")
-            return LogSnapshot(index: UInt64(index), records: chunks.map { [UInt8]($0) })
+            return LogSnapshot(index: UInt64(index), chunks: chunks.map { [UInt8]($0) })
         }
         return OpenedLog(epoch: epoch, snapshot: snapshot, records: records)
     }

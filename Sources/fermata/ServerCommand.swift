@@ -104,7 +104,9 @@ extension CommandFailure {
             case .log(.fenced): .failed
             case .log(.cannotOpen): .cannotCreate
             case .log(.corrupt), .log(.newerFormat): .badInput
-            case .log(.writeFailed): .failed
+            case .log(.writeFailed), .log(.full): .failed
+            case .log(.unavailable): .unavailable
+            case .log(.notPermitted): .notPermitted
             }
         // The descriptions of this error end with what to do.
         self.init(exit, "\(error)")

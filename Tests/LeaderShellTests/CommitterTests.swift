@@ -18,7 +18,12 @@ private final class ScriptedStore: LogStore {
 
     init(loop: Loop) { self.loop = loop }
 
-    func open(completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void) {
+    let name = "scripted"
+
+    func lead(
+        as writer: LogWriter, after index: UInt64,
+        completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
+    ) {
         loop.soon {
             completion(.success(OpenedLog(epoch: 1, snapshot: nil, records: [])))
         }
@@ -35,8 +40,12 @@ private final class ScriptedStore: LogStore {
             loop.soon { completion(result) }
         }
     }
+    func confirm(completion: @escaping (Result<Void, LogStoreError>) -> Void) {
+        loop.soon { completion(.success(())) }
+    }
     func save(
-        _ snapshot: LogSnapshot, completion: @escaping (Result<Void, LogStoreError>) -> Void
+        index: UInt64, next: @escaping () -> [UInt8]?,
+        completion: @escaping (Result<Void, LogStoreError>) -> Void
     ) {
         loop.soon { completion(.success(())) }
     }

@@ -27,7 +27,7 @@ final class SQLiteLogStoreTests {
 
     private func open() throws -> (SQLiteLogStore, OpenedLog) {
         let store = SQLiteLogStore(directory: directory, loop: loop)
-        return (store, try wait { store.open(completion: $0) })
+        return (store, try wait { store.lead(as: LogWriter(name: "one", address: ""), after: 0, completion: $0) })
     }
 
     private func append(_ store: SQLiteLogStore, _ texts: [String], at index: UInt64) throws {
@@ -53,8 +53,9 @@ final class SQLiteLogStoreTests {
     func snapshot() throws {
         let (store, _) = try open()
         try append(store, ["a", "b", "c"], at: 1)
-        let snapshot = LogSnapshot(index: 2, records: [[1, 2], [3]])
-        try wait { store.save(snapshot, completion: $0) }
+        let snapshot = LogSnapshot(index: 2, chunks: [[1, 2], [3]])
+        var chunks = snapshot.chunks[...]
+        try wait { store.save(index: 2, next: { chunks.popFirst() }, completion: $0) }
         store.close()
         let (again, log) = try open()
         #expect(log.snapshot == snapshot)
