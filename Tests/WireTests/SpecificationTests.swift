@@ -23,7 +23,8 @@ struct SpecificationTests {
     /// `to` and `from` a server, as the table's third column has it.
     private func direction(_ kind: MessageKind) -> String {
         let names: [(Roles, String)] = [
-            (.server, "server"), (.agent, "agent"), (.operator, "operator"), (.notifier, "notifier"),
+            (.server, "server"), (.agent, "agent"), (.operator, "operator"),
+            (.notifier, "notifier"),
         ]
         func list(_ roles: Roles) -> String {
             if roles == .all { return "all" }
