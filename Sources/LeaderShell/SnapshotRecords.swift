@@ -76,7 +76,6 @@ enum SnapshotRecords {
             $0.id = id.rawValue
             $0.updateDomainCount = UInt32(set.updateDomainCount)
             if let host = set.definedBy { $0.definedBy = host.rawValue }
-            $0.members = set.members.map(\.rawValue)
         }
     }
 
@@ -175,15 +174,16 @@ enum SnapshotRecords {
             )
         case .guest(let message):
             let report = try GuestReport(wire: message.report)
-            state.guests[report.id] = GuestRecord(
-                report: report, host: try name(message.host, "host"),
-                pair: message.hasPair ? try SetPair(wire: message.pair) : nil,
-                placedByLeader: message.placedByLeader)
+            guard state.guests[report.id] == nil else {
+                throw RecordError.missing("a guest that is not there twice, as \(report.id) is")
+            }
+            state.keep(
+                GuestRecord(
+                    report: report, host: try name(message.host, "host"),
+                    pair: message.hasPair ? try SetPair(wire: message.pair) : nil,
+                    placedByLeader: message.placedByLeader))
         case .set(let message):
-            state.sets[try name(message.id, "set")] = SetRecord(
-                updateDomainCount: Int(message.updateDomainCount),
-                definedBy: message.hasDefinedBy ? try name(message.definedBy, "host") : nil,
-                members: try message.members.map { try name($0, "guest") })
+            try addSet(message, to: &state)
         case .release(let message):
             let release = try Release(wire: message.release)
             state.releases[release.id] = ReleaseRecord(
@@ -209,6 +209,23 @@ enum SnapshotRecords {
         }
     }
 
+    /// The guests have made it a set with members already, if it has any.
+    private static func addSet(
+        _ message: PBSnapshotRecord.Set, to state: inout FleetState
+    ) throws {
+        let id: SetID = try name(message.id, "set")
+        let count = Int(message.updateDomainCount)
+        let host: HostID? = message.hasDefinedBy ? try name(message.definedBy, "host") : nil
+        if state.sets[id] == nil {
+            state.sets[id] = SetRecord(updateDomainCount: count, definedBy: host)
+        } else {
+            state.sets.update(id) {
+                $0.updateDomainCount = count
+                $0.definedBy = host
+            }
+        }
+    }
+
     private static func rollout(_ message: PBSnapshotRecord.Rollout) throws -> RolloutRecord {
         let id = RolloutID(message.id)
         return RolloutRecord(
@@ -219,9 +236,10 @@ enum SnapshotRecords {
             startedBy: message.startedBy,
             finishedAt: message.hasFinishedAtMicroseconds
                 ? Timestamp(microseconds: message.finishedAtMicroseconds) : nil,
-            steps: try message.steps.enumerated().map { offset, step in
-                try self.step(step, StepID(rollout: id, number: UInt32(offset + 1)))
-            }, skipped: try message.skipped.map { try PlanView.Skipped(wire: $0) })
+            steps: StepList(
+                try message.steps.enumerated().map { offset, step in
+                    try self.step(step, StepID(rollout: id, number: UInt32(offset + 1)))
+                }), skipped: try message.skipped.map { try PlanView.Skipped(wire: $0) })
     }
 
     private static func step(_ message: PBSnapshotRecord.Step, _ id: StepID) throws -> StepRecord {
