@@ -337,8 +337,11 @@ extension Coordinator {
     }
 
     private mutating func emitHolds(_ report: StepReport, host: HostID, at: Timestamp) {
-        let step = state.step(report.step)
-        let release = state.rollouts[report.step.rollout].flatMap { state.releases[$0.release] }
+        // A stray report may be of a step that another host's has the name of now.
+        let step = state.step(report.step).flatMap { $0.plan.host == host ? $0 : nil }
+        let release = step.flatMap { state.rollouts[$0.id.rollout] }.flatMap {
+            state.releases[$0.release]
+        }
         for record in report.holds {
             let pair = step?.plan.pairs.first { pair in
                 state.sets[pair.set]?.members[record.guest] != nil
