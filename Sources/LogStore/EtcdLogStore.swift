@@ -149,7 +149,7 @@ public final class EtcdLogStore: FollowableLogStore {
                     .success(
                         OpenedLog(
                             epoch: mine.epoch, snapshot: contents.snapshot,
-                            records: contents.records)))
+                            records: contents.records, snapshotIndex: contents.snapshotIndex)))
             }
         }
     }

@@ -16,6 +16,8 @@ struct EtcdContents {
     var aliveRevision: Int64 = 0
     var next: UInt64 = 1
     var snapshot: LogSnapshot?
+    /// Of the newest snapshot, also if it was not read.
+    var snapshotIndex: UInt64 = 0
     var records: [[UInt8]] = []
     /// Index of the first of `records`.
     var firstIndex: UInt64 = 1
@@ -80,6 +82,7 @@ final class EtcdReader {
                 return fail("the key `snapshot` is not ours")
             }
             self.manifest = manifest
+            contents.snapshotIndex = manifest.index
         }
         contents.aliveRevision = answer.range(3).first?.modRevision ?? 0
         contents.firstIndex = after + 1
