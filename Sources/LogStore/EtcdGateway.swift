@@ -67,12 +67,13 @@ struct EtcdHealth {
 final class EtcdGateway {
     /// For all members together: who was asked first may be the leader that has just died, the second
     /// may have passed it on to that one, and the third gets it done after the election.
-    static let limit = Duration.seconds(6)
+    static let limitDefault = Duration.seconds(6)
     private static let pause = Duration.milliseconds(100)
     /// Of a page: 16 values of 1 MiB in base64, and something around them.
     private static let answerByteCountMax = 32 << 20
 
     let loop: Loop
+    private let limit: Duration
     /// One member may be slow to sync its disk; beyond this the next one is asked as well. As many as
     /// can be down while there is a quorum may use it up, and one more.
     let memberLimit: Duration
@@ -81,19 +82,20 @@ final class EtcdGateway {
     private var current = 0
     private var token: String?
 
-    init(_ options: EtcdOptions, on loop: Loop) {
+    init(_ options: EtcdOptions, on loop: Loop, limit: Duration = EtcdGateway.limitDefault) {
         precondition(!options.endpoints.isEmpty, "etcd without an endpoint")
         self.options = options
         self.loop = loop
-        memberLimit = Self.limit / ((options.endpoints.count - 1) / 2 + 2)
+        self.limit = limit
+        memberLimit = limit / ((options.endpoints.count - 1) / 2 + 2)
         http = HTTPClient(on: loop)
     }
 
     func transaction(
-        _ transaction: EtcdTransaction, limit: Duration = EtcdGateway.limit,
+        _ transaction: EtcdTransaction,
         _ completion: @escaping (Result<EtcdTransactionAnswer, EtcdFailure>) -> Void
     ) {
-        ask("/v3/kv/txn", transaction.json, limit: limit, completion)
+        ask("/v3/kv/txn", transaction.json, completion)
     }
 
     /// - Parameter revision: 0 for a linearizable read of now.
@@ -101,13 +103,12 @@ final class EtcdGateway {
         _ operation: EtcdOperation, revision: Int64 = 0,
         _ completion: @escaping (Result<EtcdRange, EtcdFailure>) -> Void
     ) {
-        ask(
-            "/v3/kv/range", operation.rangeJSON(revision: revision), limit: Self.limit, completion)
+        ask("/v3/kv/range", operation.rangeJSON(revision: revision), completion)
     }
 
     func compact(_ revision: Int64, _ completion: @escaping (EtcdFailure?) -> Void) {
         struct Answer: Decodable {}
-        ask("/v3/kv/compaction", #"{"revision":"\#(revision)"}"#, limit: Self.limit) {
+        ask("/v3/kv/compaction", #"{"revision":"\#(revision)"}"#) {
             (result: Result<Answer, EtcdFailure>) in
             if case .failure(let failure) = result { completion(failure) } else { completion(nil) }
         }
@@ -120,12 +121,12 @@ final class EtcdGateway {
             struct Alarm: Decodable { var alarm: String? }
             var alarms: [Alarm]?
         }
-        ask("/v3/maintenance/status", "{}", limit: Self.limit) {
+        ask("/v3/maintenance/status", "{}") {
             [self] (result: Result<Status, EtcdFailure>) in
             switch result {
             case .failure(let failure): completion(.failure(failure))
             case .success(let status):
-                ask("/v3/maintenance/alarm", #"{"action":"GET"}"#, limit: Self.limit) {
+                ask("/v3/maintenance/alarm", #"{"action":"GET"}"#) {
                     (result: Result<Alarms, EtcdFailure>) in
                     completion(
                         result.map { alarms in
@@ -224,7 +225,7 @@ final class EtcdGateway {
     }
 
     private func ask<Answer: Decodable>(
-        _ path: String, _ body: String, limit: Duration,
+        _ path: String, _ body: String,
         _ completion: @escaping (Result<Answer, EtcdFailure>) -> Void
     ) {
         let endsAt = HoldClock.nowMicroseconds + limit.wholeMicroseconds

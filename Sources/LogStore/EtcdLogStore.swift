@@ -30,7 +30,6 @@ public final class EtcdLogStore: FollowableLogStore {
     /// What an operator should look at.
     public private(set) var warnings: [String] = []
 
-    private let options: EtcdOptions
     private let layout: EtcdLayout
     private let gateway: EtcdGateway
     private let loop: Loop
@@ -53,11 +52,15 @@ public final class EtcdLogStore: FollowableLogStore {
     /// Up to where etcd may forget its history: a follower that reads the last snapshot needs it.
     private var compactableRevision: Int64 = 0
 
-    public init(_ options: EtcdOptions, on loop: Loop) {
-        self.options = options
+    public convenience init(_ options: EtcdOptions, on loop: Loop) {
+        self.init(options, on: loop, limit: EtcdGateway.limitDefault)
+    }
+
+    /// - Parameter limit: how long etcd is asked before it is said to be unavailable.
+    init(_ options: EtcdOptions, on loop: Loop, limit: Duration) {
         self.loop = loop
         layout = EtcdLayout(prefix: options.prefix)
-        gateway = EtcdGateway(options, on: loop)
+        gateway = EtcdGateway(options, on: loop, limit: limit)
         name = "etcd:" + options.endpoints.joined(separator: ",")
         // Servers that only follow want to know of a full etcd, too.
         healthTimer = loop.every(Self.healthInterval) { [weak self] in self?.lookAtHealth() }
@@ -207,13 +210,13 @@ public final class EtcdLogStore: FollowableLogStore {
     ///
     /// - Parameter completion: gets the revision.
     private func write(
-        _ operations: [EtcdOperation], limit: Duration = EtcdGateway.limit,
+        _ operations: [EtcdOperation],
         _ completion: @escaping (Result<Int64, LogStoreError>) -> Void
     ) {
         let transaction = EtcdTransaction(
             compare: [.modRevision(key: layout.epoch, epochRevision)], success: operations,
             failure: [.get(key: layout.epoch)])
-        gateway.transaction(transaction, limit: limit) { [self] result in
+        gateway.transaction(transaction) { [self] result in
             switch result {
             case .failure(let failure): completion(.failure(failure.error(name)))
             case .success(let answer) where answer.isDone:

@@ -23,12 +23,12 @@ final class Bench {
 
     func store(
         _ endpoints: [String], tls: HTTPRequest.TLS = HTTPRequest.TLS(), user: String? = nil,
-        password: String? = nil, prefix: String? = nil
+        password: String? = nil, prefix: String? = nil, limit: Duration = .seconds(6)
     ) -> EtcdLogStore {
         let options = EtcdOptions(
             endpoints: endpoints, tls: tls, user: user, password: password,
             prefix: prefix ?? self.prefix)
-        stores.append(EtcdLogStore(options, on: loop))
+        stores.append(EtcdLogStore(options, on: loop, limit: limit))
         return stores[stores.count - 1]
     }
 
