@@ -30,14 +30,14 @@ public final class EtcdLogStore: FollowableLogStore {
     /// What an operator should look at.
     public private(set) var warnings: [String] = []
 
-    private let layout: EtcdLayout
-    private let gateway: EtcdGateway
-    private let loop: Loop
+    let layout: EtcdLayout
+    let gateway: EtcdGateway
+    let loop: Loop
     private var follower: EtcdFollower?
 
     /// Of this writer; nil while it does not lead.
-    private var epoch: EtcdEpoch?
-    private var epochRevision: Int64 = 0
+    var epoch: EtcdEpoch?
+    var epochRevision: Int64 = 0
     private var aliveTimer: UvLoop.Timer?
     private var healthTimer: UvLoop.Timer?
     private var hasWritten = false
@@ -45,12 +45,12 @@ public final class EtcdLogStore: FollowableLogStore {
     private var confirming: [(Result<Void, LogStoreError>) -> Void] = []
     private var isConfirming = false
     /// Of the key `snapshot`: who has another one in mind is late.
-    private var manifestRevision: Int64 = 0
-    private var snapshotNumber: UInt64 = 0
+    var manifestRevision: Int64 = 0
+    var snapshotNumber: UInt64 = 0
     /// Counts what the owner began: answers to what was before are not listened to.
     private var turn = 0
     /// Up to where etcd may forget its history: a follower that reads the last snapshot needs it.
-    private var compactableRevision: Int64 = 0
+    var compactableRevision: Int64 = 0
 
     public convenience init(_ options: EtcdOptions, on loop: Loop) {
         self.init(options, on: loop, limit: EtcdGateway.limitDefault)
@@ -197,7 +197,7 @@ public final class EtcdLogStore: FollowableLogStore {
         confirming = []
     }
 
-    private var notLeading: LogStoreError {
+    var notLeading: LogStoreError {
         .unavailable(store: name, reason: "this server does not lead")
     }
 
@@ -211,7 +211,7 @@ public final class EtcdLogStore: FollowableLogStore {
     /// Writes if, and only if, this writer's epoch is still the newest.
     ///
     /// - Parameter completion: gets the revision.
-    private func write(
+    func write(
         _ operations: [EtcdOperation],
         _ completion: @escaping (Result<Int64, LogStoreError>) -> Void
     ) {
@@ -228,7 +228,7 @@ public final class EtcdLogStore: FollowableLogStore {
         }
     }
 
-    private func fenced(by value: EtcdKeyValue?) -> LogStoreError {
+    func fenced(by value: EtcdKeyValue?) -> LogStoreError {
         .fenced(byEpoch: value?.decoded(as: EtcdEpoch.self)?.epoch ?? 0)
     }
 
@@ -364,106 +364,6 @@ public final class EtcdLogStore: FollowableLogStore {
                         .corrupt(
                             path: name, reason: "the next record is \(found), expected \(index)")))
             }
-        }
-    }
-
-    // MARK: Snapshots
-
-    public func save(
-        index: UInt64, next: @escaping () -> [UInt8]?,
-        completion: @escaping (Result<Void, LogStoreError>) -> Void
-    ) {
-        guard let epoch else {
-            return loop.soon { [notLeading] in completion(.failure(notLeading)) }
-        }
-        snapshotNumber += 1
-        let id = EtcdLayout.snapshotID(epoch.epoch, snapshotNumber)
-        let finish = { [self] (result: Result<Void, LogStoreError>) in
-            guard self.epoch == epoch else { return }
-            completion(result)
-        }
-        putChunk(id, 0, next) { [self] result in
-            switch result {
-            case .failure(let error): finish(.failure(error))
-            case .success(let count):
-                let manifest = EtcdManifest(index: index, id: id, count: count)
-                putManifest(manifest) { [self] result in
-                    switch result {
-                    case .failure(let error): finish(.failure(error))
-                    case .success(let revision): removeCovered(manifest, revision, finish)
-                    }
-                }
-            }
-        }
-    }
-
-    private func putChunk(
-        _ id: String, _ number: Int, _ next: @escaping () -> [UInt8]?,
-        _ completion: @escaping (Result<Int, LogStoreError>) -> Void
-    ) {
-        guard let chunk = next() else { return completion(.success(number)) }
-        let epoch = epoch
-        write([.put(key: layout.chunk(id, number), chunk)]) { [self] result in
-            guard epoch == self.epoch else { return }
-            switch result {
-            case .failure(let error): completion(.failure(error))
-            case .success: putChunk(id, number + 1, next, completion)
-            }
-        }
-    }
-
-    /// - Parameter completion: gets its revision.
-    private func putManifest(
-        _ manifest: EtcdManifest,
-        _ completion: @escaping (Result<Int64, LogStoreError>) -> Void
-    ) {
-        let value = jsonBytes(manifest)
-        let epoch = epoch
-        let epochRevision = epochRevision
-        let transaction = EtcdTransaction(
-            compare: [
-                .modRevision(key: layout.epoch, epochRevision),
-                .modRevision(key: layout.snapshot, manifestRevision),
-            ],
-            success: [.put(key: layout.snapshot, value)],
-            failure: [.get(key: layout.epoch), .get(key: layout.snapshot)])
-        gateway.transaction(transaction) { [self] result in
-            guard epoch == self.epoch else { return }
-            switch result {
-            case .failure(let failure): completion(.failure(failure.error(name)))
-            case .success(let answer) where answer.isDone:
-                manifestRevision = answer.header.number
-                completion(.success(manifestRevision))
-            case .success(let answer):
-                if answer.range(0).first?.modRevision != epochRevision {
-                    return completion(.failure(fenced(by: answer.range(0).first)))
-                }
-                guard let found = answer.range(1).first, found.bytes == value else {
-                    let reason = "somebody else has changed the key `snapshot`"
-                    return completion(.failure(.corrupt(path: name, reason: reason)))
-                }
-                // An earlier try of ours.
-                manifestRevision = found.modRevision
-                completion(.success(manifestRevision))
-            }
-        }
-    }
-
-    private func removeCovered(
-        _ manifest: EtcdManifest, _ revision: Int64,
-        _ completion: @escaping (Result<Void, LogStoreError>) -> Void
-    ) {
-        write([
-            .delete(from: layout.log(0), to: layout.log(manifest.index + 1)),
-            .delete(from: layout.partsFrom(0), to: layout.partsFrom(manifest.index + 1)),
-            // Of older snapshots, whole or not.
-            .delete(from: layout.allChunks, to: layout.chunks(manifest.id)),
-        ]) { [self] result in
-            guard case .success = result else { return completion(result.map { _ in () }) }
-            // Not up to now: who is just reading the snapshot before needs that history.
-            let until = compactableRevision
-            compactableRevision = revision
-            gateway.compact(until) { _ in completion(.success(())) }
         }
     }
 
