@@ -21,11 +21,12 @@ final class SnapshotRun {
     private var commitCount = 0
     private var before = Phase()
     private var during = Phase()
-    private var lastTick: ContinuousClock.Instant?
+    private var lastTick: (at: ContinuousClock.Instant, cpu: Double)?
 
     /// What was seen of the loop in one stretch of time.
     private struct Phase {
         var longestGap = 0.0
+        var longestGapCpu = 0.0
         var commits: [Double] = []
 
         var json: [String: Any] {
@@ -35,6 +36,7 @@ final class SnapshotRun {
             }
             return [
                 "commits": commits.count, "longestStallMilliseconds": longestGap,
+                "longestStallCpuMilliseconds": longestGapCpu,
                 "commitMillisecondsMedian": quantile(0.5), "commitMillisecondsP99": quantile(0.99),
                 "commitMillisecondsMax": sorted.last ?? 0,
             ]
@@ -58,6 +60,7 @@ final class SnapshotRun {
         }
         loop.run()
         let loadMilliseconds = milliseconds(start.duration(to: clock.now))
+        let loadCpuMilliseconds = cpuMilliseconds()
         let loadedBytes = memory("VmRSS")
         let state = committer.coordinator.state
         everyone = Set(state.hosts.keys)
@@ -74,6 +77,7 @@ final class SnapshotRun {
         committer.close()
         try printJSON([
             "loadMilliseconds": loadMilliseconds,
+            "loadCpuMilliseconds": loadCpuMilliseconds,
             "loadedMebibytes": loadedBytes >> 20,
             "peakMebibytes": memory("VmHWM") >> 20,
             "snapshotMebibytes": Double(store.byteCount) / 1_048_576,
@@ -81,6 +85,7 @@ final class SnapshotRun {
             "longestChunkBytes": store.longestChunk,
             "snapshotMilliseconds": store.saveMilliseconds,
             "longestEncodeMilliseconds": store.longestNext,
+            "longestEncodeCpuMilliseconds": store.longestNextCpu,
             "longestAppendCallMilliseconds": store.longestAppend,
             "before": before.json, "during": during.json,
             "digestMilliseconds": digestMilliseconds, "digest": digest,
@@ -88,14 +93,13 @@ final class SnapshotRun {
     }
 
     private func onTick() {
-        let now = clock.now
+        let now = (at: clock.now, cpu: cpuMilliseconds())
         if let lastTick {
-            let gap = milliseconds(lastTick.duration(to: now))
-            if store.isSaving {
-                during.longestGap = max(during.longestGap, gap)
-            } else {
-                before.longestGap = max(before.longestGap, gap)
-            }
+            var phase = store.isSaving ? during : before
+            phase.longestGap = max(
+                phase.longestGap, milliseconds(lastTick.at.duration(to: now.at)))
+            phase.longestGapCpu = max(phase.longestGapCpu, now.cpu - lastTick.cpu)
+            if store.isSaving { during = phase } else { before = phase }
         }
         lastTick = now
     }
@@ -131,6 +135,7 @@ private final class MeasuredStore: LogStore {
     private(set) var chunkCount = 0
     private(set) var longestChunk = 0
     private(set) var longestNext = 0.0
+    private(set) var longestNextCpu = 0.0
     private(set) var longestAppend = 0.0
     private(set) var saveMilliseconds = 0.0
 
@@ -168,7 +173,9 @@ private final class MeasuredStore: LogStore {
         isSaving = true
         let start = clock.now
         let measured = { [self] in
+            let cpu = cpuMilliseconds()
             let (chunk, took) = milliseconds(next)
+            longestNextCpu = max(longestNextCpu, cpuMilliseconds() - cpu)
             longestNext = max(longestNext, took)
             if let chunk {
                 chunkCount += 1

@@ -5,8 +5,8 @@ import UvLoop
 // Snapshots of the embedded log.
 //
 // ```
-// save ──▶ chunk, one a turn of the loop ──▶ … ──▶ switch ──▶ deletions, some a turn
-//              (a new generation)                 (one small transaction)
+// save ──▶ make a chunk ──▶ write it (a new generation) ──▶ … ──▶ switch ──▶ deletions, some a turn
+//          one turn of the loop each                   (one small transaction)
 // ```
 // Until the switch the old snapshot counts with all its records, after it the new one. A crash
 // between leaves rows that do not count; they are deleted after the next `lead`. Appends go on
@@ -63,6 +63,14 @@ extension SQLiteLogStore {
             end(saving, write { [epoch] in try Self.finish(saving, epoch, $0) })
             return
         }
+        // Making it and writing it take some milliseconds each: others are served between them.
+        loop.soon { [self] in
+            guard self.saving === saving else { return }
+            keep(chunk, of: saving)
+        }
+    }
+
+    private func keep(_ chunk: [UInt8], of saving: Saving) {
         let result = write { [epoch] database in
             try Self.checkEpoch(epoch, database)
             try database.cachedStatement(

@@ -70,7 +70,7 @@ final class SQLiteSnapshotTests {
         return store
     }
 
-    @Test("chunks go out one a turn of the loop, and appends go on between them")
+    @Test("chunks go out one by one, and appends go on between them")
     func appendsBetween() throws {
         let store = try prepared()
         var chunks = new.chunks[...]
@@ -94,7 +94,7 @@ final class SQLiteSnapshotTests {
         again.close()
     }
 
-    @Test("wherever it is cut off, the old snapshot is there or the new one", arguments: 0...12)
+    @Test("wherever it is cut off, the old snapshot is there or the new one", arguments: 0...22)
     func cutOff(after turns: Int) throws {
         let store = try prepared()
         var chunks = new.chunks[...]
@@ -112,7 +112,7 @@ final class SQLiteSnapshotTests {
         }
         tick()
         loop.run()
-        #expect(isSaved == (turns > 10), "after \(turns) turns")
+        #expect(isSaved == (turns > 20), "after \(turns) turns")
         let (again, log) = try open()
         #expect(log.snapshot == (isSaved ? new : old))
         #expect(log.records == (isSaved ? [] : [[3], [4]]))

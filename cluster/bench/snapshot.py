@@ -10,6 +10,7 @@ snapshot is written:
 - longestStallMilliseconds: the longest time in which a timer of 1 ms on the loop did not fire. A commit is part of it, so
   there is a figure for the time before the snapshot too.
 - longestEncodeMilliseconds: the longest single call that makes a chunk.
+- …CpuMilliseconds: the same in CPU time, which does not grow when others use the cores.
 - loadMilliseconds: from the first look at the file until the term is durable.
 
 The last line is JSON. Exits 1 if the loop stalled for more than 50 ms while the snapshot was written, or loading took
