@@ -8,6 +8,9 @@ import UvLoop
 private let storeHelp = ArgumentHelp(
     "The log: sqlite:DIRECTORY (the server's --data), or etcd:URL[,URL…].", valueName: "store")
 
+private let clusterHelp = ArgumentHelp(
+    "Whose log in etcd is meant, unless --etcd-prefix says it.", valueName: "name")
+
 struct BackupCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "backup",
@@ -18,19 +21,24 @@ struct BackupCommand: ParsableCommand {
             yet. It does not have the server's credentials and its audit.jsonl.
 
               fermata backup --store sqlite:/var/lib/fermata/server --file fermata.backup
+              fermata backup --store etcd:https://a:2379,https://b:2379 --cluster demo \
+                --etcd-ca ca.pem --etcd-cert me.pem --etcd-key me.key --file fermata.backup
 
             To move a cluster to another store, stop its servers, back up the old store, restore \
             into the new one, and start the servers with it; both commands print the same digest.
             """)
     @Option(help: storeHelp, transform: parseStore)
     var store: StoreLocation
+    @Option(help: clusterHelp)
+    var cluster: String?
+    @OptionGroup var etcd: EtcdOptionGroup
     @Option(help: ArgumentHelp("The file to write; replaced if it exists.", valueName: "file"))
     var file: String
     @OptionGroup var output: OutputOptions
 
     func run() throws {
         let loop = try makeLoop()
-        let store = try openStore(store, loop)
+        let store = try etcd.openStore(store, cluster: cluster, on: loop)
         let made = try wait(loop) {
             Backup.make(of: store, at: file, software: Version.software, completion: $0)
         }
@@ -59,38 +67,21 @@ struct RestoreCommand: ParsableCommand {
     var file: String
     @Option(help: storeHelp, transform: parseStore)
     var store: StoreLocation
+    @Option(help: clusterHelp)
+    var cluster: String?
+    @OptionGroup var etcd: EtcdOptionGroup
     @Flag(help: "Replace the log that is in the store. What it holds is lost: back it up first.")
     var replace = false
     @OptionGroup var output: OutputOptions
 
     func run() throws {
         let loop = try makeLoop()
-        let store = try openStore(store, loop)
+        let store = try etcd.openStore(store, cluster: cluster, on: loop)
         let made = try wait(loop) {
             Backup.restore(
                 from: file, to: store, isReplacing: replace, loop: loop, completion: $0)
         }
         output.show(text: made.text(verb: "restored ", file: file), json: made.json(file: file))
-    }
-}
-
-private func parseStore(_ text: String) throws -> StoreLocation {
-    do {
-        return try StoreLocation(parsing: text)
-    } catch {
-        throw ValidationError("--store: \(printable(error.reason)).")
-    }
-}
-
-private func openStore(
-    _ location: StoreLocation, _ loop: Loop
-) throws(CommandFailure) -> any ReadableLogStore {
-    switch location {
-    case .sqlite(let directory): return SQLiteLogStore(directory: directory, loop: loop)
-    case .etcd:
-        throw CommandFailure(
-            .usage, "etcd is not available as a store in this version",
-            advice: "Write sqlite:DIRECTORY.")
     }
 }
 

@@ -3,21 +3,44 @@ import Fleet
 import Foundation
 import LeaderShell
 import LogStore
+import Presentation
 import UvLoop
 import Wire
 
-/// Where the log is kept.
+/// Where a server keeps its log.
 struct StoreOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "sqlite:DIRECTORY, for one server, or etcd:URL,URL,… for several. Default: sqlite in "
-                + "--data.", valueName: "store"))
-    var store: String?
+                + "--data.", valueName: "store"), transform: parseStore)
+    var store: StoreLocation?
+    @OptionGroup var etcd: EtcdOptionGroup
+
+    /// - Parameters:
+    ///   - data: the directory of a log for which no store is named.
+    ///   - cluster: the name of the cluster, for the default prefix.
+    func makeStore(
+        data: String, cluster: String, on loop: Loop
+    ) throws(CommandFailure) -> any ReadableLogStore {
+        try etcd.openStore(store ?? .sqlite(directory: data), cluster: cluster, on: loop)
+    }
+}
+
+func parseStore(_ text: String) throws -> StoreLocation {
+    do {
+        return try StoreLocation(parsing: text)
+    } catch {
+        throw ValidationError("--store: \(printable(error.reason)).")
+    }
+}
+
+/// How to get into an etcd cluster.
+struct EtcdOptionGroup: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "Authority of etcd's certificates. Default: the system's.", valueName: "file"))
     var etcdCa: String?
-    @Option(help: ArgumentHelp("This server's certificate for etcd.", valueName: "file"))
+    @Option(help: ArgumentHelp("Our certificate for etcd.", valueName: "file"))
     var etcdCert: String?
     @Option(help: ArgumentHelp("Its key.", valueName: "file"))
     var etcdKey: String?
@@ -32,28 +55,24 @@ struct StoreOptions: ParsableArguments {
             valueName: "prefix"))
     var etcdPrefix: String?
 
-    /// - Parameters:
-    ///   - data: the directory of a log for which no store is named.
-    ///   - cluster: the name of the cluster, for the default prefix.
-    func makeStore(
-        data: String, cluster: String, on loop: Loop
-    ) throws(CommandFailure) -> any LogStore {
-        let text = store ?? "sqlite:\(data)"
-        if text.hasPrefix("sqlite:") {
-            let directory = String(text.dropFirst("sqlite:".count))
-            guard !directory.isEmpty else { throw wrong(text) }
-            if let option = givenEtcdOption {
+    /// - Parameter cluster: nil if it is not known; then a prefix must be given.
+    func openStore(
+        _ location: StoreLocation, cluster: String?, on loop: Loop
+    ) throws(CommandFailure) -> any ReadableLogStore {
+        switch location {
+        case .sqlite(let directory):
+            if let option = givenOption {
                 throw CommandFailure(
                     .usage, "\(option) is for a log in etcd",
                     advice: "Give --store etcd:URL,URL,… too, or leave it out.")
             }
             return SQLiteLogStore(directory: directory, loop: loop)
+        case .etcd(let urls):
+            return EtcdLogStore(try options(urls, cluster), on: loop)
         }
-        guard text.hasPrefix("etcd:") else { throw wrong(text) }
-        return EtcdLogStore(try etcdOptions(text, cluster), on: loop)
     }
 
-    private var givenEtcdOption: String? {
+    private var givenOption: String? {
         [
             ("--etcd-ca", etcdCa), ("--etcd-cert", etcdCert), ("--etcd-key", etcdKey),
             ("--etcd-user", etcdUser), ("--etcd-password-file", etcdPasswordFile),
@@ -61,29 +80,9 @@ struct StoreOptions: ParsableArguments {
         ].first { $0.1 != nil }?.0
     }
 
-    private func wrong(_ text: String) -> CommandFailure {
-        CommandFailure(
-            .usage, "'\(text)' is not a store",
-            advice: "Write sqlite:DIRECTORY, or etcd:http://host:2379,http://host:2379,…")
-    }
-
-    private func etcdOptions(
-        _ text: String, _ cluster: String
+    private func options(
+        _ urls: [String], _ cluster: String?
     ) throws(CommandFailure) -> EtcdOptions {
-        var endpoints: [String] = []
-        for part in text.dropFirst("etcd:".count).split(separator: ",") {
-            var endpoint = part.trimmingCharacters(in: .whitespaces)
-            while endpoint.hasSuffix("/") { endpoint.removeLast() }
-            guard let url = URL(string: endpoint), ["http", "https"].contains(url.scheme),
-                url.host?.isEmpty == false, url.path.isEmpty, url.query == nil, url.user == nil
-            else {
-                throw CommandFailure(
-                    .usage, "'\(part)' is not the address of an etcd member",
-                    advice: "Write http://host:2379 or https://host:2379.")
-            }
-            if !endpoints.contains(endpoint) { endpoints.append(endpoint) }
-        }
-        guard !endpoints.isEmpty else { throw wrong(text) }
         for (name, file) in [
             ("--etcd-ca", etcdCa), ("--etcd-cert", etcdCert), ("--etcd-key", etcdKey),
             ("--etcd-password-file", etcdPasswordFile),
@@ -103,10 +102,14 @@ struct StoreOptions: ParsableArguments {
                 .usage, "a user of etcd and his password belong together",
                 advice: "Give both --etcd-user and --etcd-password-file, or none.")
         }
-        var prefix = etcdPrefix ?? "/fermata/\(cluster)/"
+        guard var prefix = etcdPrefix ?? cluster.map({ "/fermata/\($0)/" }) else {
+            throw CommandFailure(
+                .usage, "which cluster's log in etcd is meant is not said",
+                advice: "Give --cluster, or --etcd-prefix if the servers have one.")
+        }
         if !prefix.hasSuffix("/") { prefix += "/" }
         return EtcdOptions(
-            endpoints: endpoints,
+            endpoints: urls,
             tls: HTTPRequest.TLS(
                 authorityFile: etcdCa, certificateFile: etcdCert, keyFile: etcdKey),
             user: etcdUser, password: try password(), prefix: prefix)
