@@ -81,6 +81,8 @@ public final class EtcdLogStore: FollowableLogStore {
         follower = nil
     }
 
+    public var isFollowing: Bool { follower != nil }
+
     public func follow(_ onUpdate: @escaping (LogUpdate) -> Void) {
         turn += 1
         stopLeading()

@@ -52,7 +52,7 @@ public enum RequestError: Error, Hashable, Sendable, CustomStringConvertible {
 
 /// The connecting side of a session. Belongs to the loop's thread.
 public final class SessionClient {
-    /// The session is open, with a leader. Called again after each reconnect.
+    /// The session is open, with a leader unless ``acceptsStandby``. Called again after each reconnect.
     public var onReady: ((HelloAccepted) -> Void)?
     /// Everything but answers to requests.
     public var onMessage: ((Message, UInt64) -> Void)?
@@ -62,6 +62,11 @@ public final class SessionClient {
     /// Whether we should be let in before others, and come back sooner: an agent whose guests are
     /// held or that has a report to deliver; a person who waits.
     public var isUrgent: () -> Bool = { false }
+
+    /// A session with a standby will do: whoever asks is content with what it knows.
+    public var acceptsStandby = false
+    /// Whether servers are tried that a standby has named. Without it only those that were given.
+    public var followsHints = true
 
     /// See ``use(_:)``.
     public internal(set) var credentials: Credentials
@@ -96,13 +101,11 @@ public final class SessionClient {
 
     /// - Parameter servers: `host:port` each, at least one.
     /// - Parameter software: name and version, for people.
-    /// - Precondition: the credentials are not a server's.
     public init(
         on loop: Loop, servers: [String], credentials: Credentials, software: String,
         logger: Logger
     ) {
         precondition(!servers.isEmpty, "a client needs a server's address")
-        precondition(credentials.identity.role != .server, "a server does not connect")
         self.loop = loop
         self.servers = servers
         self.credentials = credentials
@@ -179,7 +182,7 @@ public final class SessionClient {
         let hello = Hello(
             identity: credentials.identity, instance: instance, software: software)
         let attempt = ConnectAttempt(
-            on: loop, server: server, context: credentials.context, hello: hello,
+            on: loop, server: server, context: credentials.connectingContext, hello: hello,
             isUrgent: isUrgent())
         self.attempt = attempt
         attempt.onReady = { [weak self] accepted in self?.opened(server, accepted) }
@@ -194,11 +197,11 @@ public final class SessionClient {
     }
 
     private func opened(_ server: String, _ accepted: HelloAccepted) {
-        learned = accepted.servers
-        guard accepted.isLeader else {
+        learned = followsHints ? accepted.servers : []
+        guard accepted.isLeader || acceptsStandby else {
             // The leader comes first in the list, if anyone knows it. It is tried next, unless
             // that is where we are: then nobody leads at the moment.
-            if let leader = accepted.servers.first, leader != server, !followed.contains(leader) {
+            if let leader = learned.first, leader != server, !followed.contains(leader) {
                 followed.append(leader)
                 round.removeAll { $0 == leader }
                 round.insert(leader, at: 0)

@@ -78,7 +78,19 @@ final class EtcdCluster: @unchecked Sendable {
         }
     }
 
-    func pause(_ member: Int) { kill(pids[member], SIGSTOP) }
+    /// Returns when all its threads have stopped.
+    func pause(_ member: Int) {
+        kill(pids[member], SIGSTOP)
+        let directory = "/proc/\(pids[member])/task"
+        while let threads = try? FileManager.default.contentsOfDirectory(atPath: directory),
+            threads.contains(where: { thread in
+                let text = try? String(contentsOfFile: "\(directory)/\(thread)/stat", encoding: .utf8)
+                return text.map { !$0.contains(") T ") } ?? false
+            })
+        {
+            usleep(1_000)
+        }
+    }
     func resume(_ member: Int) { kill(pids[member], SIGCONT) }
     func end(_ member: Int) { kill(pids[member], SIGKILL) }
 
