@@ -23,7 +23,8 @@ final class EtcdCluster: @unchecked Sendable {
     /// - Parameters:
     ///   - flags: for each member.
     ///   - client: the supervisor's own, to see whether the members answer.
-    init(memberCount: Int = 1, flags: [String] = [], server: TLS? = nil, client: TLS? = nil) throws {
+    init(memberCount: Int = 1, flags: [String] = [], server: TLS? = nil, client: TLS? = nil) throws
+    {
         for program in ["etcd", "etcdctl"] where !Self.isInstalled(program) {
             throw Missing(program: program)
         }
@@ -84,7 +85,8 @@ final class EtcdCluster: @unchecked Sendable {
         let directory = "/proc/\(pids[member])/task"
         while let threads = try? FileManager.default.contentsOfDirectory(atPath: directory),
             threads.contains(where: { thread in
-                let text = try? String(contentsOfFile: "\(directory)/\(thread)/stat", encoding: .utf8)
+                let text = try? String(
+                    contentsOfFile: "\(directory)/\(thread)/stat", encoding: .utf8)
                 return text.map { !$0.contains(") T ") } ?? false
             })
         {

@@ -90,7 +90,11 @@ final class EtcdFaultTests {
         relay.mode = .holdQuestions
         var errors: [LogStoreError?] = []
         let note = { (result: Result<Void, LogStoreError>) in
-            if case .failure(let error) = result { errors.append(error) } else { errors.append(nil) }
+            if case .failure(let error) = result {
+                errors.append(error)
+            } else {
+                errors.append(nil)
+            }
         }
         old.append([[9]], firstIndex: 2, completion: note)
         old.save(index: 1, next: { [9] }, completion: note)
@@ -154,7 +158,9 @@ final class EtcdFaultTests {
         #expect(questions.count > 5)
     }
 
-    @Test("one member dies, or sleeps, while appends go on: none fails, none is lost", arguments: [0, 1, 2])
+    @Test(
+        "one member dies, or sleeps, while appends go on: none fails, none is lost",
+        arguments: [0, 1, 2])
     func oneMember(member: Int) throws {
         let store = bench.store(ends)
         let follower = Followed(bench.store(ends))
