@@ -172,8 +172,8 @@ final class EtcdFollower {
     private func received(_ line: EtcdWatchLine.Result) {
         if line.canceled == true {
             // The load finds out more. Without a right there is nothing to hurry for.
-            let isCompacted = line.compact_revision != nil
-            let reason = "the watch was cancelled: \(line.cancel_reason ?? "no reason given")"
+            let isCompacted = line.compacted != nil
+            let reason = "the watch was cancelled: \(line.reason ?? "no reason given")"
             return again(isCompacted ? nil : .unavailable(reason))
         }
         listen()

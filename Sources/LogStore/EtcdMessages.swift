@@ -47,7 +47,8 @@ enum EtcdOperation: Hashable {
         case .range(let from, let to, let limit):
             // It comes in the order of the keys. To ask for that order would make etcd read all there
             // is for each page, in order to sort it.
-            return #"{"key":"\#(base64(from))","range_end":"\#(base64(to))","limit":"\#(limit)"\#(at)}"#
+            return
+                #"{"key":"\#(base64(from))","range_end":"\#(base64(to))","limit":"\#(limit)"\#(at)}"#
         case .put, .delete: preconditionFailure("\(self) is no range")
         }
     }
@@ -68,20 +69,28 @@ struct EtcdTransaction: Hashable {
 // MARK: - Answers
 
 struct EtcdHeader: Decodable {
-    var cluster_id: String?
+    var cluster: String?
     var revision: String?
+    enum CodingKeys: String, CodingKey {
+        case cluster = "cluster_id"
+        case revision
+    }
     var number: Int64 { revision.flatMap { Int64($0) } ?? 0 }
 }
 
 struct EtcdKeyValue: Decodable {
     var key: String
     var value: String?
-    var mod_revision: String?
+    var changed: String?
+    enum CodingKeys: String, CodingKey {
+        case key, value
+        case changed = "mod_revision"
+    }
 
     var name: String { String(decoding: unbase64(key), as: UTF8.self) }
     var bytes: [UInt8] { value.map { unbase64($0) } ?? [] }
     var text: String { String(decoding: bytes, as: UTF8.self) }
-    var modRevision: Int64 { mod_revision.flatMap { Int64($0) } ?? 0 }
+    var modRevision: Int64 { changed.flatMap { Int64($0) } ?? 0 }
 }
 
 struct EtcdRange: Decodable {
@@ -95,7 +104,8 @@ struct EtcdRange: Decodable {
 
 struct EtcdTransactionAnswer: Decodable {
     struct Response: Decodable {
-        var response_range: EtcdRange?
+        var range: EtcdRange?
+        enum CodingKeys: String, CodingKey { case range = "response_range" }
     }
     var header: EtcdHeader
     var succeeded: Bool?
@@ -105,7 +115,7 @@ struct EtcdTransactionAnswer: Decodable {
     /// What the operation with this index has read.
     func range(_ index: Int) -> EtcdRange {
         guard let responses, index < responses.count else { return EtcdRange() }
-        return responses[index].response_range ?? EtcdRange()
+        return responses[index].range ?? EtcdRange()
     }
 }
 
@@ -115,9 +125,14 @@ struct EtcdWatchLine: Decodable {
         var header: EtcdHeader?
         var created: Bool?
         var canceled: Bool?
-        var compact_revision: String?
-        var cancel_reason: String?
+        var compacted: String?
+        var reason: String?
         var events: [Event]?
+        enum CodingKeys: String, CodingKey {
+            case header, created, canceled, events
+            case compacted = "compact_revision"
+            case reason = "cancel_reason"
+        }
     }
     struct Event: Decodable {
         /// `DELETE`; a put has none.

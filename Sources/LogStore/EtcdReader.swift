@@ -68,7 +68,7 @@ final class EtcdReader {
 
     private func begin(_ answer: EtcdTransactionAnswer) {
         contents.revision = answer.header.number
-        contents.cluster = answer.header.cluster_id ?? ""
+        contents.cluster = answer.header.cluster ?? ""
         if let value = answer.range(0).first {
             guard let epoch = value.decoded(as: EtcdEpoch.self) else {
                 return fail("the key `epoch` is not ours")
@@ -234,7 +234,8 @@ final class EtcdPage {
         _ gateway: EtcdGateway, _ from: String, _ to: String, revision: Int64,
         _ completion: @escaping (Result<EtcdRange, EtcdFailure>) -> Void
     ) {
-        gateway.range(.range(from: from, to: to, limit: limit), revision: revision) { [self] result in
+        gateway.range(.range(from: from, to: to, limit: limit), revision: revision) {
+            [self] result in
             switch result {
             case .failure(.tooLarge) where limit > 1:
                 limit = max(1, limit / 8)

@@ -18,7 +18,8 @@ final class EtcdAccessTests {
         } catch { return error as? LogStoreError }
     }
 
-    @Test("with user and password, through tokens that end; wrong ones and missing rights are named")
+    @Test(
+        "with user and password, through tokens that end; wrong ones and missing rights are named")
     func users() throws {
         let cluster = try EtcdCluster(flags: ["--auth-token-ttl=1", "--bcrypt-cost=4"])
         let ends = cluster.endpoints
@@ -120,7 +121,10 @@ final class EtcdAccessTests {
             }
         }
         let plain = cluster.endpoints[0].replacingOccurrences(of: "https", with: "http")
-        guard case .unavailable = failure({ try bench.lead(bench.store([plain], limit: .seconds(1))) }) else {
+        guard
+            case .unavailable = failure({ try bench.lead(bench.store([plain], limit: .seconds(1))) }
+            )
+        else {
             Issue.record("http where https is spoken")
             return
         }
@@ -226,7 +230,10 @@ final class EtcdAnswerTests {
             failure.map { String("\($0)".prefix { $0 != "(" }) } ?? "none"
         }
         let cases: [(String, String, String)] = [
-            ("full", "429 Many", #"{"code":8,"message":"etcdserver: mvcc: database space exceeded"}"#),
+            (
+                "full", "429 Many",
+                #"{"code":8,"message":"etcdserver: mvcc: database space exceeded"}"#
+            ),
             (
                 "compacted", "400 Bad",
                 #"{"code":11,"error":"etcdserver: mvcc: required revision has been compacted"}"#
@@ -243,7 +250,8 @@ final class EtcdAnswerTests {
         for (expected, status, body) in cases {
             #expect(kind(try one(status, body)) == expected, "\(body)")
         }
-        let wrong = #"{"code":3,"message":"etcdserver: authentication failed, invalid user ID or password"}"#
+        let wrong =
+            #"{"code":3,"message":"etcdserver: authentication failed, invalid user ID or password"}"#
         #expect(kind(try one("400 Bad", wrong, user: "me")) == "notPermitted")
     }
 

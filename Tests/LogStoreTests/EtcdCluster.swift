@@ -23,7 +23,8 @@ final class EtcdCluster: @unchecked Sendable {
     /// - Parameters:
     ///   - flags: for each member.
     ///   - client: the supervisor's own, to see whether the members answer.
-    init(memberCount: Int = 1, flags: [String] = [], server: TLS? = nil, client: TLS? = nil) throws {
+    init(memberCount: Int = 1, flags: [String] = [], server: TLS? = nil, client: TLS? = nil) throws
+    {
         for program in ["etcd", "etcdctl"] where !Self.isInstalled(program) {
             throw Missing(program: program)
         }
@@ -78,7 +79,20 @@ final class EtcdCluster: @unchecked Sendable {
         }
     }
 
-    func pause(_ member: Int) { kill(pids[member], SIGSTOP) }
+    /// Returns when all its threads have stopped.
+    func pause(_ member: Int) {
+        kill(pids[member], SIGSTOP)
+        let directory = "/proc/\(pids[member])/task"
+        while let threads = try? FileManager.default.contentsOfDirectory(atPath: directory),
+            threads.contains(where: { thread in
+                let text = try? String(
+                    contentsOfFile: "\(directory)/\(thread)/stat", encoding: .utf8)
+                return text.map { !$0.contains(") T ") } ?? false
+            })
+        {
+            usleep(1_000)
+        }
+    }
     func resume(_ member: Int) { kill(pids[member], SIGCONT) }
     func end(_ member: Int) { kill(pids[member], SIGKILL) }
 

@@ -117,7 +117,8 @@ struct EtcdFuzzTests {
         }
         bench.until { writers.allSatisfy { !$0.isBusy } }
         let contents: EtcdContents = try bench.wait {
-            EtcdReader(bench.gateway(ends), EtcdLayout(prefix: bench.prefix), after: 0, completion: $0)
+            EtcdReader(
+                bench.gateway(ends), EtcdLayout(prefix: bench.prefix), after: 0, completion: $0)
         }
         bench.until { follower.index == contents.next - 1 }
         for (offset, record) in contents.records.enumerated() {

@@ -166,7 +166,9 @@ final class EtcdLogStoreTests {
                     "snapshot/\(id)/00000001", "snapshot/\(id)/00000002",
                 ])
         try bench.append(other, ["d"], at: 4)
-        #expect(try bench.lead(bench.store(ends)).snapshot == LogSnapshot(index: 3, chunks: [[3], [4], [5]]))
+        #expect(
+            try bench.lead(bench.store(ends)).snapshot
+                == LogSnapshot(index: 3, chunks: [[3], [4], [5]]))
     }
 
     @Test("what a snapshot replaced is compacted, and who was away gets the snapshot")

@@ -29,10 +29,14 @@ struct EtcdMeasureTests {
         next()
         bench.until { isOver }
         let seconds = Double(HoldClock.nowMicroseconds - start) / 1e6
-        print("MEASURE \(memberCount) members, \(byteCount) B: \(Int(Double(index) / seconds)) appends/s")
+        print(
+            "MEASURE \(memberCount) members, \(byteCount) B: \(Int(Double(index) / seconds)) appends/s"
+        )
     }
 
-    @Test("a snapshot of 200 MB is read in well under 10 s", arguments: [64 << 10, 512 << 10, 1 << 20])
+    @Test(
+        "a snapshot of 200 MB is read in well under 10 s",
+        arguments: [64 << 10, 512 << 10, 1 << 20])
     func snapshot(chunkByteCount: Int) throws {
         let cluster = try EtcdCluster(flags: ["--quota-backend-bytes=4294967296"])
         let bench = try Bench()
@@ -44,7 +48,12 @@ struct EtcdMeasureTests {
         let count = left
         var start = HoldClock.nowMicroseconds
         var isSaved = false
-        store.save(index: 1, next: { left -= 1; return left >= 0 ? chunk : nil }) { result in
+        store.save(
+            index: 1,
+            next: {
+                left -= 1; return left >= 0 ? chunk : nil
+            }
+        ) { result in
             #expect(throws: Never.self) { try result.get() }
             isSaved = true
         }
@@ -62,6 +71,8 @@ struct EtcdMeasureTests {
         let read = Double(HoldClock.nowMicroseconds - start) / 1e6
         ticker.cancel()
         #expect(opened.snapshot?.chunks.count == count)
-        print("MEASURE 200 MB in \(count) chunks: saved in \(saved) s, read in \(read) s, longest stall \(worst / 1_000) ms")
+        print(
+            "MEASURE 200 MB in \(count) chunks: saved in \(saved) s, read in \(read) s, longest stall \(worst / 1_000) ms"
+        )
     }
 }

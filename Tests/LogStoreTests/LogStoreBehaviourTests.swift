@@ -31,7 +31,9 @@ final class LogStoreBehaviourTests {
 
     private func bytes(_ texts: String...) -> [[UInt8]] { texts.map { Array($0.utf8) } }
 
-    @Test("what was appended is there after a restart, each leader with a higher epoch", arguments: Kind.allCases)
+    @Test(
+        "what was appended is there after a restart, each leader with a higher epoch",
+        arguments: Kind.allCases)
     func append(kind: Kind) throws {
         let store = try open(kind)
         #expect(try bench.lead(store) == OpenedLog(epoch: 1, snapshot: nil, records: []))
@@ -43,7 +45,9 @@ final class LogStoreBehaviourTests {
         #expect(log == OpenedLog(epoch: 2, snapshot: nil, records: bytes("a", "b", "c", "")))
     }
 
-    @Test("a snapshot replaces what it covers, also if it ends within a batch", arguments: Kind.allCases)
+    @Test(
+        "a snapshot replaces what it covers, also if it ends within a batch",
+        arguments: Kind.allCases)
     func snapshot(kind: Kind) throws {
         let store = try open(kind)
         try bench.lead(store)

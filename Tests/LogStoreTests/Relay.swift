@@ -96,7 +96,8 @@ final class Relay {
             self?.pairs.removeAll { $0 === pair && pair.held.isEmpty }
         }
         SocketStream.connectTCP(upstream, on: loop, timeout: .seconds(5)) { [weak self] result in
-            guard let self, case .success(let server) = result, pairs.contains(where: { $0 === pair })
+            guard let self, case .success(let server) = result,
+                pairs.contains(where: { $0 === pair })
             else {
                 if case .success(let server) = result { server.close() }
                 return client.close()

@@ -50,7 +50,9 @@ final class HTTPClientTests {
 
     @Test("a status that says no is an answer", arguments: [204, 404, 500])
     func statuses(status: Int) throws {
-        #expect(try #require(ask(HTTPRequest(url: peer.url("/status?\(status)")))).get().status == status)
+        #expect(
+            try #require(ask(HTTPRequest(url: peer.url("/status?\(status)")))).get().status
+                == status)
     }
 
     @Test("a connection is kept for the next request, and replaced when it has died")
@@ -97,7 +99,8 @@ final class HTTPClientTests {
         let port = try #require(listener.address?.port)
         listener.close()
         for url in [
-            "http://127.0.0.1:\(port)/", "http://no.such.name.invalid/", "http://", "file:///etc/hostname",
+            "http://127.0.0.1:\(port)/", "http://no.such.name.invalid/", "http://",
+            "file:///etc/hostname",
         ] {
             let error = failure(HTTPRequest(url: url))
             #expect(error?.kind == .notSent, "\(url): \(error?.reason ?? "")")
@@ -158,7 +161,9 @@ final class HTTPClientTests {
         #expect(count == 3)
     }
 
-    @Test("what was cancelled is not completed, before it is sent, under way, and by another's completion")
+    @Test(
+        "what was cancelled is not completed, before it is sent, under way, and by another's completion"
+    )
     func cancel() throws {
         let wrong: (Result<HTTPAnswer, HTTPError>) -> Void = { _ in
             Issue.record("a completion after cancel()")
@@ -210,7 +215,8 @@ final class HTTPClientTests {
                 left += 1
                 let path = ["/port", "/drop", "/cut", "/stall", "/huge?300000"][number % 5]
                 let call = http.send(
-                    HTTPRequest(url: peer.url(path), limit: .milliseconds(300))) { _ in left -= 1 }
+                    HTTPRequest(url: peer.url(path), limit: .milliseconds(300))
+                ) { _ in left -= 1 }
                 if number % 7 == 0 {
                     call.cancel()
                     left -= 1
@@ -222,7 +228,11 @@ final class HTTPClientTests {
         weak var weakCall: HTTPCall?
         var body: [UInt8]? = [1]
         var isDone = false
-        autoreleased { weakCall = http.send(HTTPRequest(url: peer.url("/port"), body: body)) { _ in isDone = true } }
+        autoreleased {
+            weakCall = http.send(HTTPRequest(url: peer.url("/port"), body: body)) { _ in
+                isDone = true
+            }
+        }
         body = nil
         run(loop) { isDone }
         #expect(weakCall == nil)
@@ -249,12 +259,14 @@ struct HTTPClientTLSTests {
         } catch let error as HTTPError { return error }
     }
 
-    @Test("the peer's certificate is checked against our authority and its address, ours by the peer")
+    @Test(
+        "the peer's certificate is checked against our authority and its address, ours by the peer")
     func mutual() throws {
         try withDirectory { directory in
             let loop = try Loop()
             let (server, ours, other) = try Certificates.make(directory, on: loop)
-            let peer = try HTTPPeer(on: loop, tls: [server.certificate, server.key, ours.authority])
+            let peer = try HTTPPeer(
+                on: loop, tls: [server.certificate, server.key, ours.authority])
             let client = HTTPClient(on: loop)
             let good = HTTPRequest.TLS(
                 authorityFile: ours.authority, certificateFile: ours.certificate, keyFile: ours.key)

@@ -25,7 +25,9 @@ final class HTTPPeer {
         Descriptors.close(answers[1])
         var said: [UInt8] = []
         var byte: UInt8 = 0
-        while Glibc.read(answers[0], &byte, 1) == 1, byte != UInt8(ascii: "\n") { said.append(byte) }
+        while Glibc.read(answers[0], &byte, 1) == 1, byte != UInt8(ascii: "\n") {
+            said.append(byte)
+        }
         Descriptors.close(answers[0])
         port = try #require(UInt16(text(said)), "the server in Python has not started")
     }
