@@ -15,6 +15,7 @@ Runs as root, inside namespaces that `isolated` has made: processes, mounts, /ru
 `enter_network` on, the network are this run's alone, so that its end is theirs, however it comes.
 """
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -124,6 +125,12 @@ class Engine:
         self.socket = directory / "podman.sock"
         self.storage = self.cache / "compose" / "storage"
         self.storage.mkdir(parents=True, exist_ok=True)
+        # One at a time: what a killed run has left there is removed by the next.
+        self.lock = open(self.cache / "compose" / "lock", "w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise EngineError(f"{self.lock.name} is in use: another run is at work") from None
         self.service = None
         self.stopping = threading.Event()
         self.write_settings()
