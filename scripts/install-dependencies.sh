@@ -9,11 +9,11 @@
 # Works as root or with sudo. The Swift 6 toolchain itself is expected on PATH.
 set -eu
 
-build="pkg-config gcc libc6-dev libuv1-dev libssl-dev libsqlite3-dev"
+build="pkg-config gcc libc6-dev libuv1-dev libssl-dev libcurl4-openssl-dev libsqlite3-dev"
 # openvswitch-switch also starts Open vSwitch where services are started; without a bridge it does nothing.
 test="$build protobuf-compiler python3 python3-protobuf qemu-system-x86 qemu-utils \
-    busybox-static cpio curl dnsmasq-base docker-compose iproute2 openssl openvswitch-switch make systemd \
-    tshark util-linux"
+    busybox-static cpio curl dnsmasq-base docker-compose etcd-client etcd-server iproute2 openssl \
+    openvswitch-switch make systemd tshark util-linux"
 compose="$test podman runc netavark aardvark-dns debootstrap iptables procps"
 
 if [ "${1:-}" = --print ]; then
