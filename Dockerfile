@@ -26,8 +26,8 @@ RUN --mount=type=cache,target=/src/.build \
     swift build -c release --product fermata --static-swift-stdlib \
     && strip -o /usr/local/bin/fermata .build/release/fermata
 
-# ---- server, notifier and command line ---------------------------------------------------------
-FROM ${DEBIAN_IMAGE} AS fermata
+# ---- what both images have -----------------------------------------------------------------------
+FROM ${DEBIAN_IMAGE} AS runtime
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         libcurl4 libsqlite3-0 libssl3 libuv1 \
@@ -36,7 +36,20 @@ RUN apt-get update \
     && useradd --system --uid 7450 --gid fermata --home-dir /var/lib/fermata --shell /usr/sbin/nologin \
         fermata \
     && install -d -o fermata -g fermata /var/lib/fermata
+
+# ---- server, notifier and command line ---------------------------------------------------------
+# Without what neither they nor a shell in the container need: nothing is ever installed in it.
+FROM runtime AS trimmed
+RUN dpkg --purge --force-remove-essential --force-depends \
+        adduser apt bsdutils debian-archive-keyring diffutils e2fsprogs gpgv libapt-pkg6.0 \
+        libdb5.3 libext2fs2 login logsave mount ncurses-bin passwd perl-base sysvinit-utils tzdata \
+        usr-is-merged util-linux util-linux-extra \
+    && rm -rf /var/cache/* /var/log/* /var/lib/apt
+
+FROM scratch AS fermata
+COPY --from=trimmed / /
 COPY --from=build /usr/local/bin/fermata /usr/local/bin/fermata
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # A port above 1024 and files of its own: neither role needs to be root.
 USER fermata
 WORKDIR /var/lib/fermata
@@ -53,7 +66,7 @@ CMD ["--help"]
 # ---- an agent and its guests -------------------------------------------------------------------
 # A container of this image is a host: it has the QEMUs, and when it ends, so do they. Its first process
 # therefore is not the agent, which may end at any time, but a script that starts it again.
-FROM fermata AS fermata-agent
+FROM runtime AS fermata-agent
 # Root: it makes taps and bridges (NET_ADMIN), gives a hold real-time priority (SYS_NICE) and locks the
 # guard's memory (IPC_LOCK), and its guests' RAM and monitors are nobody else's.
 USER root
@@ -61,6 +74,9 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         curl iproute2 qemu-system-x86 seabios util-linux \
     && rm -rf /var/lib/apt/lists/*
+WORKDIR /var/lib/fermata
+VOLUME /var/lib/fermata
+COPY --from=build /usr/local/bin/fermata /usr/local/bin/fermata
 COPY cluster/compose/agent-entrypoint /usr/local/sbin/agent-entrypoint
 ENV FERMATA_HEALTH="--host-file /run/fermata/host.yaml"
 # Long enough for the guests to boot.

@@ -139,6 +139,8 @@ class Engine:
             "CONTAINERS_STORAGE_CONF": str(directory / "storage.conf"),
             "CONTAINERS_REGISTRIES_CONF": str(directory / "registries.conf"),
             "DOCKER_HOST": f"unix://{self.socket}",
+            # No systemd times the health checks: check_health does.
+            "DISABLE_HC_SYSTEMD": "true",
             # Where podman keeps what `RUN --mount=type=cache` names.
             "TMPDIR": str(self.cache / "compose" / "tmp"),
         }
@@ -147,8 +149,10 @@ class Engine:
     def write_settings(self):
         """Nothing in /etc is changed, and nothing there changes what happens here."""
         d = self.directory
-        for name in ("run", "static", "volumes", "networks", "tmp"):
+        for name in ("run", "volumes", "networks", "tmp"):
             (d / name).mkdir()
+        # podman's record of containers, not of images. It would be of other directories.
+        shutil.rmtree(self.storage / "libpod", ignore_errors=True)
         (d / "containers.conf").write_text(f"""\
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
@@ -156,7 +160,6 @@ default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
 cgroup_manager = "cgroupfs"
 runtime = "runc"
 events_logger = "file"
-static_dir = "{d}/static"
 tmp_dir = "{d}/tmp"
 volume_path = "{d}/volumes"
 [network]

@@ -5,7 +5,7 @@ both clusters, with the very Dockerfile and compose files that a person would us
     test.py --cache DIR [--only single|ha] [--build-only] [--no-build]
 
 In each cluster: everything becomes healthy; all six guests move to the other QEMU, none boots or
-loses memory, one annotation for each hold; then every host's guests are held for six seconds, and the
+loses memory, one annotation for each hold; then every host's guests are held for ten seconds, and the
 leader's container is killed in the first of these holds: it ends in time without a server, and the
 rollout ends well, in `single` when the server is started again, in `ha` under another leader.
 
@@ -31,8 +31,8 @@ GUESTS = {f"{kind}-{n}": f"10.80.1.{base + n}" for kind, base in (("db", 10), ("
 SERVERS = {"single": ["server"], "ha": ["server-1", "server-2", "server-3"]}
 IMAGES = {"fermata": "localhost/fermata:0.1.0", "fermata-agent": "localhost/fermata-agent:0.1.0"}
 IMAGE_MEGABYTES_MAX = 150
-PAUSE_SECONDS = 6
-DEADLINE_MILLISECONDS = 15_000
+PAUSE_SECONDS = 10
+DEADLINE_MILLISECONDS = 25_000
 STARTED = time.monotonic()
 
 
@@ -89,7 +89,7 @@ class Compose:
         return done
 
     def compose(self, *arguments, **options):
-        return self.run("docker-compose", "--no-ansi", *arguments, **options)
+        return self.run("docker-compose", "--ansi", "never", *arguments, **options)
 
     def chaos(self, *arguments):
         say(f"$ ../chaos {' '.join(arguments)}")
