@@ -21,7 +21,7 @@ public enum ServerHealth {
         let role = credentials.identity.role
         precondition(roles.contains(role), "the role \(role.rawValue) has one session only")
         let attempt = ConnectAttempt(
-            on: loop, server: server, context: credentials.context,
+            on: loop, server: server, context: credentials.connectingContext,
             hello: Hello(
                 identity: credentials.identity,
                 instance: randomBytes(Hello.instanceByteCount), software: software),
