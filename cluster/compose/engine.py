@@ -311,7 +311,7 @@ CMD ["/usr/local/bin/etcd"]
 
     def check_health(self):
         """What systemd's timers do elsewhere: runs every container's health check again and again."""
-        while not self.stopping.wait(2):
+        while not self.stopping.wait(4):
             done = subprocess.run(
                 ["podman", "ps", "--format", "{{.ID}}", "--filter", "status=running"],
                 capture_output=True, text=True, env=self.environment, check=False)

@@ -131,14 +131,14 @@ class Compose:
         self.compose("up", "-d", "--no-build")
         services = self.compose("config", "--services").stdout.split()
         for service in sorted(set(services) - {"pki"}):
-            wait_until(lambda s=service: self.state(s) == (True, "healthy"), 180,
-                       f"{service} to be healthy; it is {self.state(service)}")
+            wait_until(lambda s=service: self.state(s) == (True, "healthy"), 300,
+                       f"{service} to be healthy")
         check(True, f"{self.kind}: all {len(services)} services are healthy")
         wait_until(lambda: self.json("status", check_code=False)["runningGuestCount"] == 6
-                   if self.fermata("status", check_code=False).returncode == 0 else False, 120,
+                   if self.fermata("status", check_code=False).returncode == 0 else False, 180,
                    "six running guests")
         for guest in GUESTS:
-            wait_until(lambda g=guest: self.try_ask(g, "report"), 120, f"{guest} to answer")
+            wait_until(lambda g=guest: self.try_ask(g, "report"), 180, f"{guest} to answer")
         check(True, f"{self.kind}: six guests run and answer at their own addresses")
 
     def ask(self, guest, line, seconds=60):

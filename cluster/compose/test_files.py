@@ -56,6 +56,16 @@ class ComposeFiles(unittest.TestCase):
             self.assertTrue(OURS.match(image) or PINNED.match(image), image)
             self.assertEqual(bool(OURS.match(image)), "build" in service)
 
+    def test_the_images_have_the_version_of_the_program(self):
+        program = re.search(r'static let text = "(.*)"',
+                            (ROOT / "Sources/fermata/Fermata.swift").read_text())[1]
+        made = re.search(r"^VERSION = (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+        tested = (HERE / "test.py").read_text()
+        used = {s["image"].split(":")[1] for _, _, s in self.services() if OURS.match(s["image"])}
+        self.assertEqual(used | {made}, {program})
+        for name in ("fermata", "fermata-agent"):
+            self.assertIn(f'"localhost/{name}:{program}"', tested)
+
     def test_every_service_has_an_address_of_its_own_in_the_network(self):
         for kind, file in CONFIGS.items():
             subnet = ipaddress.ip_network(
@@ -213,18 +223,28 @@ class DockerfileStages(unittest.TestCase):
         self.assertEqual(set(images), {"SWIFT_IMAGE", "DEBIAN_IMAGE"})
         for image in images.values():
             self.assertRegex(image, PINNED)
-        self.assertEqual([line.split()[1:] for line in self.lines if line.startswith("FROM")],
-                         [["${SWIFT_IMAGE}", "AS", "build"], ["${DEBIAN_IMAGE}", "AS", "fermata"],
-                          ["fermata", "AS", "fermata-agent"]])
+        # Nothing else is based on anything: each stage on these, on another stage, or on nothing.
+        stages = [line.split()[1:] for line in self.lines if line.startswith("FROM")]
+        names = {name for _, _, name in stages}
+        self.assertLessEqual({"build", "fermata", "fermata-agent"}, names)
+        for base, _, _ in stages:
+            self.assertIn(base, {"${SWIFT_IMAGE}", "${DEBIAN_IMAGE}", "scratch"} | names)
+
+    def stage(self, name):
+        return re.split(r"^FROM ", self.text.split(f" AS {name}\n", 1)[1], flags=re.MULTILINE)[0]
 
     def test_the_server_is_not_root_and_both_images_have_a_health_check(self):
-        stages = re.split(r"^FROM .*$", self.text, flags=re.MULTILINE)
-        self.assertEqual(re.findall(r"^USER (\w+)$", stages[2], re.MULTILINE), ["fermata"])
-        self.assertEqual(re.findall(r"^USER (\w+)$", stages[3], re.MULTILINE), ["root"])
-        for stage in stages[2:]:
+        for name, user in (("fermata", "fermata"), ("fermata-agent", "root")):
+            stage = self.stage(name)
+            self.assertEqual(re.findall(r"^USER (\w+)$", stage, re.MULTILINE), [user])
             self.assertRegex(stage, r"\nHEALTHCHECK .*fermata health ")
             self.assertRegex(stage, r"\nENTRYPOINT \[")
-            self.assertNotIn("-dev", stage)
+            self.assertRegex(stage, r"\nVOLUME /var/lib/fermata\n")
+
+    def test_only_the_build_has_a_toolchain(self):
+        self.assertIn("swift build", self.stage("build"))
+        for name in ("runtime", "trimmed", "fermata", "fermata-agent"):
+            self.assertNotRegex(self.stage(name), r"-dev\b|swift|gcc")
 
     def test_what_is_copied_is_in_the_context(self):
         ignored = (ROOT / ".dockerignore").read_text().splitlines()
