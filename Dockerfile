@@ -40,10 +40,10 @@ RUN apt-get update \
 # ---- server, notifier and command line ---------------------------------------------------------
 # Without what neither they nor a shell in the container need: nothing is ever installed in it.
 FROM runtime AS trimmed
-RUN dpkg --purge --force-remove-essential --force-depends \
+RUN dpkg --purge --force-remove-essential --force-depends tzdata util-linux util-linux-extra \
+    && dpkg --purge --force-remove-essential --force-depends \
         adduser apt bsdutils debian-archive-keyring diffutils e2fsprogs gpgv libapt-pkg6.0 \
-        libdb5.3 libext2fs2 login logsave mount ncurses-bin passwd perl-base sysvinit-utils tzdata \
-        usr-is-merged util-linux util-linux-extra \
+        libext2fs2 login logsave mount ncurses-bin passwd perl-base sysvinit-utils \
     && rm -rf /var/cache/* /var/log/* /var/lib/apt
 
 FROM scratch AS fermata
