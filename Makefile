@@ -2,6 +2,7 @@
 # Both install what is missing (apt-get, as root or with sudo).
 
 .PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-many bench-wire bench-guard \
+	bench-snapshot \
 	soak soak-host build \
 	build-debug fuzz format lint check-generated deps clean images test-compose
 
@@ -18,8 +19,9 @@ help:
 	@echo 'make images            the container images, with docker: fermata and fermata-agent'
 	@echo 'make test-compose      builds them with podman, and tries both clusters of cluster/compose'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
-	@echo 'make bench             bench-wire, bench-hold, bench-many and bench-guard'
+	@echo 'make bench             bench-wire, bench-snapshot, bench-hold, bench-many and bench-guard'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
+	@echo 'make bench-snapshot    a snapshot of a million guests beside commits; loading it'
 	@echo 'make bench-hold        our hold against a bare script that does the same'
 	@echo 'make bench-many        32 guests of one host, one by one and together'
 	@echo 'make bench-guard       the memory of a guard, and how soon it continues a guest'
@@ -77,11 +79,15 @@ SECONDS ?= 600
 fuzz: deps
 	scripts/fuzz.sh --seconds $(SECONDS)
 
-bench: bench-wire bench-hold bench-many bench-guard
+bench: bench-wire bench-snapshot bench-hold bench-many bench-guard
 
 bench-wire: build
 	swift build -c release --product wire-bench
 	$(PYTHON) cluster/bench/wire.py --fermata $(FERMATA_RELEASE) --bench .build/release/wire-bench
+
+bench-snapshot: deps
+	swift build -c release --product snapshot-bench
+	$(PYTHON) cluster/bench/snapshot.py --bench .build/release/snapshot-bench
 
 bench-hold: build lab
 	$(PYTHON) cluster/bench/hold.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)
