@@ -4,7 +4,7 @@
 .PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-many bench-wire bench-guard \
 	bench-snapshot \
 	soak soak-host build \
-	build-debug fuzz format lint check-generated deps clean
+	build-debug fuzz format lint check-generated deps clean images test-compose
 
 CACHE ?= .cache
 PYTHON ?= /usr/bin/python3
@@ -16,6 +16,8 @@ help:
 	@echo 'make demo REPORT=F     the same, with a JSON report in the file F'
 	@echo 'make demo KEEP=1       the same, left running with the commands to look around'
 	@echo 'make test              all the tests, on real guests too'
+	@echo 'make images            the container images, with docker: fermata and fermata-agent'
+	@echo 'make test-compose      builds them with podman, and tries both clusters of cluster/compose'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
 	@echo 'make bench             bench-wire, bench-snapshot, bench-hold, bench-many and bench-guard'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
@@ -61,6 +63,17 @@ test-specification: deps
 test-integration: build-debug lab
 	FERMATA=$(FERMATA_DEBUG) FERMATA_CACHE=$(CACHE) \
 		$(PYTHON) -m unittest discover -s Tests/Integration -t Tests/Integration -v
+
+DOCKER ?= docker
+VERSION = 0.1.0
+images:
+	$(DOCKER) build --target fermata --tag localhost/fermata:$(VERSION) .
+	$(DOCKER) build --target fermata-agent --tag localhost/fermata-agent:$(VERSION) .
+
+# ONLY=single or ONLY=ha: one of the clusters.
+test-compose: lab
+	@scripts/install-dependencies.sh compose
+	$(PYTHON) cluster/compose/test.py --cache $(CACHE) $(if $(ONLY),--only $(ONLY))
 
 SECONDS ?= 600
 fuzz: deps

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs the Debian packages that Fermata needs and that are missing; nothing else.
 #
-#   scripts/install-dependencies.sh build|test     what to be ready for ("test" includes "build" and
-#                                                  all that the demo needs)
+#   scripts/install-dependencies.sh build|test|compose
+#       what to be ready for: "test" includes "build" and all that the demo needs, "compose" adds what
+#       builds and runs the containers here (podman in Docker's place, no images from a registry)
 #   scripts/install-dependencies.sh --print test   only prints the names
 #
 # Works as root or with sudo. The Swift 6 toolchain itself is expected on PATH.
@@ -11,7 +12,9 @@ set -eu
 build="pkg-config gcc libc6-dev libuv1-dev libssl-dev libcurl4-openssl-dev libsqlite3-dev"
 # openvswitch-switch also starts Open vSwitch where services are started; without a bridge it does nothing.
 test="$build protobuf-compiler python3 python3-protobuf qemu-system-x86 qemu-utils \
-    busybox-static cpio curl dnsmasq-base etcd-client etcd-server iproute2 openssl openvswitch-switch make systemd tshark util-linux"
+    busybox-static cpio curl dnsmasq-base docker-compose etcd-client etcd-server iproute2 openssl \
+    openvswitch-switch make systemd tshark util-linux"
+compose="$test podman runc netavark aardvark-dns debootstrap iptables procps"
 
 if [ "${1:-}" = --print ]; then
     print=1
@@ -22,8 +25,9 @@ fi
 case "${1:-}" in
     build) wanted=$build ;;
     test) wanted=$test ;;
+    compose) wanted=$compose ;;
     *)
-        echo "usage: scripts/install-dependencies.sh [--print] build|test" >&2
+        echo "usage: scripts/install-dependencies.sh [--print] build|test|compose" >&2
         exit 64
         ;;
 esac

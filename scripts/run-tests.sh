@@ -2,7 +2,8 @@
 # Runs every test there is and says how many passed. Called by `make test`, which has built before.
 #
 #   scripts/run-tests.sh            all parts, in the order below
-#   scripts/run-tests.sh PART…      only these: swift specification imports fuzzing integration soak
+#   scripts/run-tests.sh PART…      only these: swift specification imports compose fuzzing integration
+#                                   soak
 #
 # A part that fails does not stop the others; the exit code is 1 at the end if anything failed. The
 # last line is `N passed, N failed` over all parts. Wants a debug build in .build and, for the
@@ -87,7 +88,7 @@ count_fuzz() {
 }
 
 parts=("$@")
-if [ ${#parts[@]} -eq 0 ]; then parts=(swift specification imports fuzzing integration soak); fi
+if [ ${#parts[@]} -eq 0 ]; then parts=(swift specification imports compose fuzzing integration soak); fi
 for part in "${parts[@]}"; do
     case $part in
         swift) run "Swift tests" count_swift swift test --skip-build ;;
@@ -102,6 +103,10 @@ for part in "${parts[@]}"; do
                 "$python" -m unittest discover -s scripts -p 'test_check_imports.py' -v
             run "import rule" count_check "$python" scripts/check-imports.py
             ;;
+        compose)
+            run "container files" count_python \
+                "$python" -m unittest discover -s cluster/compose -p 'test_files.py' -v
+            ;;
         fuzzing) run "fuzzing, the short form" count_fuzz scripts/fuzz.sh --seconds 30 ;;
         integration)
             run "integration" count_python \
@@ -115,7 +120,7 @@ for part in "${parts[@]}"; do
                 --seconds 30
             ;;
         *)
-            echo "run-tests: unknown part $part: swift specification imports fuzzing integration soak" >&2
+            echo "run-tests: unknown part $part: swift specification imports compose fuzzing integration soak" >&2
             exit 64
             ;;
     esac

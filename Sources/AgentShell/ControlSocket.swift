@@ -1,5 +1,6 @@
 // The agent's ear on its own host: a Unix socket in the run directory, for the user of the agent
-// only (mode 0600). One request a connection, one line of JSON each way; see PreflightReport.
+// only (mode 0600). One request a connection, one line of JSON each way; see PreflightReport and
+// AgentHealth.
 //
 // Failure modes: a socket that a dead agent left is replaced; one that cannot be opened is logged,
 // and the agent works without it. A client that says nothing for 5 s, says too much, or comes while
@@ -64,25 +65,31 @@ final class ControlSocket {
             received = nil
             timer.cancel()
             answer(Array(request[..<end])) {
-                stream.write(PreflightAnswerLine.bytes($0))
+                stream.write($0)
                 stream.closeAfterWriting()
             }
         }
     }
 
-    private func answer(_ line: [UInt8], _ reply: @escaping (PreflightAnswer) -> Void) {
+    private func answer(_ line: [UInt8], _ reply: @escaping ([UInt8]) -> Void) {
+        if AgentHealth.isRequest(line) { return reply(agent.health.line) }
         guard let request = PreflightRequest(line: line) else {
-            return reply(
-                .failure(
-                    PreflightRefusal(
-                        kind: .unavailable, message: "the agent does not understand the request",
-                        advice: "Use the same version of fermata for both.")))
+            let refusal = PreflightRefusal(
+                kind: .unavailable, message: "the agent does not understand the request",
+                advice: "Use the same version of fermata for both.")
+            return reply(PreflightAnswerLine.bytes(.failure(refusal)))
         }
-        agent.survey(request, reply)
+        agent.survey(request) { reply(PreflightAnswerLine.bytes($0)) }
     }
 }
 
 extension AgentShell {
+    var health: AgentHealth {
+        AgentHealth(
+            host: host.host, guestCount: keepers.count,
+            runningGuestCount: keepers.count { $0.state == .running })
+    }
+
     func survey(_ request: PreflightRequest, _ reply: @escaping (PreflightAnswer) -> Void) {
         // A hold shall not share its processors with questions that can wait.
         guard runner == nil else {

@@ -23,7 +23,14 @@ public enum PreflightClient {
             run: host.runDirectory, state: host.stateDirectory, memory: host.memoryDirectory)
         SocketStream.connectUnix(path: paths.control, on: loop, timeout: .seconds(5)) { result in
             switch result {
-            case .success(let stream): converse(stream, request, loop, completion)
+            case .success(let stream):
+                ControlClient.ask(request.line, over: stream, limit: limit, on: loop) { line in
+                    let refusal = PreflightRefusal(
+                        kind: .unavailable, message: "the agent gave no answer",
+                        advice: "Look into its log; the guests are as they were.")
+                    completion(
+                        line.flatMap { PreflightAnswerLine.answer($0) } ?? .failure(refusal))
+                }
             case .failure(let error):
                 if let lock = try? Files.lock(path: paths.agentLock) {
                     // Not kept, so that an agent can start at any time: it waits for its monitors.
@@ -55,41 +62,6 @@ public enum PreflightClient {
         return PreflightRefusal(
             kind: .unavailable, message: "a step on host \(host.host) is not finished",
             advice: "Start the agent: it finishes the step, and answers then.")
-    }
-
-    private static func converse(
-        _ stream: SocketStream, _ request: PreflightRequest, _ loop: Loop,
-        _ completion: @escaping (Result<PreflightReport, PreflightRefusal>) -> Void
-    ) {
-        var received: [UInt8] = []
-        var isOver = false
-        let end = { (answer: PreflightAnswer?) in
-            guard !isOver else { return }
-            isOver = true
-            let refusal = PreflightRefusal(
-                kind: .unavailable, message: "the agent gave no answer",
-                advice: "Look into its log; the guests are as they were.")
-            completion(answer ?? .failure(refusal))
-        }
-        let timer = loop.after(limit) {
-            end(nil)
-            stream.close()
-        }
-        stream.onEnd = { _ in
-            timer.cancel()
-            end(nil)
-        }
-        stream.onBytes = { bytes in
-            guard !isOver else { return }
-            received.append(contentsOf: bytes)
-            if let newline = received.firstIndex(of: UInt8(ascii: "\n")) {
-                end(PreflightAnswerLine.answer(Array(received[..<newline])))
-                stream.close()
-            } else if received.count > PreflightAnswerLine.byteCountMax {
-                stream.close()
-            }
-        }
-        stream.write(request.line)
     }
 
     /// Without an agent: finds the processes as it would, and connects to their monitors.

@@ -7,7 +7,8 @@
 // leader keeps what is not acknowledged; the session cannot be cured (certificate, cluster,
 // version, a second notifier of the same name) → `onFatal`; the database cannot be written →
 // `onFatal`, nothing of the batch is acknowledged and the next start asks for it again; a sink does
-// not take its lines → they stay in the outbox and are tried again every few seconds.
+// not take its lines → they stay in the outbox and are tried again every few seconds. Whether all is
+// well is told by the lock file: held by a process that lives, and touched by one that follows.
 import Fleet
 public import Logging
 public import SessionShell
@@ -58,6 +59,7 @@ public final class NotifierShell {
     private let client: SessionClient
     private let store: NotifierStore
     private let lock: FileLock
+    private let databasePath: String
     private let follower: Follower
     private var retrying: UvLoop.Timer?
     private var isReady = false
@@ -78,7 +80,7 @@ public final class NotifierShell {
         printLine: ((String) throws -> Void)?, software: String, loop: Loop, log: Logger
     ) throws(NotifierError) {
         do {
-            lock = try Files.lock(path: databasePath + ".lock")
+            lock = try Files.lock(path: NotifierHealth.lockPath(databasePath))
         } catch {
             throw error.name == "EAGAIN" || error.name == "EWOULDBLOCK"
                 ? .databaseInUse(path: databasePath) : .cannotLock(path: databasePath, error)
@@ -90,6 +92,7 @@ public final class NotifierShell {
         }
         self.loop = loop
         self.log = log
+        self.databasePath = databasePath
         client = SessionClient(
             on: loop, servers: servers, credentials: credentials, software: software, logger: log)
         follower = Follower(
@@ -114,6 +117,7 @@ public final class NotifierShell {
         }
         retrying = loop.every(Self.deliveryInterval) { [unowned self] in
             guarded { () throws(NotifierStoreError) in try follower.deliver() }
+            if client.isReady { NotifierHealth.touch(databasePath) }
         }
         guarded { () throws(NotifierStoreError) in try follower.deliver() }
         client.start()
@@ -133,6 +137,7 @@ public final class NotifierShell {
         guarded { () throws(NotifierStoreError) in
             let sequence = try store.cursor()
             send(try follower.onEstablished())
+            NotifierHealth.touch(databasePath)
             guard !isReady else { return }
             isReady = true
             onReady?(sequence)

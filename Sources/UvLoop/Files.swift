@@ -265,6 +265,16 @@ public enum Files {
         return FileLock(descriptor)
     }
 
+    /// When the file's content was changed or the file was touched, since 1970.
+    public static func changedAtSeconds(path: String) throws(UvError) -> Int64 {
+        var status = stat()
+        try checkErrno(stat(path, &status), "look at", path)
+        return Int64(status.st_mtim.tv_sec)
+    }
+
+    /// Makes now the time of the file's last change, if it can.
+    public static func touch(path: String) { _ = utimensat(AT_FDCWD, path, nil, 0) }
+
     /// Who holds the lock that ``lock(path:)`` takes.
     ///
     /// - Returns: nil if nobody does, or if it cannot be told from here, as with a process of

@@ -45,7 +45,7 @@ struct Fermata: ParsableCommand {
             ServerCommand.self, AgentCommand.self, GuardCommand.self, NotifierCommand.self,
             PKICommand.self, StatusCommand.self, HostsCommand.self, GuestsCommand.self,
             SetsCommand.self, LocksCommand.self, MetricsCommand.self, ReleaseCommand.self,
-            PreflightCommand.self, PlanCommand.self,
+            PreflightCommand.self, HealthCommand.self, PlanCommand.self,
             RolloutCommand.self, AnnotationsCommand.self, BackupCommand.self, RestoreCommand.self,
         ])
 
