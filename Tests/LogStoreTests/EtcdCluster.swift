@@ -120,7 +120,7 @@ final class EtcdCluster: @unchecked Sendable {
     }
 
     private static let program = #"""
-        import json, os, shutil, signal, socket, ssl, subprocess, sys, tempfile, time, urllib.request
+        import ctypes, json, os, shutil, signal, socket, ssl, subprocess, sys, tempfile, time, urllib.request
 
         asked = json.loads(sys.argv[1])
         count = asked["members"]
@@ -146,6 +146,10 @@ final class EtcdCluster: @unchecked Sendable {
         cluster = ",".join("m%d=%s" % pair for pair in enumerate(peers))
         members = [None] * count
 
+        # Also if this supervisor is killed: its children go with it.
+        libc = ctypes.CDLL(None)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
         def start(number):
             arguments = [
                 "etcd", "--name", "m%d" % number, "--data-dir", "%s/m%d" % (directory, number),
@@ -161,7 +165,7 @@ final class EtcdCluster: @unchecked Sendable {
                               "--key-file", key, "--client-cert-auth"]
             members[number] = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL)
+                stderr=subprocess.DEVNULL, preexec_fn=lambda: libc.prctl(1, signal.SIGKILL))
 
         def wait_for(number):
             limit = time.time() + 60
