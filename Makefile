@@ -2,7 +2,7 @@
 # Both install what is missing (apt-get, as root or with sudo).
 
 .PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-many bench-wire bench-guard \
-	soak soak-host build \
+	bench-takeover bench-locks soak soak-host ha build \
 	build-debug fuzz format lint check-generated deps clean
 
 CACHE ?= .cache
@@ -14,6 +14,7 @@ help:
 	@echo 'make demo              three hosts, six real guests, one rollout from QEMU to QEMU'
 	@echo 'make demo REPORT=F     the same, with a JSON report in the file F'
 	@echo 'make demo KEEP=1       the same, left running with the commands to look around'
+	@echo 'make ha                three servers, three etcd members and three hosts, left running to break'
 	@echo 'make test              all the tests, on real guests too'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
 	@echo 'make bench             bench-wire, bench-hold, bench-many and bench-guard'
@@ -45,6 +46,9 @@ lab: deps
 demo: build lab
 	$(PYTHON) cluster/demo.py --fermata $(FERMATA_RELEASE) --cache $(CACHE) \
 		$(if $(REPORT),--report $(REPORT)) $(if $(KEEP),--keep)
+
+ha: build lab
+	cluster/ha.py up --fermata $(FERMATA_RELEASE) --cache $(CACHE)
 
 test: build-debug lab
 	scripts/run-tests.sh
