@@ -52,6 +52,9 @@ let package = Package(
             name: "CUv", pkgConfig: "libuv", providers: [.apt(["libuv1-dev"])]),
         .systemLibrary(
             name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(
+            name: "CCurl", pkgConfig: "libcurl",
+            providers: [.apt(["libcurl4-openssl-dev"])]),
 
         pure("Fleet"),
         pure("Wire", ["Fleet", protobuf]),
@@ -61,7 +64,7 @@ let package = Package(
         pure("AgentCore", ["Fleet"]),
         pure("HostConfiguration", ["Fleet", yams]),
 
-        shell("UvLoop", ["CUv", "COpenSSL"]),
+        shell("UvLoop", ["CUv", "COpenSSL", "CCurl"]),
         shell("LogStore", ["Fleet", "UvLoop", grdb]),
         shell("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
         shell(

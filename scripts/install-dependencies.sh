@@ -8,12 +8,12 @@
 # Works as root or with sudo. The Swift 6 toolchain itself is expected on PATH.
 set -eu
 
-build="pkg-config gcc libc6-dev libuv1-dev libssl-dev libsqlite3-dev"
+build="pkg-config gcc libc6-dev libuv1-dev libssl-dev libcurl4-openssl-dev libsqlite3-dev"
 # openvswitch-switch also starts Open vSwitch where services are started; without a bridge it does nothing.
 # etcd-server likewise starts a member of its own; the tests start theirs in network namespaces.
 test="$build protobuf-compiler python3 python3-protobuf qemu-system-x86 qemu-utils \
-    busybox-static cpio curl dnsmasq-base e2fsprogs etcd-server iproute2 iptables openssl openvswitch-switch make strace systemd \
-    tshark util-linux"
+    busybox-static cpio curl dnsmasq-base e2fsprogs etcd-client etcd-server iproute2 iptables openssl \
+    openvswitch-switch make strace systemd tshark util-linux"
 
 if [ "${1:-}" = --print ]; then
     print=1

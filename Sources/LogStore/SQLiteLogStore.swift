@@ -80,7 +80,8 @@ public final class SQLiteLogStore: LogStore {
             }
             try database.execute(
                 sql: "UPDATE meta SET snapshotIndex = ?", arguments: [Int64(index)])
-            try database.execute(sql: "DELETE FROM record WHERE idx <= ?", arguments: [Int64(index)])
+            try database.execute(
+                sql: "DELETE FROM record WHERE idx <= ?", arguments: [Int64(index)])
         }
         loop.soon { completion(result) }
     }

@@ -1,0 +1,238 @@
+// Follows a log in etcd, for a server that does not lead.
+//
+//        ┌──────── pause ◀────────── failure ──────────┐
+//        ▼                                             │
+//     loading ──everything after what we have──▶ watching ──silence──▶ asking: is the watch behind?
+//        ▲                                             │                      │ yes
+//        └──────── the watch ended, was compacted ◀────┴──────────────────────┘
+//
+// Happy path: one load, then each batch as it is committed.
+// Failure modes: no etcd → `interrupted`, and again; a watch at a member that is cut off from the
+// others hears nothing and does not know it: after some silence a linearizable read tells, and another
+// member is watched; compacted → loaded again from the snapshot.
+
+import UvLoop
+
+final class EtcdFollower {
+    private static let pause = Duration.milliseconds(200)
+    /// The writer shows life each second.
+    private static let silence = Duration.milliseconds(1_800)
+
+    private let gateway: EtcdGateway
+    private let layout: EtcdLayout
+    private let store: String
+    private var onUpdate: ((LogUpdate) -> Void)?
+    /// Index of the newest record that was told; nil before the first load.
+    private var index: UInt64?
+    /// Of the newest change that was seen.
+    private var revision: Int64 = 0
+    private var epochRevision: Int64 = 0
+    private var aliveRevision: Int64 = 0
+    private var epochNumber: UInt64 = 0
+    private var watch: HTTPCall?
+    private var timer: Timer?
+    private var pending: [EtcdWatchLine.Event] = []
+    private var isReadingParts = false
+    /// Counts loads and watches: what belongs to an earlier one is not listened to.
+    private var turn = 0
+
+    init(
+        _ gateway: EtcdGateway, _ layout: EtcdLayout, store: String,
+        _ onUpdate: @escaping (LogUpdate) -> Void
+    ) {
+        self.gateway = gateway
+        self.layout = layout
+        self.store = store
+        self.onUpdate = onUpdate
+        load()
+    }
+
+    func stop() {
+        turn += 1
+        onUpdate = nil
+        watch?.cancel()
+        watch = nil
+        timer?.cancel()
+        timer = nil
+    }
+
+    // MARK: Loading
+
+    private func load() {
+        turn += 1
+        let turn = turn
+        watch?.cancel()
+        watch = nil
+        pending = []
+        isReadingParts = false
+        EtcdReader(gateway, layout, after: index ?? 0) { [weak self] result in
+            guard let self, self.turn == turn else { return }
+            switch result {
+            case .success(let contents): loaded(contents)
+            case .failure(.compacted): again(nil)
+            case .failure(let failure): again(failure)
+            }
+        }
+    }
+
+    private func again(_ failure: EtcdFailure?) {
+        guard onUpdate != nil else { return }
+        if let failure { onUpdate?(.interrupted(failure.error(store))) }
+        turn += 1
+        let turn = turn
+        timer?.cancel()
+        timer = gateway.loop.after(failure == nil ? .milliseconds(10) : Self.pause) { [weak self] in
+            guard let self, self.turn == turn else { return }
+            load()
+        }
+    }
+
+    private func loaded(_ contents: EtcdContents) {
+        revision = contents.revision
+        if contents.next - 1 < index ?? 0 {
+            // It was restored from a back-up, or set up anew.
+            index = nil
+            return again(nil)
+        }
+        if let known = index, contents.snapshot == nil {
+            if !contents.records.isEmpty {
+                onUpdate?(.appended(contents.records, firstIndex: known + 1))
+            }
+        } else {
+            onUpdate?(.loaded(contents.snapshot, records: contents.records))
+        }
+        index = contents.next - 1
+        if let epoch = contents.epoch { saw(epoch, contents.epochRevision) }
+        sawAlive(contents.aliveRevision)
+        startWatch()
+    }
+
+    private func saw(_ epoch: EtcdEpoch, _ revision: Int64) {
+        guard revision > epochRevision else { return }
+        epochRevision = revision
+        epochNumber = epoch.epoch
+        onUpdate?(.writer(epoch.writer, epoch: epoch.epoch))
+    }
+
+    private func sawAlive(_ revision: Int64) {
+        guard revision > aliveRevision else { return }
+        aliveRevision = revision
+        onUpdate?(.alive(epoch: epochNumber))
+    }
+
+    // MARK: Watching
+
+    private func startWatch() {
+        guard onUpdate != nil else { return }
+        turn += 1
+        let turn = turn
+        watch = gateway.watch(
+            from: revision + 1,
+            onLine: { [weak self] line in
+                guard let self, self.turn == turn else { return }
+                received(line)
+            },
+            onEnd: { [weak self] failure in
+                guard let self, self.turn == turn else { return }
+                watch = nil
+                again(failure)
+            })
+        listen()
+    }
+
+    private func listen() {
+        let turn = turn
+        timer?.cancel()
+        timer = gateway.loop.after(Self.silence) { [weak self] in
+            guard let self, self.turn == turn else { return }
+            askAfterSilence()
+        }
+    }
+
+    private func received(_ line: EtcdWatchLine.Result) {
+        if line.canceled == true {
+            // Compacted, or the member has lost its rights: the load finds out.
+            return again(nil)
+        }
+        listen()
+        revision = max(revision, line.header?.number ?? 0)
+        pending += line.events ?? []
+        drain()
+    }
+
+    private func drain() {
+        guard !isReadingParts else { return }
+        while let event = pending.first, onUpdate != nil {
+            pending.removeFirst()
+            guard event.type != "DELETE" else { continue }
+            let key = event.kv.name
+            if key == layout.epoch {
+                if let epoch = event.kv.decoded(as: EtcdEpoch.self) {
+                    saw(epoch, event.kv.modRevision)
+                }
+            } else if key == layout.alive {
+                sawAlive(event.kv.modRevision)
+            } else if let first = layout.logIndex(key) {
+                guard appended(first, event.kv) else { return }
+            }
+        }
+    }
+
+    /// - Returns: false if the rest has to wait.
+    private func appended(_ first: UInt64, _ value: EtcdKeyValue) -> Bool {
+        guard let known = index, first > known else { return true }
+        guard first == known + 1, let batch = EtcdBatch(value.bytes) else {
+            again(nil)
+            return false
+        }
+        switch batch {
+        case .records(let records): tell(records, first)
+        case .parts(let epoch, let count):
+            isReadingParts = true
+            let turn = turn
+            EtcdReader.readParts(
+                gateway, layout, index: first, epoch: epoch, count: count,
+                revision: value.modRevision
+            ) { [weak self] result in
+                guard let self, self.turn == turn else { return }
+                isReadingParts = false
+                guard case .success(let records) = result else { return again(nil) }
+                tell(records, first)
+                drain()
+            }
+            return false
+        }
+        return true
+    }
+
+    private func tell(_ records: [[UInt8]], _ first: UInt64) {
+        index = first + UInt64(records.count) - 1
+        onUpdate?(.appended(records, firstIndex: first))
+        onUpdate?(.alive(epoch: epochNumber))
+    }
+
+    /// Nothing came for a while: because nothing is written, or because nobody tells us?
+    private func askAfterSilence() {
+        let turn = turn
+        gateway.transaction(
+            EtcdTransaction(
+                compare: [], success: [.get(key: layout.next), .get(key: layout.alive)])
+        ) { [weak self] result in
+            guard let self, self.turn == turn else { return }
+            switch result {
+            case .failure(let failure):
+                watch?.cancel()
+                watch = nil
+                again(failure)
+            case .success(let answer):
+                let next = answer.range(0).first.flatMap { UInt64($0.text) } ?? 1
+                let alive = answer.range(1).first?.modRevision ?? 0
+                guard next > (index ?? 0) + 1 || alive > aliveRevision else { return listen() }
+                // The watch is behind.
+                watch?.cancel()
+                watch = nil
+                again(nil)
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+// What Fermata keeps in etcd, below its prefix:
+//
+//   epoch             who may write: {"epoch", "name", "address", "nonce"}; its revision is the fence
+//   next              index of the next record, decimal
+//   alive             the epoch, rewritten each second by the writer while nothing else is
+//   log/INDEX         a batch of records, the first with this index (20 digits)
+//   part/INDEX/EPOCH/N   pieces of a batch that is too large for one request
+//   snapshot          {"index", "id", "count"} of the newest whole snapshot
+//   chunk/ID/N        its chunks
+//
+// Every write is a transaction that compares the revision of `epoch`; an append compares `next` too. So
+// nothing is written by a deposed leader, and an append that is sent twice counts once.
+
+import Foundation
+
+struct EtcdLayout {
+    let prefix: String
+
+    var epoch: String { prefix + "epoch" }
+    var next: String { prefix + "next" }
+    var alive: String { prefix + "alive" }
+    var snapshot: String { prefix + "snapshot" }
+
+    func log(_ index: UInt64) -> String { prefix + "log/" + Self.digits(index, 20) }
+    /// Above every index.
+    var endOfLog: String { prefix + "log0" }
+
+    func part(_ index: UInt64, _ epoch: UInt64, _ number: Int) -> String {
+        parts(index, epoch) + Self.digits(UInt64(number), 8)
+    }
+    func parts(_ index: UInt64, _ epoch: UInt64) -> String {
+        prefix + "part/\(Self.digits(index, 20))/\(Self.digits(epoch, 20))/"
+    }
+    /// The parts of all batches from `index` on.
+    func partsFrom(_ index: UInt64) -> String { prefix + "part/" + Self.digits(index, 20) }
+
+    func chunk(_ id: String, _ number: Int) -> String {
+        chunks(id) + Self.digits(UInt64(number), 8)
+    }
+    func chunks(_ id: String) -> String { prefix + "chunk/\(id)/" }
+    var allChunks: String { prefix + "chunk/" }
+
+    /// Index of a key below `log/`.
+    func logIndex(_ key: String) -> UInt64? {
+        let start = prefix + "log/"
+        guard key.hasPrefix(start) else { return nil }
+        return UInt64(key.dropFirst(start.count))
+    }
+
+    static func digits(_ number: UInt64, _ count: Int) -> String {
+        let text = "\(number)"
+        return String(repeating: "0", count: max(0, count - text.count)) + text
+    }
+}
+
+struct EtcdEpoch: Codable, Hashable {
+    var epoch: UInt64
+    var name: String
+    var address: String
+    /// Tells two writers apart that took the same step from the same epoch.
+    var nonce: String
+
+    var writer: LogWriter { LogWriter(name: name, address: address) }
+}
+
+struct EtcdManifest: Codable, Hashable {
+    var index: UInt64
+    var id: String
+    var count: Int
+}
+
+/// A batch of records as the value of one key.
+///
+/// Byte 0: 0, then for each record its length (4 bytes, little-endian) and its bytes; or byte 0: 1, then
+/// 16 bytes: the epoch of the writer and the number of parts whose bytes, one after the other, are
+/// such a batch.
+enum EtcdBatch: Hashable {
+    case records([[UInt8]])
+    case parts(epoch: UInt64, count: Int)
+
+    static func encode(_ records: [[UInt8]]) -> [UInt8] {
+        var bytes: [UInt8] = [0]
+        bytes.reserveCapacity(1 + records.reduce(0) { $0 + 4 + $1.count })
+        for record in records {
+            append(UInt64(record.count), 4, to: &bytes)
+            bytes += record
+        }
+        return bytes
+    }
+
+    static func encodeParts(epoch: UInt64, count: Int) -> [UInt8] {
+        var bytes: [UInt8] = [1]
+        append(epoch, 8, to: &bytes)
+        append(UInt64(count), 8, to: &bytes)
+        return bytes
+    }
+
+    /// - Returns: nil if it cannot be what we wrote.
+    init?(_ bytes: [UInt8]) {
+        switch bytes.first {
+        case 0:
+            var records: [[UInt8]] = []
+            var at = 1
+            while at < bytes.count {
+                guard let count = Self.number(bytes, at, 4), at + 4 + Int(count) <= bytes.count
+                else { return nil }
+                records.append(Array(bytes[(at + 4)..<(at + 4 + Int(count))]))
+                at += 4 + Int(count)
+            }
+            self = .records(records)
+        case 1:
+            guard bytes.count == 17, let epoch = Self.number(bytes, 1, 8),
+                let count = Self.number(bytes, 9, 8), (1...1_000_000).contains(count)
+            else { return nil }
+            self = .parts(epoch: epoch, count: Int(count))
+        default: return nil
+        }
+    }
+
+    private static func append(_ number: UInt64, _ count: Int, to bytes: inout [UInt8]) {
+        for byte in 0..<count { bytes.append(UInt8(truncatingIfNeeded: number >> (8 * byte))) }
+    }
+
+    private static func number(_ bytes: [UInt8], _ at: Int, _ count: Int) -> UInt64? {
+        guard at + count <= bytes.count else { return nil }
+        return (0..<count).reduce(0) { $0 | UInt64(bytes[at + $1]) << (8 * $1) }
+    }
+}
+
+extension EtcdKeyValue {
+    func decoded<Value: Decodable>(as type: Value.Type) -> Value? {
+        try? JSONDecoder().decode(type, from: Data(bytes))
+    }
+}
+
+func jsonBytes(_ value: some Encodable) -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys]
+    guard let data = try? encoder.encode(value) else {
+        preconditionFailure("\(value) cannot be written as JSON")
+    }
+    return [UInt8](data)
+}

@@ -1,0 +1,401 @@
+// The log in an etcd cluster, for several servers.
+//
+//   follow ──▶ EtcdFollower (loads, watches) ──lead──▶ epoch key put ─▶ what is new is read ─▶ leading
+//                                                        │ somebody was faster        │
+//                                                        ▼                            ▼ fenced, no etcd
+//                                                     .fenced                     onLost, once
+//
+// Happy path of an append: one transaction that compares the epoch's revision and the next index.
+// Failure modes: the epoch has gone on → `fenced`, whatever was tried is not in the log; no answer →
+// the same transaction is sent again, to the next member too: its conditions let it count once; then
+// `unavailable`, and only a reader knows; no space → `full`.
+// See EtcdLayout for the keys.
+
+import Foundation
+public import UvLoop
+
+public final class EtcdLogStore: FollowableLogStore {
+    /// Of one request: etcd's default limit is 1.5 MiB with everything around.
+    static let requestByteCountMax = 1 << 20
+    /// How often the writer shows that it lives.
+    public static let aliveInterval = Duration.seconds(1)
+    private static let healthInterval = Duration.seconds(60)
+    private static let databaseByteCountWarning: Int64 = 1_600 << 20
+
+    public let name: String
+    /// The right to write is lost, or etcd is: the owner starts over with ``follow(_:)``.
+    public var onLost: ((LogStoreError) -> Void)?
+    /// What an operator should look at.
+    public private(set) var warnings: [String] = []
+
+    private let options: EtcdOptions
+    private let layout: EtcdLayout
+    private let gateway: EtcdGateway
+    private let loop: Loop
+    private var follower: EtcdFollower?
+
+    /// Of this writer; nil while it does not lead.
+    private var epoch: EtcdEpoch?
+    private var epochRevision: Int64 = 0
+    private var aliveTimer: UvLoop.Timer?
+    private var healthTimer: UvLoop.Timer?
+    private var hasWritten = false
+    private var isShowingLife = false
+    private var confirming: [(Result<Void, LogStoreError>) -> Void] = []
+    private var isConfirming = false
+    /// Up to where etcd may forget its history: a follower that reads the last snapshot needs it.
+    private var compactableRevision: Int64 = 0
+
+    public init(_ options: EtcdOptions, on loop: Loop) {
+        self.options = options
+        self.loop = loop
+        layout = EtcdLayout(prefix: options.prefix)
+        gateway = EtcdGateway(options, on: loop)
+        name = "etcd:" + options.endpoints.joined(separator: ",")
+        // Servers that only follow want to know of a full etcd, too.
+        healthTimer = loop.every(Self.healthInterval) { [weak self] in self?.lookAtHealth() }
+        loop.soon { [weak self] in self?.lookAtHealth() }
+    }
+
+    public func close() {
+        stopLeading()
+        onLost = nil
+        healthTimer?.cancel()
+        follower?.stop()
+        follower = nil
+        confirming = []
+    }
+
+    public func follow(_ onUpdate: @escaping (LogUpdate) -> Void) {
+        stopLeading()
+        follower?.stop()
+        follower = EtcdFollower(gateway, layout, store: name, onUpdate)
+    }
+
+    // MARK: Leading
+
+    public func lead(
+        as writer: LogWriter, after index: UInt64,
+        completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
+    ) {
+        gateway.transaction(EtcdTransaction(compare: [], success: [.get(key: layout.epoch)])) {
+            [self] result in
+            switch result {
+            case .failure(let failure): completion(.failure(failure.error(name)))
+            case .success(let answer):
+                let found = answer.range(0).first
+                let known = found?.decoded(as: EtcdEpoch.self)
+                guard found == nil || known != nil else {
+                    return completion(
+                        .failure(.corrupt(path: name, reason: "the key `epoch` is not ours")))
+                }
+                take(writer, after: index, above: known, found?.modRevision ?? 0, completion)
+            }
+        }
+    }
+
+    private func take(
+        _ writer: LogWriter, after index: UInt64, above known: EtcdEpoch?, _ revision: Int64,
+        _ completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
+    ) {
+        let nonce = randomBytes(16).map { String($0, radix: 16) }.joined()
+        let mine = EtcdEpoch(
+            epoch: (known?.epoch ?? 0) + 1, name: writer.name, address: writer.address,
+            nonce: nonce)
+        let transaction = EtcdTransaction(
+            compare: [.modRevision(key: layout.epoch, revision)],
+            success: [
+                .put(key: layout.epoch, jsonBytes(mine)),
+                .put(key: layout.alive, Array("\(mine.epoch)".utf8)),
+            ], failure: [.get(key: layout.epoch)])
+        gateway.transaction(transaction) { [self] result in
+            switch result {
+            case .failure(let failure): completion(.failure(failure.error(name)))
+            case .success(let answer) where answer.isDone:
+                begin(mine, answer.header.number, after: index, completion)
+            case .success(let answer):
+                let newest = answer.range(0).first
+                let other = newest?.decoded(as: EtcdEpoch.self)
+                // Our own, sent twice.
+                if let newest, other == mine {
+                    return begin(mine, newest.modRevision, after: index, completion)
+                }
+                completion(.failure(.fenced(byEpoch: other?.epoch ?? 0)))
+            }
+        }
+    }
+
+    private func begin(
+        _ mine: EtcdEpoch, _ revision: Int64, after index: UInt64,
+        _ completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
+    ) {
+        follower?.stop()
+        follower = nil
+        // Nobody else writes from here on, so what is read now is all there is.
+        EtcdReader(gateway, layout, after: index) { [self] result in
+            switch result {
+            case .failure(let failure): completion(.failure(failure.error(name)))
+            case .success(let contents) where contents.epoch != mine:
+                completion(.failure(.fenced(byEpoch: contents.epoch?.epoch ?? 0)))
+            case .success(let contents):
+                epoch = mine
+                epochRevision = revision
+                compactableRevision = revision
+                hasWritten = true
+                aliveTimer = loop.every(Self.aliveInterval) { [weak self] in self?.showLife() }
+                completion(
+                    .success(
+                        OpenedLog(
+                            epoch: mine.epoch, snapshot: contents.snapshot,
+                            records: contents.records)))
+            }
+        }
+    }
+
+    private func stopLeading() {
+        aliveTimer?.cancel()
+        aliveTimer = nil
+        epoch = nil
+    }
+
+    private func lose(_ error: LogStoreError) {
+        guard epoch != nil else { return }
+        stopLeading()
+        let body = onLost
+        body?(error)
+    }
+
+    /// Writes if, and only if, this writer's epoch is still the newest.
+    ///
+    /// - Parameter completion: gets the revision.
+    private func write(
+        _ operations: [EtcdOperation], limit: Duration = EtcdGateway.limit,
+        _ completion: @escaping (Result<Int64, LogStoreError>) -> Void
+    ) {
+        let transaction = EtcdTransaction(
+            compare: [.modRevision(key: layout.epoch, epochRevision)], success: operations,
+            failure: [.get(key: layout.epoch)])
+        gateway.transaction(transaction, limit: limit) { [self] result in
+            switch result {
+            case .failure(let failure): completion(.failure(failure.error(name)))
+            case .success(let answer) where answer.isDone:
+                completion(.success(answer.header.number))
+            case .success(let answer): completion(.failure(fenced(by: answer.range(0).first)))
+            }
+        }
+    }
+
+    private func fenced(by value: EtcdKeyValue?) -> LogStoreError {
+        .fenced(byEpoch: value?.decoded(as: EtcdEpoch.self)?.epoch ?? 0)
+    }
+
+    private func showLife() {
+        guard let epoch else { return }
+        guard !hasWritten else {
+            hasWritten = false
+            return
+        }
+        guard !isShowingLife else { return }
+        isShowingLife = true
+        write([.put(key: layout.alive, Array("\(epoch.epoch)".utf8))]) { [self] result in
+            isShowingLife = false
+            guard self.epoch == epoch else { return }
+            // A writer that cannot write must not keep others from it.
+            if case .failure(let error) = result { lose(error) }
+        }
+    }
+
+    public func confirm(completion: @escaping (Result<Void, LogStoreError>) -> Void) {
+        confirming.append(completion)
+        confirmNext()
+    }
+
+    /// One question for all who ask before it is sent.
+    private func confirmNext() {
+        guard !isConfirming, !confirming.isEmpty else { return }
+        guard let epoch else { return }
+        isConfirming = true
+        let asked = confirming
+        confirming = []
+        gateway.range(.get(key: layout.epoch)) { [self] result in
+            isConfirming = false
+            guard self.epoch == epoch else { return }
+            let answer: Result<Void, LogStoreError> =
+                switch result {
+                case .failure(let failure): .failure(failure.error(name))
+                case .success(let range):
+                    range.first?.modRevision == epochRevision
+                        ? .success(()) : .failure(fenced(by: range.first))
+                }
+            for body in asked { body(answer) }
+            confirmNext()
+        }
+    }
+
+    // MARK: Appending
+
+    public func append(
+        _ records: [[UInt8]], firstIndex: UInt64,
+        completion: @escaping (Result<Void, LogStoreError>) -> Void
+    ) {
+        guard let epoch else {
+            return loop.soon { [name] in
+                completion(.failure(.unavailable(store: name, reason: "this server does not lead")))
+            }
+        }
+        let finish = { [self] (result: Result<Void, LogStoreError>) in
+            guard self.epoch == epoch else { return }
+            if case .success = result { hasWritten = true }
+            completion(result)
+        }
+        let next = firstIndex + UInt64(records.count)
+        let batch = EtcdBatch.encode(records)
+        guard batch.count > Self.requestByteCountMax else {
+            return commit(batch, firstIndex, next, finish)
+        }
+        let parts = stride(from: 0, to: batch.count, by: Self.requestByteCountMax).map {
+            Array(batch[$0..<min($0 + Self.requestByteCountMax, batch.count)])
+        }
+        putParts(parts[...], 0, firstIndex, epoch.epoch) { [self] error in
+            if let error { return finish(.failure(error)) }
+            commit(
+                EtcdBatch.encodeParts(epoch: epoch.epoch, count: parts.count), firstIndex, next,
+                finish)
+        }
+    }
+
+    private func putParts(
+        _ parts: ArraySlice<[UInt8]>, _ number: Int, _ index: UInt64, _ epoch: UInt64,
+        _ completion: @escaping (LogStoreError?) -> Void
+    ) {
+        guard let part = parts.first else { return completion(nil) }
+        write([.put(key: layout.part(index, epoch, number), part)]) { [self] result in
+            if case .failure(let error) = result { return completion(error) }
+            putParts(parts.dropFirst(), number + 1, index, epoch, completion)
+        }
+    }
+
+    private func commit(
+        _ batch: [UInt8], _ index: UInt64, _ next: UInt64,
+        _ completion: @escaping (Result<Void, LogStoreError>) -> Void
+    ) {
+        // Before the first append of all there is no `next`.
+        let expected: EtcdCompare =
+            index == 1
+            ? .modRevision(key: layout.next, 0)
+            : .value(key: layout.next, Array("\(index)".utf8))
+        let transaction = EtcdTransaction(
+            compare: [.modRevision(key: layout.epoch, epochRevision), expected],
+            success: [
+                .put(key: layout.log(index), batch),
+                .put(key: layout.next, Array("\(next)".utf8)),
+            ],
+            failure: [
+                .get(key: layout.epoch), .get(key: layout.next), .get(key: layout.log(index)),
+            ])
+        gateway.transaction(transaction) { [self] result in
+            switch result {
+            case .failure(let failure): completion(.failure(failure.error(name)))
+            case .success(let answer) where answer.isDone: completion(.success(()))
+            case .success(let answer):
+                if answer.range(0).first?.modRevision != epochRevision {
+                    return completion(.failure(fenced(by: answer.range(0).first)))
+                }
+                // An earlier try of ours has come through although its answer did not.
+                if answer.range(1).first?.text == "\(next)",
+                    answer.range(2).first?.bytes == batch
+                {
+                    return completion(.success(()))
+                }
+                let found = answer.range(1).first?.text ?? "nothing"
+                completion(
+                    .failure(
+                        .corrupt(
+                            path: name, reason: "the next record is \(found), expected \(index)")))
+            }
+        }
+    }
+
+    // MARK: Snapshots
+
+    public func save(
+        index: UInt64, next: @escaping () -> [UInt8]?,
+        completion: @escaping (Result<Void, LogStoreError>) -> Void
+    ) {
+        guard let epoch else { return }
+        let id = EtcdLayout.digits(index, 20) + "-" + EtcdLayout.digits(epoch.epoch, 20)
+        let finish = { [self] (result: Result<Void, LogStoreError>) in
+            guard self.epoch == epoch else { return }
+            completion(result)
+        }
+        putChunk(id, 0, next) { [self] result in
+            switch result {
+            case .failure(let error): finish(.failure(error))
+            case .success(let count):
+                let manifest = EtcdManifest(index: index, id: id, count: count)
+                write([.put(key: layout.snapshot, jsonBytes(manifest))]) { [self] result in
+                    switch result {
+                    case .failure(let error): finish(.failure(error))
+                    case .success(let revision): removeCovered(manifest, revision, finish)
+                    }
+                }
+            }
+        }
+    }
+
+    private func putChunk(
+        _ id: String, _ number: Int, _ next: @escaping () -> [UInt8]?,
+        _ completion: @escaping (Result<Int, LogStoreError>) -> Void
+    ) {
+        guard epoch != nil else { return }
+        guard let chunk = next() else { return completion(.success(number)) }
+        write([.put(key: layout.chunk(id, number), chunk)]) { [self] result in
+            switch result {
+            case .failure(let error): completion(.failure(error))
+            case .success: putChunk(id, number + 1, next, completion)
+            }
+        }
+    }
+
+    private func removeCovered(
+        _ manifest: EtcdManifest, _ revision: Int64,
+        _ completion: @escaping (Result<Void, LogStoreError>) -> Void
+    ) {
+        let kept = layout.chunks(manifest.id)
+        write([
+            .delete(from: layout.log(0), to: layout.log(manifest.index + 1)),
+            .delete(from: layout.partsFrom(0), to: layout.partsFrom(manifest.index + 1)),
+            .delete(from: layout.allChunks, to: kept),
+            .delete(
+                from: EtcdGateway.endOfPrefix(kept), to: EtcdGateway.endOfPrefix(layout.allChunks)),
+        ]) { [self] result in
+            guard case .success = result else { return completion(result.map { _ in () }) }
+            // Not up to now: who is just reading the snapshot before needs that history.
+            let until = compactableRevision
+            compactableRevision = revision
+            gateway.compact(until) { _ in completion(.success(())) }
+        }
+    }
+
+    // MARK: Health
+
+    private func lookAtHealth() {
+        gateway.health { [weak self] result in
+            guard let self else { return }
+            switch result {
+            case .failure(let failure): warnings = ["\(failure.error(name))"]
+            case .success(let health):
+                warnings = health.alarms.map { alarm in
+                    alarm == "NOSPACE"
+                        ? "\(LogStoreError.full(store: name, reason: "alarm NOSPACE"))"
+                        : "\(name) has the alarm \(alarm): see `etcdctl alarm list`"
+                }
+                if health.databaseByteCount > Self.databaseByteCountWarning {
+                    warnings.append(
+                        "the database of \(name) has \(health.databaseByteCount >> 20) MiB: etcd's quota is 2048 MiB "
+                            + "unless it was raised; defragment it, or raise --quota-backend-bytes")
+                }
+            }
+        }
+    }
+}
