@@ -14,17 +14,31 @@
 //   {"steps":…,"locks":…,…}            counts since `ready`, after each line on stdin
 //
 // Ends with stdin.
+//
+//   hosts-bench etcd-locks URLS CLIENTS SECONDS
+//
+// Locks and unlocks by etcd's own lock API for so long; then a line of JSON.
 import Foundation
 
 @main
 enum HostsBench {
     static func main() throws {
         let arguments = CommandLine.arguments.dropFirst().map { $0 }
+        if arguments.first == "etcd-locks", arguments.count == 4, let clients = Int(arguments[2]),
+            let seconds = Int(arguments[3])
+        {
+            return try EtcdLocks(
+                servers: arguments[1].split(separator: ",").map(String.init), clientCount: clients,
+                seconds: seconds
+            ).run()
+        }
         guard arguments.count == 6, let hosts = Int(arguments[2]), let guests = Int(arguments[3]),
             let milliseconds = Int(arguments[4]), ["host", "guest"].contains(arguments[5])
         else {
             FileHandle.standardError.write(
-                Data("usage: hosts-bench SERVERS PKI HOSTS GUESTS MILLISECONDS host|guest\n".utf8))
+                Data(
+                    ("usage: hosts-bench SERVERS PKI HOSTS GUESTS MILLISECONDS host|guest\n"
+                        + "       hosts-bench etcd-locks URLS CLIENTS SECONDS\n").utf8))
             exit(64)
         }
         let scripted = try ScriptedFleet(
