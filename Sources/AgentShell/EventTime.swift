@@ -30,24 +30,3 @@ struct EventTime {
         self.wall = Timestamp(microseconds: wall - ago)
     }
 }
-
-/// For tests only: the environment variable `FERMATA_TEST_PAUSE_AT=PHASE` makes an agent kill itself
-/// (SIGKILL) when it comes to that point of a step, and `PHASE:stop` makes it stop itself (SIGSTOP).
-/// Phases: accepted, prepared, armed, holding, stopped, moved, committing, killed, continued,
-/// confirming, confirmed, finished. Once for each process: a phase may be told of by two events.
-final class TestPause {
-    private var phase: String
-    private let signal: Int32
-
-    init(_ value: String?) {
-        let parts = (value ?? "").split(separator: ":").map { String($0) }
-        phase = parts.first ?? ""
-        signal = parts.last == "stop" ? 19 : 9
-    }
-
-    func reached(_ point: String) {
-        guard point == phase, !phase.isEmpty else { return }
-        phase = ""
-        try? ProcessReference(pid: HostFacts.processID).send(signal: signal)
-    }
-}

@@ -21,13 +21,23 @@ public struct StatusView: Hashable, Sendable {
     /// What a person should look at, each a full sentence.
     public var warnings: [String]
     public var traffic: ServerTraffic
+    /// Where the log is kept, such as `sqlite:DIRECTORY`.
+    public var store: String
+    /// The server that answers does not lead.
+    public var isStandby: Bool
+    /// Name of the server that leads, as far as the one that answers knows.
+    public var leader: String
     public init(
         cluster: String, server: String, term: UInt64, index: UInt64, softwareVersion: String,
         hostCount: UInt32, connectedHostCount: UInt32, guestCount: UInt32,
         runningGuestCount: UInt32, setCount: UInt32, lockedSetCount: UInt32,
         stuckSetCount: UInt32, activeRollouts: [RolloutID], notifiers: [NotifierView],
-        warnings: [String], traffic: ServerTraffic = ServerTraffic()
+        warnings: [String], traffic: ServerTraffic = ServerTraffic(), store: String = "",
+        isStandby: Bool = false, leader: String = ""
     ) {
+        self.store = store
+        self.isStandby = isStandby
+        self.leader = leader
         self.cluster = cluster
         self.server = server
         self.term = term

@@ -22,11 +22,13 @@ final class AgentPeers {
     private let committer: Committer
     private let loop: Loop
     private let log: Logger
+    private let pause: TestPause
 
     /// An agent has said where a step is.
     var onProgress: (StepProgress) -> Void = { _ in }
 
-    init(committer: Committer, loop: Loop, log: Logger) {
+    init(committer: Committer, loop: Loop, log: Logger, pause: TestPause) {
+        self.pause = pause
         self.committer = committer
         self.loop = loop
         self.log = log
@@ -148,9 +150,11 @@ final class AgentPeers {
     private func onStepReport(
         _ report: StepReport, _ correlation: UInt64, _ peer: Peer, _ host: HostID
     ) {
+        pause.reached("reported")
         committer.submit(.reportStep(report, host: host)) { [self] result in
             switch result {
             case .success:
+                pause.reached("recorded")
                 log.info(
                     "step finished",
                     metadata: [
@@ -184,6 +188,7 @@ final class AgentPeers {
                     "token": "\(directive.token)",
                 ])
             peer.session.send(.directive(directive), correlation: directive.token.number)
+            pause.reached("directed")
         }
     }
 }

@@ -114,6 +114,7 @@ extension OperatorCommand {
                 "command": "abortRollout", "rollout": .string(rollout.description),
                 "reason": .string(reason),
             ]
+        case .stepDown: ["command": "stepDown"]
         case .releaseLock(let set, let reason):
             [
                 "command": "releaseLock", "set": .string(set.rawValue), "reason": .string(reason),

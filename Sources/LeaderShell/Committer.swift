@@ -36,10 +36,13 @@ final class Committer {
     private let snapshotFactsInterval: UInt64
     private let loop: Loop
     private let log: Logger
-    private(set) var coordinator = Coordinator()
+    private let pause: TestPause
+    private(set) var coordinator: Coordinator
     private var queue: [Item] = []
     private var isInFlight = false
     private var isPumpPlanned = false
+    /// For tests: what is about to be written has a grant.
+    private var hasGranted = false
     private var mustSchedule = false
     private var isOver = false
     private var snapshotIndex: UInt64 = 0
@@ -51,21 +54,29 @@ final class Committer {
     /// The log cannot be written any more.
     var onFatal: (LogStoreError) -> Void = { _ in }
 
-    /// - Parameter snapshotFactsInterval: facts after which a snapshot is written.
-    init(store: any LogStore, snapshotFactsInterval: UInt64, loop: Loop, log: Logger) {
+    /// - Parameters:
+    ///   - snapshotFactsInterval: facts after which a snapshot is written.
+    ///   - warm: what is known of the log already; nil for nothing.
+    init(
+        store: any LogStore, snapshotFactsInterval: UInt64, loop: Loop, log: Logger,
+        warm: Coordinator? = nil, pause: TestPause = TestPause(nil)
+    ) {
+        coordinator = warm ?? Coordinator()
+        self.pause = pause
         self.store = store
         self.snapshotFactsInterval = snapshotFactsInterval
         self.loop = loop
         self.log = log
     }
 
-    /// Loads the log and starts a term of this server.
+    /// Takes the log, loads what is missing and starts a term of this server.
     ///
     /// - Parameter completion: the term, once it is durable.
     func start(
-        server: String, completion: @escaping (Result<UInt64, LogStoreError>) -> Void
+        _ writer: LogWriter, completion: @escaping (Result<UInt64, LogStoreError>) -> Void
     ) {
-        store.lead(as: LogWriter(name: server, address: ""), after: 0) { [self] result in
+        store.lead(as: writer, after: coordinator.state.index) { [self] result in
+            guard !isOver else { return }
             switch result {
             case .failure(let error):
                 completion(.failure(error))
@@ -77,7 +88,17 @@ final class Committer {
                     return
                 }
                 let term = max(opened.epoch, coordinator.state.term + 1)
-                submit(.startTerm(term: term, server: server)) { _ in completion(.success(term)) }
+                var whenDone: ((Result<UInt64, LogStoreError>) -> Void)? = completion
+                let fatal = onFatal
+                onFatal = { error in
+                    whenDone?(.failure(error))
+                    whenDone = nil
+                }
+                submit(.startTerm(term: term, server: writer.name)) { [self] _ in
+                    onFatal = fatal
+                    whenDone?(.success(term))
+                    whenDone = nil
+                }
             }
         }
     }
@@ -122,7 +143,6 @@ final class Committer {
     func close() {
         isOver = true
         queue = []
-        store.close()
     }
 
     private func planPump() {
@@ -155,9 +175,12 @@ final class Committer {
             _ = carryOut(.schedule(connected: connectedHosts()), &records)
         }
         if records.isEmpty {
-            for answer in answers { answer() }
+            if !answers.isEmpty { confirm(answers) }
             return
         }
+        let grants = hasGranted
+        hasGranted = false
+        if grants { pause.reached("granted") }
         isInFlight = true
         store.append(records, firstIndex: firstIndex) { [self] result in
             isInFlight = false
@@ -167,9 +190,27 @@ final class Committer {
                 isOver = true
                 onFatal(error)
             case .success:
+                if grants { pause.reached("committed") }
                 for answer in answers { answer() }
                 onCommitted()
                 saveSnapshotIfDue()
+                if !queue.isEmpty || mustSchedule { planPump() }
+            }
+        }
+    }
+
+    /// Answers that rest on what was known before: only right if no other server leads meanwhile.
+    private func confirm(_ answers: [() -> Void]) {
+        isInFlight = true
+        store.confirm { [self] result in
+            isInFlight = false
+            guard !isOver else { return }
+            switch result {
+            case .failure(let error):
+                isOver = true
+                onFatal(error)
+            case .success:
+                for answer in answers { answer() }
                 if !queue.isEmpty || mustSchedule { planPump() }
             }
         }
@@ -184,6 +225,7 @@ final class Committer {
             return .failure(refusal)
         case .success(let facts):
             for fact in facts {
+                if case .stepGranted = fact.body { hasGranted = true }
                 coordinator.apply(fact)
                 records.append(FactRecord.encode(fact))
             }

@@ -1,11 +1,19 @@
-// A server: listens, lets peers in, and carries out what the coordinator decides.
+// A server: listens, lets peers in, and either leads or follows.
 //
-// Happy path: open the log → start a term → listen → for each session by role: agents report and get
-// directives, operators command and ask, notifiers follow events.
+//                    ┌──────────────── leadership lost: the state is loaded anew ───────────────┐
+//                    ▼                                                                          │
+//   start ──▶ standby: follows the log, ──take-over──▶ Leadership.start ──term durable──▶ leading
+//                 watches the leader                        │ somebody was faster, no etcd
+//                    ▲                                      ▼
+//                    └──────────────────────────────────────┘
+// With a log that only one process can open (SQLite) there is no standby: it leads from the start.
 //
-// Failure modes: the log cannot be opened or written → `onFatal`, the process ends, and the next start
-// goes on from the log; the port is taken → `start` fails; a peer misbehaves → its session is closed
-// with a code and counted. Holds never depend on this process.
+// Happy path of a leader: for each session by role: agents report and get directives, operators command
+// and ask, notifiers follow events. A standby tells everybody who leads.
+// Failure modes: the embedded log cannot be opened or written → `onFatal`, the process ends, and the
+// next start goes on from the log; the etcd log is lost, or another server leads → every session is
+// closed with NOT_LEADER and this server follows; the port is taken → `start` fails; a peer misbehaves
+// → its session is closed with a code and counted. Holds never depend on this process.
 
 import Coordination
 public import Fleet
@@ -30,31 +38,69 @@ public enum LeaderError: Error, Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-public final class LeaderShell {
-    private(set) var credentials: Credentials
-    private let listenAddress: SocketAddress
-    private let softwareVersion: String
-    private let loop: Loop
-    private let log: Logger
-    private let committer: Committer
-    private let agents: AgentPeers
-    private let followers = Followers()
-    private let bounds: ConnectionGate.Bounds
-    let tally = Tally()
-    private let audit: AuditLog
-    private(set) var listener: SessionListener?
+/// Where several servers find each other.
+public struct ServerGroup: Hashable, Sendable {
+    /// `host:port` where agents, people and other servers reach this one.
+    public var advertise: String
+    /// The same of the others.
+    public var peers: [String]
+    public init(advertise: String, peers: [String]) {
+        self.advertise = advertise
+        self.peers = peers
+    }
+    /// One that is alone.
+    public static let alone = ServerGroup(advertise: "", peers: [])
 
-    /// The log cannot be written any more: the process must end, and may start again.
+    /// The leader first, if it is known.
+    func list(leader: String?) -> [String] {
+        var result: [String] = []
+        for server in [leader ?? ""] + [advertise] + peers
+        where !server.isEmpty && !result.contains(server) {
+            result.append(server)
+        }
+        return result
+    }
+}
+
+public final class LeaderShell {
+    public enum ServerRole: Hashable, Sendable {
+        case leader(term: UInt64)
+        case standby
+    }
+
+    private(set) var credentials: Credentials
+    let softwareVersion: String
+    let loop: Loop
+    let log: Logger
+    let group: ServerGroup
+    let store: any LogStore
+    let snapshotFactsInterval: UInt64
+    let tally = Tally()
+    let audit: AuditLog
+    let pause: TestPause
+    private let listenAddress: SocketAddress
+    private let bounds: ConnectionGate.Bounds
+    private(set) var listener: SessionListener?
+    private var leadership: Leadership?
+    private var standby: Standby?
+    private var isStopped = false
+
+    /// The embedded log cannot be written any more: the process must end, and may start again.
     public var onFatal: (LeaderError) -> Void = { _ in }
+    /// This server leads from now on, or follows. Not called for what ``start(completion:)`` says.
+    public var onRole: (ServerRole) -> Void = { _ in }
 
     /// - Parameters:
     ///   - bounds: how many connections are let in.
     ///   - auditPath: file that gets a line for each command of an operator; nil for none.
+    ///   - group: the other servers; only of use with a log that several can read.
+    ///   - pauseAt: see ``UvLoop/TestPause``.
     public init(
         credentials: Credentials, listen: SocketAddress, store: any LogStore,
         softwareVersion: String, loop: Loop, log: Logger,
         snapshotFactsInterval: UInt64 = Limits.snapshotFactsInterval,
-        bounds: ConnectionGate.Bounds = ConnectionGate.Bounds(), auditPath: String? = nil
+        bounds: ConnectionGate.Bounds = ConnectionGate.Bounds(), auditPath: String? = nil,
+        group: ServerGroup = .alone, pauseAt: String? = nil
     ) {
         self.credentials = credentials
         listenAddress = listen
@@ -62,40 +108,49 @@ public final class LeaderShell {
         self.loop = loop
         self.log = log
         self.bounds = bounds
+        self.store = store
+        self.snapshotFactsInterval = snapshotFactsInterval
+        self.group = group
+        pause = TestPause(pauseAt)
         audit = AuditLog(path: auditPath, loop: loop, log: log, tally: tally)
-        committer = Committer(
-            store: store, snapshotFactsInterval: snapshotFactsInterval, loop: loop, log: log)
-        agents = AgentPeers(committer: committer, loop: loop, log: log)
-        committer.connectedHosts = { [agents] in agents.connectedHosts }
-        committer.onCommitted = { [self] in
-            followers.sendNew(committer.coordinator.state)
-            agents.sendDirectives()
-        }
-        committer.onFatal = { [self] error in onFatal(.log(error)) }
-        agents.onProgress = { [followers] in followers.sendProgress($0) }
     }
 
-    /// Loads the log, starts a term and listens.
+    /// Listens, and leads: at once with an embedded log, else when there is no other leader.
     ///
-    /// - Parameter completion: the address listened on and the term.
+    /// - Parameter completion: the address listened on, and the term if this server leads already.
     public func start(
-        completion: @escaping (Result<(address: SocketAddress, term: UInt64), LeaderError>) -> Void
+        completion: @escaping (Result<(address: SocketAddress, term: UInt64?), LeaderError>) -> Void
     ) {
-        committer.start(server: credentials.identity.name) { [self] result in
-            switch result {
-            case .failure(let error):
-                completion(.failure(.log(error)))
-            case .success(let term):
-                do throws(UvError) {
-                    let address = try listen()
-                    log.info("listening", metadata: ["address": "\(address)", "term": "\(term)"])
-                    completion(.success((address, term)))
-                } catch {
-                    committer.close()
-                    completion(
-                        .failure(.cannotListen(address: "\(listenAddress)", error)))
+        guard store is any FollowableLogStore else {
+            return lead(from: nil) { [self] result in
+                switch result {
+                case .failure(let error): completion(.failure(.log(error)))
+                case .success(let term): listenFirst(term, completion)
                 }
             }
+        }
+        loop.soon { [self] in
+            listenFirst(nil) { [self] result in
+                if case .success = result { follow() }
+                completion(result)
+            }
+        }
+    }
+
+    private func listenFirst(
+        _ term: UInt64?,
+        _ completion: (Result<(address: SocketAddress, term: UInt64?), LeaderError>) -> Void
+    ) {
+        do throws(UvError) {
+            let address = try listen()
+            log.info(
+                "listening",
+                metadata: ["address": "\(address)", "term": "\(term.map { "\($0)" } ?? "none")"])
+            completion(.success((address, term)))
+        } catch {
+            leadership?.close()
+            store.close()
+            completion(.failure(.cannotListen(address: "\(listenAddress)", error)))
         }
     }
 
@@ -103,6 +158,96 @@ public final class LeaderShell {
     public func use(_ credentials: Credentials) {
         self.credentials = credentials
         listener?.use(credentials)
+        standby?.use(credentials)
+    }
+
+    /// Stops listening and ends every session; what is committed is safe. The other servers take over
+    /// at once.
+    public func stop() {
+        isStopped = true
+        listener?.close(.shuttingDown, reason: "the server is shutting down")
+        leadership?.close()
+        standby?.close()
+        store.close()
+    }
+
+    // MARK: Roles
+
+    private func lead(
+        from warm: Coordinator?, completion: @escaping (Result<UInt64, LogStoreError>) -> Void
+    ) {
+        let leadership = Leadership(self, warm: warm)
+        leadership.start { [self] result in
+            guard !isStopped else { return }
+            if case .success = result { self.leadership = leadership }
+            completion(result)
+        }
+        leadership.onLost = { [self, unowned leadership] error in
+            guard !isStopped, self.leadership === leadership else { return }
+            lost(error)
+        }
+    }
+
+    private func follow() {
+        guard let store = store as? any FollowableLogStore else {
+            preconditionFailure("a log that nobody can follow")
+        }
+        store.onLost = { [self] error in if leadership != nil { lost(error) } }
+        let standby = Standby(self, store: store)
+        self.standby = standby
+        standby.onTakeOver = { [self, unowned standby] coordinator in
+            log.notice("taking over", metadata: ["index": "\(coordinator.state.index)"])
+            lead(from: coordinator) { [self] result in
+                guard self.standby === standby else { return }
+                switch result {
+                case .success(let term):
+                    standby.close()
+                    self.standby = nil
+                    // Whoever asked the standby for what it knew finds the leader.
+                    listener?.closeSessions(.notLeader, reason: "this server leads now")
+                    log.notice("leading", metadata: ["term": "\(term)"])
+                    onRole(.leader(term: term))
+                case .failure(let error):
+                    log.notice("not leading", metadata: ["problem": "\(error)"])
+                    standby.couldNotTakeOver(error)
+                }
+            }
+        }
+        standby.onCorrupt = { [self] error in onFatal(.log(error)) }
+    }
+
+    private func lost(_ error: LogStoreError) {
+        guard store is any FollowableLogStore else { return onFatal(.log(error)) }
+        switch error {
+        // What is in the log will not be better after another look.
+        case .corrupt, .newerFormat: return onFatal(.log(error))
+        default: stepDown(because: "\(error)")
+        }
+    }
+
+    /// Follows from now on; another server leads, if there is one.
+    func stepDown(because reason: String) {
+        guard let leadership, !isStopped else { return }
+        log.notice("leading no more", metadata: ["because": "\(reason)"])
+        self.leadership = nil
+        leadership.close()
+        listener?.closeSessions(.notLeader, reason: reason)
+        follow()
+        standby?.stepBack()
+        onRole(.standby)
+    }
+
+    // MARK: Sessions
+
+    /// What a peer that says hello is told.
+    private var accepted: HelloAccepted {
+        let leader = leadership == nil ? standby?.writer?.address : group.advertise
+        return HelloAccepted(
+            version: ProtocolVersion.max, server: credentials.identity.name,
+            isLeader: leadership != nil,
+            term: leadership?.coordinator.state.term ?? standby?.coordinator.state.term ?? 0,
+            servers: group.advertise.isEmpty ? [] : group.list(leader: leader),
+            software: "fermata \(softwareVersion)")
     }
 
     private func listen() throws(UvError) -> SocketAddress {
@@ -110,21 +255,13 @@ public final class LeaderShell {
             on: loop, address: listenAddress, credentials: credentials, logger: log,
             bounds: bounds, tally: tally)
         self.listener = listener
-        listener.onHello = { [unowned self] _, _ in
-            .accept(
-                HelloAccepted(
-                    version: ProtocolVersion.max, server: credentials.identity.name,
-                    isLeader: true, term: committer.coordinator.state.term, servers: [],
-                    software: "fermata \(softwareVersion)"))
-        }
-        listener.onReady = { [unowned self] session in
-            if session.identity.role == .agent { agents.add(session) }
-        }
+        listener.onHello = { [unowned self] _, _ in .accept(accepted) }
+        listener.onReady = { [unowned self] session in leadership?.onReady(session) }
         listener.onMessage = { [unowned self] session, message, correlation in
-            if session.identity.role == .agent {
-                agents.onMessage(message, correlation: correlation, of: session)
+            if let leadership {
+                leadership.onMessage(message, correlation, session)
             } else {
-                onClientMessage(message, correlation, session)
+                onMessageToStandby(message, correlation, session)
             }
         }
         listener.onDown = { [unowned self] session, end in
@@ -133,157 +270,21 @@ public final class LeaderShell {
                     AuditLog.Asker(session), ["command": "session"],
                     .refused(code: CloseCode.notPermitted.counterName, reason: reason))
             }
-            if session.identity.role == .agent { agents.remove(session) }
-            followers.remove(session)
+            leadership?.onDown(session)
         }
         return listener.address
     }
 
-    /// Stops listening and ends every session; what is committed is safe.
-    public func stop() {
-        listener?.close(.shuttingDown, reason: "the server is shutting down")
-        committer.close()
-    }
-
-    private func onClientMessage(
+    private func onMessageToStandby(
         _ message: Message, _ correlation: UInt64, _ session: ServerSession
     ) {
-        switch message {
-        case .command(let command):
-            onCommand(command, correlation, session)
-        case .query(let query):
-            committer.read { [self] in
-                switch answer(query) {
-                case .success(let result):
-                    session.send(.queryResult(result), correlation: correlation)
-                case .failure(let refusal):
-                    session.send(.refused(refusal), correlation: correlation)
-                }
-            }
-        case .followEvents(let sequence, let progress):
-            committer.read { [self] in
-                guard session.isReady else { return }
-                followers.add(
-                    session, correlation: correlation, after: sequence, progress: progress,
-                    state: committer.coordinator.state)
-            }
-        case .acknowledgeEvents(let sequence):
-            let name = session.identity.name
-            committer.submit(.acknowledgeEvents(notifier: name, sequence: sequence)) {
-                [log] result in
-                if case .failure(let refusal) = result {
-                    log.error(
-                        "acknowledgement refused", metadata: ["reason": "\(refusal.message)"])
-                    session.send(.refused(refusal), correlation: correlation)
-                }
-            }
-        default:
-            session.close(.wrongState, reason: "\(message.kind) is not expected here")
+        guard case .query(let query, stale: true) = message, let standby else {
+            let leader = standby?.writer.map { "\($0.name) at \($0.address)" } ?? "nobody"
+            return session.close(.notLeader, reason: "this server does not lead; \(leader) does")
         }
-    }
-
-    // MARK: Operators
-
-    private func onCommand(
-        _ command: OperatorCommand, _ correlation: UInt64, _ session: ServerSession
-    ) {
-        let by = session.identity.name
-        if let refusal = refusalWhileAtWork(command) {
-            refuse(refusal, command, correlation, session)
-            return
-        }
-        committer.submit(self.command(command, by: by)) { [self] result in
-            switch result {
-            case .success(let committed):
-                log.notice(
-                    "command accepted", metadata: ["by": "\(by)", "command": "\(command)"])
-                let started = committed.facts.compactMap { fact in
-                    if case .rolloutStarted(let started) = fact.body { started.id } else { nil }
-                }
-                tally.count("commands_accepted")
-                audit.record(
-                    AuditLog.Asker(session), command.auditJSON,
-                    .accepted(index: committed.index, rollout: started.first)
-                ) {
-                    session.send(
-                        .commandAccepted(index: committed.index, rollout: started.first),
-                        correlation: correlation)
-                }
-            case .failure(let refusal): refuse(refusal, command, correlation, session)
-            }
-        }
-    }
-
-    private func refuse(
-        _ refusal: Refusal, _ command: OperatorCommand, _ correlation: UInt64,
-        _ session: ServerSession
-    ) {
-        tally.count("commands_refused", refusal.code.rawValue)
-        log.notice(
-            "command refused",
-            metadata: [
-                "by": "\(session.identity.name)", "code": "\(refusal.code.rawValue)",
-                "reason": "\(refusal.message)", "command": "\(command)",
-            ])
-        audit.record(
-            AuditLog.Asker(session), command.auditJSON,
-            .refused(code: refusal.code.rawValue, reason: refusal.message)
-        ) { session.send(.refused(refusal), correlation: correlation) }
-    }
-
-    /// A set whose step is still being worked on by a connected agent opens by itself: opening it by
-    /// hand would put two update domains out at once.
-    private func refusalWhileAtWork(_ command: OperatorCommand) -> Refusal? {
-        guard case .releaseLock(let set, _) = command else { return nil }
-        let connected = agents.connectedHosts
-        let busy = committer.coordinator.lockViews().first {
-            $0.set == set && !$0.stuck && connected.contains($0.host)
-        }
-        return busy.map {
-            Refusal(
-                .conflict,
-                "availability set \(set) is locked by \($0.step) on host \($0.host), which is at work",
-                advice: "Wait for it: a hold ends by itself within its deadline.")
-        }
-    }
-
-    private func command(_ command: OperatorCommand, by: String) -> Command {
-        switch command {
-        case .addRelease(let release): .addRelease(release, by: by)
-        case .startRollout(let release, let selection, let policy):
-            .startRollout(release: release, selection: selection, policy: policy, by: by)
-        case .abortRollout(let id, let reason): .abortRollout(id, reason: reason, by: by)
-        case .releaseLock(let set, let reason): .releaseLock(set, reason: reason, by: by)
-        }
-    }
-
-    private func answer(_ query: OperatorQuery) -> Result<OperatorQueryResult, Refusal> {
-        let coordinator = committer.coordinator
-        let connected = agents.connectedHosts
-        switch query {
-        case .status:
-            var view = coordinator.statusView(
-                cluster: credentials.identity.cluster, server: credentials.identity.name,
-                softwareVersion: softwareVersion, connected: connected)
-            view.traffic = traffic
-            view.warnings += certificateWarnings
-            return .success(.status(view))
-        case .hosts: return .success(.hosts(coordinator.hostViews(connected: connected)))
-        case .guests: return .success(.guests(coordinator.guestViews(connected: connected)))
-        case .sets: return .success(.sets(coordinator.setViews()))
-        case .locks: return .success(.locks(coordinator.lockViews()))
-        case .releases: return .success(.releases(coordinator.releaseViews()))
-        case .rollouts: return .success(.rollouts(coordinator.rolloutViews()))
-        case .rollout(let id):
-            guard let view = coordinator.rolloutView(id, connected: connected) else {
-                return .failure(
-                    Refusal(
-                        .notFound, "there is no \(id)", advice: "See `fermata rollout list`."))
-            }
-            return .success(.rollout(view))
-        case .plan(let release, let selection, let policy):
-            return coordinator.planView(release, selection, policy, connected: connected)
-                .map { .plan($0) }
+        switch standby.answer(query) {
+        case .success(let result): session.send(.queryResult(result), correlation: correlation)
+        case .failure(let refusal): session.send(.refused(refusal), correlation: correlation)
         }
     }
 }

@@ -129,8 +129,6 @@ public final class EtcdLogStore: FollowableLogStore {
         _ mine: EtcdEpoch, _ revision: Int64, after index: UInt64,
         _ completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
     ) {
-        follower?.stop()
-        follower = nil
         // Nobody else writes from here on, so what is read now is all there is.
         EtcdReader(gateway, layout, after: index) { [self] result in
             switch result {
@@ -138,6 +136,8 @@ public final class EtcdLogStore: FollowableLogStore {
             case .success(let contents) where contents.epoch != mine:
                 completion(.failure(.fenced(byEpoch: contents.epoch?.epoch ?? 0)))
             case .success(let contents):
+                follower?.stop()
+                follower = nil
                 epoch = mine
                 epochRevision = revision
                 compactableRevision = revision

@@ -11,6 +11,8 @@
 public protocol LogStore: AnyObject {
     /// For messages: `sqlite:/var/lib/fermata/server` or `etcd:https://a:2379,…`.
     var name: String { get }
+    /// What an operator should look at, a sentence each.
+    var warnings: [String] { get }
 
     /// Takes a new epoch and reads what the caller does not have yet.
     ///
@@ -47,6 +49,9 @@ public protocol LogStore: AnyObject {
 
 /// A log that others can read while one writes.
 public protocol FollowableLogStore: LogStore {
+    /// While this writer leads: the right to write is lost, or the store is. Once.
+    var onLost: ((LogStoreError) -> Void)? { get set }
+
     /// Reads all there is and then what is added, until ``LogStore/lead(as:after:completion:)`` or
     /// ``LogStore/close()``. What cannot be read now is tried again for ever.
     func follow(_ onUpdate: @escaping (LogUpdate) -> Void)

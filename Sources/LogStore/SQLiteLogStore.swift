@@ -21,6 +21,7 @@ public final class SQLiteLogStore: LogStore {
 
     public var path: String { directory + "/log.sqlite" }
     public var name: String { "sqlite:\(directory)" }
+    public var warnings: [String] { [] }
 
     /// - Parameter directory: is created if missing, with mode 0700.
     public init(directory: String, loop: Loop) {

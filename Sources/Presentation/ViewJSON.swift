@@ -34,7 +34,8 @@ extension JSON {
 extension StatusView {
     public var json: JSON {
         [
-            "cluster": .string(cluster), "server": .string(server), "term": .unsigned(term),
+            "cluster": .string(cluster), "server": .string(server), "leader": .string(leader),
+            "isStandby": .bool(isStandby), "store": .string(store), "term": .unsigned(term),
             "index": .unsigned(index), "softwareVersion": .string(softwareVersion),
             "hostCount": JSON(hostCount), "connectedHostCount": JSON(connectedHostCount),
             "guestCount": JSON(guestCount), "runningGuestCount": JSON(runningGuestCount),

@@ -12,10 +12,16 @@ private func warningLines(_ warnings: [(subject: String, text: String)]) -> Stri
 
 extension StatusView {
     public var text: String {
+        let led =
+            isStandby
+            ? "as the standby \(printable(server)) knows it, led by "
+                + (leader.isEmpty ? "nobody" : printable(leader)) : "led by \(printable(server))"
         var lines = [
-            "cluster    \(printable(cluster)), led by \(printable(server)) "
+            "cluster    \(printable(cluster)), \(led) "
                 + "(term \(term), index \(index), software \(printable(softwareVersion)))",
-            "hosts      \(connectedHostCount) of \(hostCount) connected",
+            isStandby
+                ? "hosts      \(hostCount); the leader knows which are connected"
+                : "hosts      \(connectedHostCount) of \(hostCount) connected",
             "guests     \(runningGuestCount) of \(guestCount) running",
             "sets       \(setCount), of which \(lockedSetCount) locked"
                 + (stuckSetCount == 0 ? "" : " and \(stuckSetCount) stuck"),
@@ -33,6 +39,7 @@ extension StatusView {
                 "notifier   \(printable(notifier.name)) \(behind) "
                     + "(\(notifier.acknowledgedSequence) of \(notifier.lastSequence))")
         }
+        if !store.isEmpty { lines.append("store      \(printable(store))") }
         return lines.joined(separator: "\n") + "\n" + warningLines(warnings.map { ("", $0) })
     }
 }

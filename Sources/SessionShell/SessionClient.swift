@@ -52,7 +52,7 @@ public enum RequestError: Error, Hashable, Sendable, CustomStringConvertible {
 
 /// The connecting side of a session. Belongs to the loop's thread.
 public final class SessionClient {
-    /// The session is open, with a leader. Called again after each reconnect.
+    /// The session is open, with a leader unless ``acceptsStandby``. Called again after each reconnect.
     public var onReady: ((HelloAccepted) -> Void)?
     /// Everything but answers to requests.
     public var onMessage: ((Message, UInt64) -> Void)?
@@ -62,6 +62,9 @@ public final class SessionClient {
     /// Whether we should be let in before others, and come back sooner: an agent whose guests are
     /// held or that has a report to deliver; a person who waits.
     public var isUrgent: () -> Bool = { false }
+
+    /// A session with a standby will do: whoever asks is content with what it knows.
+    public var acceptsStandby = false
 
     /// See ``use(_:)``.
     public internal(set) var credentials: Credentials
@@ -96,13 +99,11 @@ public final class SessionClient {
 
     /// - Parameter servers: `host:port` each, at least one.
     /// - Parameter software: name and version, for people.
-    /// - Precondition: the credentials are not a server's.
     public init(
         on loop: Loop, servers: [String], credentials: Credentials, software: String,
         logger: Logger
     ) {
         precondition(!servers.isEmpty, "a client needs a server's address")
-        precondition(credentials.identity.role != .server, "a server does not connect")
         self.loop = loop
         self.servers = servers
         self.credentials = credentials
@@ -195,7 +196,7 @@ public final class SessionClient {
 
     private func opened(_ server: String, _ accepted: HelloAccepted) {
         learned = accepted.servers
-        guard accepted.isLeader else {
+        guard accepted.isLeader || acceptsStandby else {
             // The leader comes first in the list, if anyone knows it. It is tried next, unless
             // that is where we are: then nobody leads at the moment.
             if let leader = accepted.servers.first, leader != server, !followed.contains(leader) {

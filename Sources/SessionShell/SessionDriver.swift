@@ -11,9 +11,9 @@ import UvLoop
 import Wire
 
 /// Milliseconds on a clock that only goes forward, for sessions.
-struct SessionClock {
+public struct SessionClock {
     private static let origin = SuspendingClock.now
-    static var nowMilliseconds: Int64 {
+    public static var nowMilliseconds: Int64 {
         let (seconds, attoseconds) = (SuspendingClock.now - origin).components
         return seconds * 1_000 + attoseconds / 1_000_000_000_000_000
     }

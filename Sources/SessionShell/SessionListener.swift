@@ -113,6 +113,13 @@ public final class SessionListener {
         }
     }
 
+    /// Ends every session and goes on listening.
+    public func closeSessions(_ code: CloseCode, reason: String) {
+        for session in all.values.sorted(by: { $0.number < $1.number }) {
+            session.close(code, reason: reason)
+        }
+    }
+
     private func tick() {
         for session in Array(all.values) { session.driver.tick() }
         refusals.flush()

@@ -6,6 +6,8 @@ public struct SessionProblem: Error, Hashable, Sendable, CustomStringConvertible
     public enum Kind: String, Hashable, Sendable, CaseIterable {
         /// Nobody answers there.
         case unreachable
+        /// Nobody listens there: the system answers, no server does.
+        case refused
         /// Connected, but no answer in time.
         case timedOut
         /// There was a session; the connection broke.
@@ -45,7 +47,7 @@ public struct SessionProblem: Error, Hashable, Sendable, CustomStringConvertible
         case .certificateRefused, .wrongCluster, .wrongIdentity, .notPermitted, .versionMismatch,
             .replaced:
             true
-        case .unreachable, .timedOut, .lost, .protocolViolated, .notLeader, .shuttingDown,
+        case .unreachable, .refused, .timedOut, .lost, .protocolViolated, .notLeader, .shuttingDown,
             .tooSlow, .serverFailed:
             false
         }
@@ -54,7 +56,7 @@ public struct SessionProblem: Error, Hashable, Sendable, CustomStringConvertible
     /// What a process that gives up exits with.
     public var exitCode: Int32 {
         switch kind {
-        case .unreachable, .timedOut, .lost, .notLeader, .shuttingDown, .tooSlow: 69
+        case .unreachable, .refused, .timedOut, .lost, .notLeader, .shuttingDown, .tooSlow: 69
         case .serverFailed: 70
         case .versionMismatch, .protocolViolated: 76
         case .certificateRefused, .wrongCluster, .wrongIdentity, .notPermitted, .replaced: 77
@@ -69,7 +71,8 @@ public struct SessionProblem: Error, Hashable, Sendable, CustomStringConvertible
 extension SessionProblem {
     static func connect(_ error: UvError, server: String) -> SessionProblem {
         SessionProblem(
-            error.name == "ETIMEDOUT" ? .timedOut : .unreachable,
+            error.name == "ETIMEDOUT"
+                ? .timedOut : error.name == "ECONNREFUSED" ? .refused : .unreachable,
             "cannot reach the server at \(server): \(error)",
             advice: "check the address (--server or FERMATA_SERVER) and that `fermata server` runs "
                 + "there")

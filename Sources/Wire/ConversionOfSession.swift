@@ -131,6 +131,7 @@ extension OperatorCommand {
             release.set = set.rawValue
             release.reason = reason
             wire.command = .releaseLock(release)
+        case .stepDown: wire.command = .stepDown(PBEmpty())
         }
         return wire
     }
@@ -150,6 +151,7 @@ extension OperatorCommand {
         case .releaseLock(let release):
             self = .releaseLock(
                 try checkedName(release.set, "release_lock.set"), reason: cutText(release.reason))
+        case .stepDown: self = .stepDown
         case nil: throw ConversionError(.missing, field: "command")
         }
     }

@@ -38,6 +38,9 @@ extension StatusView {
         wire.certificates = traffic.certificates.map(\.wire)
         wire.sessionCount = traffic.sessionCount
         wire.halfOpenCount = traffic.halfOpenCount
+        wire.store = store
+        wire.isStandby = isStandby
+        wire.leader = leader
         return wire
     }
     public init(wire: PBStatusView) throws(ConversionError) {
@@ -58,7 +61,9 @@ extension StatusView {
                 sessionCount: wire.sessionCount, halfOpenCount: wire.halfOpenCount,
                 counters: try list(wire.counters, "counters", Counter.init(wire:)),
                 certificates: try list(
-                    wire.certificates, "certificates", CertificateView.init(wire:))))
+                    wire.certificates, "certificates", CertificateView.init(wire:))),
+            store: try checkedText(wire.store, "store"), isStandby: wire.isStandby,
+            leader: try checkedText(wire.leader, "leader"))
     }
 }
 

@@ -64,6 +64,8 @@ public enum OperatorCommand: Hashable, Sendable {
     case startRollout(release: ReleaseID, selection: Selection, policy: Policy)
     case abortRollout(RolloutID, reason: String)
     case releaseLock(SetID, reason: String)
+    /// To the leader itself: another server shall lead.
+    case stepDown
 }
 
 /// What an operator wants to know.
@@ -113,7 +115,8 @@ public enum Message: Hashable, Sendable {
     /// `rollout` is there if the command has started one.
     case commandAccepted(index: UInt64, rollout: RolloutID?)
     case refused(Refusal)
-    case query(OperatorQuery)
+    /// `stale`: a standby may answer with what it knows.
+    case query(OperatorQuery, stale: Bool = false)
     case queryResult(OperatorQueryResult)
 
     /// `progress`: also send ``stepProgress(_:)`` as it comes.

@@ -43,7 +43,7 @@ extension Message {
         case .command: .command(try OperatorCommand(wire: parse(body)))
         case .commandAccepted: try commandAccepted(parse(body))
         case .refused: .refused(try Refusal(wire: parse(body)))
-        case .query: .query(try OperatorQuery(wire: parse(body)))
+        case .query: try query(parse(body))
         case .queryResult: .queryResult(try OperatorQueryResult(wire: parse(body)))
         case .followEvents: try followEvents(parse(body))
         case .eventBatch: try eventBatch(parse(body))
@@ -80,6 +80,10 @@ extension Message {
         .stepReportCommitted(
             step: try required(wire.hasStep, wire.step, "step", StepID.init(wire:)),
             token: try checkedToken(wire.token, "token"))
+    }
+
+    private static func query(_ wire: PBQuery) throws(ConversionError) -> Message {
+        .query(try OperatorQuery(wire: wire), stale: wire.stale)
     }
 
     private static func commandAccepted(
@@ -135,7 +139,10 @@ extension Message {
                 if let rollout { $0.rollout = rollout.number }
             }
         case .refused(let refusal): return refusal.wire
-        case .query(let query): return query.wire
+        case .query(let query, let stale):
+            var wire = query.wire
+            wire.stale = stale
+            return wire
         case .queryResult(let result): return result.wire
         case .followEvents(let sequence, let progress):
             return PBFollowEvents.with {

@@ -15,6 +15,8 @@ public struct Roles: OptionSet, Hashable, Sendable {
     public static let `operator` = Roles(rawValue: 4)
     public static let notifier = Roles(rawValue: 8)
     public static let clients: Roles = [.agent, .operator, .notifier]
+    /// Servers connect to each other, too, to learn whether the leader lives.
+    public static let all: Roles = [.server, .agent, .operator, .notifier]
 
     public init(_ role: Role) {
         switch role {
@@ -57,11 +59,11 @@ public enum MessageKind: UInt16, Hashable, Sendable, CaseIterable {
     public var permission: (toServer: Roles, fromServer: Roles) {
         switch self {
         // to a server, from a server
-        case .hello: (.clients, [])
-        case .helloAccepted: ([], .clients)
-        case .close: (.clients, .clients)
-        case .ping: (.clients, .clients)
-        case .pong: (.clients, .clients)
+        case .hello: (.all, [])
+        case .helloAccepted: ([], .all)
+        case .close: (.all, .all)
+        case .ping: (.all, .all)
+        case .pong: (.all, .all)
         case .hostReport: (.agent, [])
         case .hostReportCommitted: ([], .agent)
         case .directive: ([], .agent)
@@ -82,9 +84,8 @@ public enum MessageKind: UInt16, Hashable, Sendable, CaseIterable {
 
     /// Whether a peer of role `sender` may send this kind to a peer of role `receiver`.
     public func isPermitted(from sender: Role, to receiver: Role) -> Bool {
-        if receiver == .server { return permission.toServer.contains(Roles(sender)) }
-        if sender == .server { return permission.fromServer.contains(Roles(receiver)) }
-        return false
+        (receiver == .server && permission.toServer.contains(Roles(sender)))
+            || (sender == .server && permission.fromServer.contains(Roles(receiver)))
     }
 
     /// Kinds that ask for one answer with the same correlation.

@@ -388,9 +388,6 @@ public struct SessionMachine: Sendable {
                 .wrongIdentity,
                 "the hello says \(claimed.uri), the certificate \(peer.uri)")
         }
-        guard peer.role != .server else {
-            return close(.notPermitted, "a server does not take sessions of other servers")
-        }
         version = high
         state = .deciding
         actions.append(.hello(hello))

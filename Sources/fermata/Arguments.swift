@@ -149,6 +149,14 @@ struct ClientOptions: ParsableArguments {
     }
 }
 
+/// For commands that only look.
+struct StaleOption: ParsableArguments {
+    @Flag(
+        name: .customLong("stale"),
+        help: "Let any server answer with what it knows, also one that does not lead, or no leader.")
+    var isGiven = false
+}
+
 /// Servers from options, else from the environment, else the fallback.
 func serverList(
     _ options: [String], environment name: String, fallback: String?

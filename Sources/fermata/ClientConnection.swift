@@ -45,7 +45,11 @@ final class ClientConnection {
     }
 
     /// Connects as the operator that the options name.
-    static func open(_ options: ClientOptions) throws(CommandFailure) -> ClientConnection {
+    ///
+    /// - Parameter stale: a standby will do.
+    static func open(
+        _ options: ClientOptions, stale: Bool = false
+    ) throws(CommandFailure) -> ClientConnection {
         let servers = try options.servers
         let prefix = try options.credentials
         let credentials = try loadCredentials(prefix, roles: [.operator])
@@ -54,6 +58,7 @@ final class ClientConnection {
             on: loop, servers: servers, credentials: credentials, software: Version.software,
             logger: Logger(label: "fermata") { _ in SwiftLogNoOpLogHandler() })
         client.isUrgent = { true }  // somebody waits
+        client.acceptsStandby = stale
         let connection = ClientConnection(loop: loop, client: client, timeout: options.timeout)
         try connection.connect()
         return connection
@@ -66,8 +71,11 @@ final class ClientConnection {
 
     // MARK: - One question, one answer
 
-    func query(_ query: OperatorQuery) throws(CommandFailure) -> OperatorQueryResult {
-        guard case .queryResult(let result) = try ask(.query(query)) else {
+    /// - Parameter stale: what a standby knows will do.
+    func query(
+        _ query: OperatorQuery, stale: Bool = false
+    ) throws(CommandFailure) -> OperatorQueryResult {
+        guard case .queryResult(let result) = try ask(.query(query, stale: stale)) else {
             throw unexpectedAnswer()
         }
         return result

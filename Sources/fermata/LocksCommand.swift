@@ -19,6 +19,8 @@ struct LocksCommand: ParsableCommand {
                   fermata locks
                 """)
         @OptionGroup var client: ClientOptions
+        @OptionGroup var staleOption: StaleOption
+        var stale: Bool { staleOption.isGiven }
         var query: OperatorQuery { .locks }
 
         func show(_ result: OperatorQueryResult) throws(CommandFailure) {

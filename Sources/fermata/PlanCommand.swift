@@ -13,6 +13,8 @@ struct PlanCommand: QueryCommand {
               fermata plan --release qemu-7.2.22 --host a,b --parallelism 2
             """)
     @OptionGroup var client: ClientOptions
+    /// A plan depends on who is connected, which only the leader knows.
+    var stale: Bool { false }
     @OptionGroup var rollout: RolloutOptions
     var query: OperatorQuery {
         .plan(release: rollout.release, selection: rollout.selection, policy: rollout.policy)

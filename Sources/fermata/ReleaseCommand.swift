@@ -15,6 +15,8 @@ struct ReleaseCommand: ParsableCommand {
             commandName: "list", abstract: "Lists the releases.",
             discussion: "  fermata release list")
         @OptionGroup var client: ClientOptions
+        @OptionGroup var staleOption: StaleOption
+        var stale: Bool { staleOption.isGiven }
         var query: OperatorQuery { .releases }
 
         func show(_ result: OperatorQueryResult) throws(CommandFailure) {

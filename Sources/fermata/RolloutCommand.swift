@@ -83,6 +83,8 @@ struct RolloutShow: QueryCommand {
         commandName: "show", abstract: "Shows a rollout with each of its steps.",
         discussion: "  fermata rollout show rollout-1")
     @OptionGroup var client: ClientOptions
+    @OptionGroup var staleOption: StaleOption
+    var stale: Bool { staleOption.isGiven }
     @Argument(help: "The rollout, such as rollout-1.", transform: parseRollout)
     var id: RolloutID
     var query: OperatorQuery { .rollout(id) }
@@ -98,6 +100,8 @@ struct RolloutList: QueryCommand {
         commandName: "list", abstract: "Lists the rollouts.",
         discussion: "  fermata rollout list")
     @OptionGroup var client: ClientOptions
+    @OptionGroup var staleOption: StaleOption
+    var stale: Bool { staleOption.isGiven }
     var query: OperatorQuery { .rollouts }
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Fleet
+import Foundation
 import LeaderShell
 import LogStore
 import SessionShell
@@ -10,6 +11,12 @@ struct ServerCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "server",
         abstract: "Coordinates the fleet: locks, rollouts, and who knows what.",
+        subcommands: [ServerRun.self, ServerStepDown.self], defaultSubcommand: ServerRun.self)
+}
+
+struct ServerRun: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run", abstract: "Runs a server (what `fermata server` does by itself).",
         discussion: """
             Keeps everything it has accepted in --data, and goes on from there after any crash. \
             Holds never depend on it: an agent finishes what it has begun. Prints one line on \
@@ -17,10 +24,24 @@ struct ServerCommand: ParsableCommand {
             ca.pem and crl.pem again, without ending a session.
 
               fermata server --credentials pki/server-one --data /var/lib/fermata/server
+
+            Several servers keep their log in an etcd cluster. One leads, the others stand by with all \
+            it knows and take over within a second when it is gone; `fermata server step-down` makes \
+            it hand over. Agents, notifiers and people are given all of them with --server.
+
+              fermata server --credentials pki/server-one --data /var/lib/fermata/server \
+                --store etcd:https://etcd-a:2379,https://etcd-b:2379,https://etcd-c:2379 \
+                --etcd-ca etcd-ca.pem --etcd-cert one.pem --etcd-key one.key \
+                --advertise one:7450 --peer two:7450 --peer three:7450
             """)
     @OptionGroup var daemon: DaemonOptions
-    @Option(help: ArgumentHelp("Where to keep the log; made if missing.", valueName: "directory"))
+    @Option(
+        help: ArgumentHelp(
+            "For the audit record and, unless --store says otherwise, the log; made if missing.",
+            valueName: "directory"))
     var data: String
+    @OptionGroup var storeOptions: StoreOptions
+    @OptionGroup var groupOptions: GroupOptions
     @Option(
         help: ArgumentHelp(
             "Where to listen; port 0 lets the system choose one.", valueName: "address:port"))
@@ -63,14 +84,25 @@ struct ServerCommand: ParsableCommand {
         let log = daemon.logger("server")
         let credentials = try loadCredentials(try daemon.credentials, roles: [.server])
         let process = DaemonProcess(loop: try makeLoop())
+        let store = try storeOptions.makeStore(
+            data: data, cluster: credentials.identity.cluster, on: process.loop)
+        let group = try groupOptions.group(for: store)
+        // The audit record is there also if the log is somewhere else.
+        do {
+            try Files.makeDirectory(path: data, mode: 0o700, parents: true)
+        } catch {
+            throw CommandFailure(
+                .cannotCreate, "cannot make \(data): \(error)", advice: "Give another --data.")
+        }
         let shell = LeaderShell(
             credentials: credentials, listen: address,
-            store: SQLiteLogStore(directory: data, loop: process.loop),
+            store: store,
             softwareVersion: Version.text, loop: process.loop, log: log,
             bounds: ConnectionGate.Bounds(
                 halfOpenPerAddressMax: halfOpenPerAddress,
                 sessionsPerAddressMax: sessionsPerAddress),
-            auditPath: audit ?? "\(data)/audit.jsonl")
+            auditPath: audit ?? "\(data)/audit.jsonl", group: group,
+            pauseAt: ProcessInfo.processInfo.environment["FERMATA_TEST_PAUSE_AT"])
         let descriptorMax = Descriptors.raiseLimit()
         if descriptorMax < Self.descriptorsWanted {
             log.warning(
@@ -80,12 +112,20 @@ struct ServerCommand: ParsableCommand {
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
         process.onStop = { shell.stop() }
         process.keep(credentials, log: log) { shell.use($0) }
+        let cluster = credentials.identity.cluster
+        shell.onRole = { role in
+            switch role {
+            case .leader(let term):
+                StandardOutput.announce("fermata server leads (cluster \(cluster), term \(term))")
+            case .standby: StandardOutput.announce("fermata server follows (cluster \(cluster))")
+            }
+        }
         shell.start { result in
             switch result {
             case .success((let address, let term)):
                 StandardOutput.announce(
-                    "fermata server ready on \(address) "
-                        + "(cluster \(credentials.identity.cluster), term \(term))")
+                    "fermata server ready on \(address) (cluster \(cluster), "
+                        + (term.map { "term \($0))" } ?? "standby)"))
             case .failure(let error):
                 process.onStop = nil
                 process.stop(with: CommandFailure(error))

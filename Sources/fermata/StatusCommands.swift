@@ -9,14 +9,16 @@ import Wire
 /// A command that asks the server one thing and shows the answer.
 protocol QueryCommand: ParsableCommand {
     var client: ClientOptions { get }
+    /// What a standby knows will do.
+    var stale: Bool { get }
     var query: OperatorQuery { get }
     func show(_ result: OperatorQueryResult) throws(CommandFailure)
 }
 
 extension QueryCommand {
     func run() throws {
-        let connection = try ClientConnection.open(client)
-        let result = try connection.query(query)
+        let connection = try ClientConnection.open(client, stale: stale)
+        let result = try connection.query(query, stale: stale)
         connection.close()
         try show(result)
     }
@@ -39,6 +41,8 @@ struct StatusCommand: QueryCommand {
               fermata status --output json
             """)
     @OptionGroup var client: ClientOptions
+    @OptionGroup var staleOption: StaleOption
+    var stale: Bool { staleOption.isGiven }
     var query: OperatorQuery { .status }
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {
@@ -61,6 +65,8 @@ struct MetricsCommand: QueryCommand {
             --output json prints what `fermata status --output json` does.
             """)
     @OptionGroup var client: ClientOptions
+    @OptionGroup var staleOption: StaleOption
+    var stale: Bool { staleOption.isGiven }
     var query: OperatorQuery { .status }
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {
@@ -79,6 +85,8 @@ struct HostsCommand: QueryCommand {
               fermata hosts
             """)
     @OptionGroup var client: ClientOptions
+    @OptionGroup var staleOption: StaleOption
+    var stale: Bool { staleOption.isGiven }
     var query: OperatorQuery { .hosts }
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {
@@ -98,6 +106,8 @@ struct GuestsCommand: QueryCommand {
               fermata guests --host a --output json
             """)
     @OptionGroup var client: ClientOptions
+    @OptionGroup var staleOption: StaleOption
+    var stale: Bool { staleOption.isGiven }
     @Option(help: "Only guests of this availability set.", transform: parseName)
     var set: SetID?
     @Option(help: "Only guests of this host.", transform: parseName)
@@ -124,6 +134,8 @@ struct SetsCommand: QueryCommand {
               fermata sets
             """)
     @OptionGroup var client: ClientOptions
+    @OptionGroup var staleOption: StaleOption
+    var stale: Bool { staleOption.isGiven }
     var query: OperatorQuery { .sets }
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {

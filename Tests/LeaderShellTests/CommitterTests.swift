@@ -19,6 +19,7 @@ private final class ScriptedStore: LogStore {
     init(loop: Loop) { self.loop = loop }
 
     let name = "scripted"
+    let warnings: [String] = []
 
     func lead(
         as writer: LogWriter, after index: UInt64,

@@ -124,17 +124,17 @@ _CLIENTS = ROLES[1:]
 def _directions():
     """(kind, sender's role, receiver's role) for all that section 6 allows."""
     to_server = {
-        "Hello": _CLIENTS, "HostReport": ["agent"], "DirectiveAnswer": ["agent"],
+        "Hello": ROLES, "HostReport": ["agent"], "DirectiveAnswer": ["agent"],
         "StepProgress": ["agent"], "StepReport": ["agent"], "Command": ["operator"],
         "Query": ["operator"], "FollowEvents": ["operator", "notifier"],
         "AcknowledgeEvents": ["notifier"]}
     from_server = {
-        "HelloAccepted": _CLIENTS, "HostReportCommitted": ["agent"], "Directive": ["agent"],
+        "HelloAccepted": ROLES, "HostReportCommitted": ["agent"], "Directive": ["agent"],
         "StepProgress": ["operator", "notifier"], "StepReportCommitted": ["agent"],
         "CommandAccepted": ["operator"], "Refused": _CLIENTS, "QueryResult": ["operator"],
         "EventBatch": ["operator", "notifier"]}
     for name in ("Close", "Ping", "Pong"):
-        to_server[name] = from_server[name] = _CLIENTS
+        to_server[name] = from_server[name] = ROLES
     return ({(KIND_OF[name], role, "server") for name in to_server for role in to_server[name]}
             | {(KIND_OF[name], "server", role)
                for name in from_server for role in from_server[name]})
@@ -624,8 +624,6 @@ def judge_hello(body, cluster, versions, peer):
         raise Refusal("WRONG_CLUSTER", f"this is a server of cluster {cluster}")
     if (hello.role, hello.name) != (peer.role, peer.name):
         raise Refusal("WRONG_IDENTITY", "the hello is not what the certificate says")
-    if hello.role == "server":
-        raise Refusal("NOT_PERMITTED", "a server is not a client")
     return version
 
 

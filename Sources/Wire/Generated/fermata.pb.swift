@@ -631,7 +631,7 @@ public nonisolated struct PBHello: Sendable {
   public var cluster: String = String()
 
   /// Required. `agent`, `operator`, `notifier` or `server`. Not the certificate's: WRONG_IDENTITY.
-  /// `server`: NOT_PERMITTED, since servers take no sessions of each other.
+  /// A standby says `server`, to learn whether the leader lives.
   public var role: String = String()
 
   /// Required. Name of the holder, an agent's host. Not the certificate's: WRONG_IDENTITY.
@@ -663,8 +663,8 @@ public nonisolated struct PBHelloAccepted: Sendable {
   /// Required. Name of the server. Not its certificate's: the client closes with WRONG_IDENTITY.
   public var server: String = String()
 
-  /// False from a standby, which answers no commands: the client closes with NOT_LEADER and tries
-  /// the first of `servers`.
+  /// False from a standby, which only answers a Query that says `stale`: any other client closes
+  /// with NOT_LEADER and tries the first of `servers`.
   public var isLeader: Bool = false
 
   /// The term of leadership that the server knows of; every start of a leader has a higher one.
@@ -1625,6 +1625,16 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .releaseLock(newValue)}
   }
 
+  /// The leader hands over to another server at once. Refused NOT_SUPPORTED if its log is one that
+  /// no other server can read.
+  public var stepDown: PBEmpty {
+    get {
+      if case .stepDown(let v)? = command {return v}
+      return PBEmpty()
+    }
+    set {command = .stepDown(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. What to do.
@@ -1642,6 +1652,9 @@ public nonisolated struct PBCommand: Sendable {
     /// Opens a set whose lock nobody works on any more. Refused NOT_FOUND if it is not locked,
     /// INVALID without a reason, or CONFLICT while the agent at work is connected.
     case releaseLock(PBReleaseLock)
+    /// The leader hands over to another server at once. Refused NOT_SUPPORTED if its log is one that
+    /// no other server can read.
+    case stepDown(PBEmpty)
 
   }
 
@@ -1857,6 +1870,10 @@ public nonisolated struct PBQuery: Sendable {
     }
     set {query = .plan(newValue)}
   }
+
+  /// The answer may be older than what the leader knows: a standby answers, too. Otherwise it has
+  /// everything that anybody was told before the Query was sent.
+  public var stale: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -2185,6 +2202,24 @@ public nonisolated struct PBStatusView: @unchecked Sendable {
   public var halfOpenCount: UInt32 {
     get {_storage._halfOpenCount}
     set {_uniqueStorage()._halfOpenCount = newValue}
+  }
+
+  /// Text: where the log is kept, such as `sqlite:/var/lib/fermata` or `etcd:http://a:2379`.
+  public var store: String {
+    get {_storage._store}
+    set {_uniqueStorage()._store = newValue}
+  }
+
+  /// The server that answers does not lead: hosts are connected to another one.
+  public var isStandby: Bool {
+    get {_storage._isStandby}
+    set {_uniqueStorage()._isStandby = newValue}
+  }
+
+  /// Text: name of the server that leads, as far as this one knows.
+  public var leader: String {
+    get {_storage._leader}
+    set {_uniqueStorage()._leader = newValue}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -4609,7 +4644,7 @@ nonisolated extension PBStepReportCommitted: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Command"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -4669,6 +4704,19 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
           self.command = .releaseLock(v)
         }
       }()
+      case 5: try {
+        var v: PBEmpty?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .stepDown(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .stepDown(v)
+        }
+      }()
       default: break
       }
     }
@@ -4695,6 +4743,10 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     case .releaseLock?: try {
       guard case .releaseLock(let v)? = self.command else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+    }()
+    case .stepDown?: try {
+      guard case .stepDown(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
     }()
     case nil: break
     }
@@ -4903,7 +4955,7 @@ nonisolated extension PBRefused: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Query"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}hosts\0\u{1}guests\0\u{1}sets\0\u{1}locks\0\u{1}releases\0\u{1}rollouts\0\u{1}rollout\0\u{1}plan\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}hosts\0\u{1}guests\0\u{1}sets\0\u{1}locks\0\u{1}releases\0\u{1}rollouts\0\u{1}rollout\0\u{1}plan\0\u{2}\u{6}stale\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -5023,6 +5075,7 @@ nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
           self.query = .plan(v)
         }
       }()
+      case 15: try { try decoder.decodeSingularBoolField(value: &self.stale) }()
       default: break
       }
     }
@@ -5072,11 +5125,15 @@ nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
     }()
     case nil: break
     }
+    if self.stale != false {
+      try visitor.visitSingularBoolField(value: self.stale, fieldNumber: 15)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBQuery, rhs: PBQuery) -> Bool {
     if lhs.query != rhs.query {return false}
+    if lhs.stale != rhs.stale {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -5390,7 +5447,7 @@ nonisolated extension PBCertificateView: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StatusView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}cluster\0\u{1}server\0\u{1}term\0\u{1}index\0\u{3}software_version\0\u{3}host_count\0\u{3}connected_host_count\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}set_count\0\u{3}locked_set_count\0\u{3}stuck_set_count\0\u{3}active_rollouts\0\u{1}notifiers\0\u{1}warnings\0\u{1}counters\0\u{1}certificates\0\u{3}session_count\0\u{3}half_open_count\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}cluster\0\u{1}server\0\u{1}term\0\u{1}index\0\u{3}software_version\0\u{3}host_count\0\u{3}connected_host_count\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}set_count\0\u{3}locked_set_count\0\u{3}stuck_set_count\0\u{3}active_rollouts\0\u{1}notifiers\0\u{1}warnings\0\u{1}counters\0\u{1}certificates\0\u{3}session_count\0\u{3}half_open_count\0\u{1}store\0\u{3}is_standby\0\u{1}leader\0")
 
   fileprivate class _StorageClass {
     var _cluster: String = String()
@@ -5412,6 +5469,9 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
     var _certificates: [PBCertificateView] = []
     var _sessionCount: UInt32 = 0
     var _halfOpenCount: UInt32 = 0
+    var _store: String = String()
+    var _isStandby: Bool = false
+    var _leader: String = String()
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -5441,6 +5501,9 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
       _certificates = source._certificates
       _sessionCount = source._sessionCount
       _halfOpenCount = source._halfOpenCount
+      _store = source._store
+      _isStandby = source._isStandby
+      _leader = source._leader
     }
   }
 
@@ -5478,6 +5541,9 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
         case 17: try { try decoder.decodeRepeatedMessageField(value: &_storage._certificates) }()
         case 18: try { try decoder.decodeSingularUInt32Field(value: &_storage._sessionCount) }()
         case 19: try { try decoder.decodeSingularUInt32Field(value: &_storage._halfOpenCount) }()
+        case 20: try { try decoder.decodeSingularStringField(value: &_storage._store) }()
+        case 21: try { try decoder.decodeSingularBoolField(value: &_storage._isStandby) }()
+        case 22: try { try decoder.decodeSingularStringField(value: &_storage._leader) }()
         default: break
         }
       }
@@ -5543,6 +5609,15 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
       if _storage._halfOpenCount != 0 {
         try visitor.visitSingularUInt32Field(value: _storage._halfOpenCount, fieldNumber: 19)
       }
+      if !_storage._store.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._store, fieldNumber: 20)
+      }
+      if _storage._isStandby != false {
+        try visitor.visitSingularBoolField(value: _storage._isStandby, fieldNumber: 21)
+      }
+      if !_storage._leader.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._leader, fieldNumber: 22)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -5571,6 +5646,9 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
         if _storage._certificates != rhs_storage._certificates {return false}
         if _storage._sessionCount != rhs_storage._sessionCount {return false}
         if _storage._halfOpenCount != rhs_storage._halfOpenCount {return false}
+        if _storage._store != rhs_storage._store {return false}
+        if _storage._isStandby != rhs_storage._isStandby {return false}
+        if _storage._leader != rhs_storage._leader {return false}
         return true
       }
       if !storagesAreEqual {return false}

@@ -1,0 +1,228 @@
+// What a server does while it leads: agents, operators and notifiers are served, and every command goes
+// through the committer.
+//
+// Failure modes: the log is lost → `onLost`, once; the owner drops this object, whose state may be
+// ahead of the log.
+
+import Coordination
+import Fleet
+import LogStore
+import Logging
+import SessionShell
+import Wire
+
+final class Leadership {
+    private unowned let server: LeaderShell
+    private let committer: Committer
+    private let agents: AgentPeers
+    private let followers = Followers()
+    private var log: Logger { server.log }
+    private var audit: AuditLog { server.audit }
+    private var tally: Tally { server.tally }
+
+    /// The log cannot be written any more, at least not by this server.
+    var onLost: (LogStoreError) -> Void = { _ in }
+    var coordinator: Coordinator { committer.coordinator }
+
+    /// - Parameter warm: what the server knows of the log already; nil for nothing.
+    init(_ server: LeaderShell, warm: Coordinator?) {
+        self.server = server
+        committer = Committer(
+            store: server.store, snapshotFactsInterval: server.snapshotFactsInterval,
+            loop: server.loop, log: server.log, warm: warm, pause: server.pause)
+        agents = AgentPeers(
+            committer: committer, loop: server.loop, log: server.log, pause: server.pause)
+        committer.connectedHosts = { [agents] in agents.connectedHosts }
+        committer.onCommitted = { [unowned self] in
+            followers.sendNew(committer.coordinator.state)
+            agents.sendDirectives()
+        }
+        committer.onFatal = { [unowned self] error in onLost(error) }
+        agents.onProgress = { [followers] in followers.sendProgress($0) }
+    }
+
+    /// Takes the log over and starts a term.
+    ///
+    /// - Parameter completion: the term, once it is durable.
+    func start(completion: @escaping (Result<UInt64, LogStoreError>) -> Void) {
+        let writer = LogWriter(
+            name: server.credentials.identity.name, address: server.group.advertise)
+        committer.start(writer, completion: completion)
+    }
+
+    /// After this nothing is committed or answered.
+    func close() { committer.close() }
+
+    // MARK: Sessions
+
+    func onReady(_ session: ServerSession) {
+        if session.identity.role == .agent { agents.add(session) }
+    }
+
+    func onDown(_ session: ServerSession) {
+        if session.identity.role == .agent { agents.remove(session) }
+        followers.remove(session)
+    }
+
+    func onMessage(_ message: Message, _ correlation: UInt64, _ session: ServerSession) {
+        if session.identity.role == .agent {
+            agents.onMessage(message, correlation: correlation, of: session)
+        } else {
+            onClientMessage(message, correlation, session)
+        }
+    }
+
+    private func onClientMessage(
+        _ message: Message, _ correlation: UInt64, _ session: ServerSession
+    ) {
+        switch message {
+        case .command(let command):
+            onCommand(command, correlation, session)
+        case .query(let query, _):
+            committer.read { [self] in
+                switch answer(query) {
+                case .success(let result):
+                    session.send(.queryResult(result), correlation: correlation)
+                case .failure(let refusal):
+                    session.send(.refused(refusal), correlation: correlation)
+                }
+            }
+        case .followEvents(let sequence, let progress):
+            committer.read { [self] in
+                guard session.isReady else { return }
+                followers.add(
+                    session, correlation: correlation, after: sequence, progress: progress,
+                    state: committer.coordinator.state)
+            }
+        case .acknowledgeEvents(let sequence):
+            let name = session.identity.name
+            committer.submit(.acknowledgeEvents(notifier: name, sequence: sequence)) {
+                [log] result in
+                if case .failure(let refusal) = result {
+                    log.error(
+                        "acknowledgement refused", metadata: ["reason": "\(refusal.message)"])
+                    session.send(.refused(refusal), correlation: correlation)
+                }
+            }
+        default:
+            session.close(.wrongState, reason: "\(message.kind) is not expected here")
+        }
+    }
+
+    // MARK: Operators
+
+    private func onCommand(
+        _ command: OperatorCommand, _ correlation: UInt64, _ session: ServerSession
+    ) {
+        let by = session.identity.name
+        if let refusal = refusalWhileAtWork(command) {
+            refuse(refusal, command, correlation, session)
+            return
+        }
+        guard let wanted = self.command(command, by: by) else {
+            return onStepDown(correlation, session)
+        }
+        committer.submit(wanted) { [self] result in
+            switch result {
+            case .success(let committed):
+                log.notice(
+                    "command accepted", metadata: ["by": "\(by)", "command": "\(command)"])
+                let started = committed.facts.compactMap { fact in
+                    if case .rolloutStarted(let started) = fact.body { started.id } else { nil }
+                }
+                tally.count("commands_accepted")
+                audit.record(
+                    AuditLog.Asker(session), command.auditJSON,
+                    .accepted(index: committed.index, rollout: started.first)
+                ) {
+                    session.send(
+                        .commandAccepted(index: committed.index, rollout: started.first),
+                        correlation: correlation)
+                }
+            case .failure(let refusal): refuse(refusal, command, correlation, session)
+            }
+        }
+    }
+
+    /// Answers first: the session ends with the leadership.
+    private func onStepDown(_ correlation: UInt64, _ session: ServerSession) {
+        guard server.store is any FollowableLogStore else {
+            let refusal = Refusal(
+                .notSupported, "no other server can read the log in \(server.store.name)",
+                advice: "Several servers need a log in etcd: see --store.")
+            return refuse(refusal, .stepDown, correlation, session)
+        }
+        committer.read { [self] in
+            let index = coordinator.state.index
+            tally.count("commands_accepted")
+            audit.record(
+                AuditLog.Asker(session), OperatorCommand.stepDown.auditJSON,
+                .accepted(index: index, rollout: nil)
+            ) { [server] in
+                session.send(
+                    .commandAccepted(index: index, rollout: nil), correlation: correlation)
+                server.stepDown(because: "\(session.identity.name) wants another server to lead")
+            }
+        }
+    }
+
+    private func refuse(
+        _ refusal: Refusal, _ command: OperatorCommand, _ correlation: UInt64,
+        _ session: ServerSession
+    ) {
+        tally.count("commands_refused", refusal.code.rawValue)
+        log.notice(
+            "command refused",
+            metadata: [
+                "by": "\(session.identity.name)", "code": "\(refusal.code.rawValue)",
+                "reason": "\(refusal.message)", "command": "\(command)",
+            ])
+        audit.record(
+            AuditLog.Asker(session), command.auditJSON,
+            .refused(code: refusal.code.rawValue, reason: refusal.message)
+        ) { session.send(.refused(refusal), correlation: correlation) }
+    }
+
+    /// A set whose step is still being worked on by a connected agent opens by itself: opening it by
+    /// hand would put two update domains out at once.
+    private func refusalWhileAtWork(_ command: OperatorCommand) -> Refusal? {
+        guard case .releaseLock(let set, _) = command else { return nil }
+        let connected = agents.connectedHosts
+        let busy = committer.coordinator.lockViews().first {
+            $0.set == set && !$0.stuck && connected.contains($0.host)
+        }
+        return busy.map {
+            Refusal(
+                .conflict,
+                "availability set \(set) is locked by \($0.step) on host \($0.host), which is at work",
+                advice: "Wait for it: a hold ends by itself within its deadline.")
+        }
+    }
+
+    /// - Returns: nil for what is no change of the state.
+    private func command(_ command: OperatorCommand, by: String) -> Command? {
+        switch command {
+        case .stepDown: nil
+        case .addRelease(let release): .addRelease(release, by: by)
+        case .startRollout(let release, let selection, let policy):
+            .startRollout(release: release, selection: selection, policy: policy, by: by)
+        case .abortRollout(let id, let reason): .abortRollout(id, reason: reason, by: by)
+        case .releaseLock(let set, let reason): .releaseLock(set, reason: reason, by: by)
+        }
+    }
+
+    private func answer(_ query: OperatorQuery) -> Result<OperatorQueryResult, Refusal> {
+        let connected = agents.connectedHosts
+        switch query {
+        case .status:
+            var view = coordinator.statusView(
+                cluster: server.credentials.identity.cluster,
+                server: server.credentials.identity.name,
+                softwareVersion: server.softwareVersion, connected: connected)
+            view.leader = view.server
+            server.complete(&view)
+            return .success(.status(view))
+        default: return coordinator.answer(query, connected: connected)
+        }
+    }
+}
