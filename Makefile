@@ -17,11 +17,13 @@ help:
 	@echo 'make ha                three servers, three etcd members and three hosts, left running to break'
 	@echo 'make test              all the tests, on real guests too'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
-	@echo 'make bench             bench-wire, bench-hold, bench-many and bench-guard'
+	@echo 'make bench             bench-wire, -hold, -many, -guard, -takeover and -locks'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
 	@echo 'make bench-hold        our hold against a bare script that does the same'
 	@echo 'make bench-many        32 guests of one host, one by one and together'
 	@echo 'make bench-guard       the memory of a guard, and how soon it continues a guest'
+	@echo 'make bench-takeover    the leader killed 100 times: until the next directive, and added to a hold'
+	@echo 'make bench-locks       locks granted a second in three etcd members, against etcd'\''s own locks'
 	@echo 'make soak              1000 hand-overs in a row, half with a random fault (COUNT=, SEED=)'
 	@echo 'make soak-host         the same for holds of a whole host, under a release of commands'
 	@echo 'make build             the release executable: $(FERMATA_RELEASE)'
@@ -68,7 +70,7 @@ SECONDS ?= 600
 fuzz: deps
 	scripts/fuzz.sh --seconds $(SECONDS)
 
-bench: bench-wire bench-hold bench-many bench-guard
+bench: bench-wire bench-hold bench-many bench-guard bench-takeover bench-locks
 
 bench-wire: build
 	swift build -c release --product wire-bench
@@ -82,6 +84,16 @@ bench-many: build lab
 
 bench-guard: build lab
 	$(PYTHON) cluster/bench/guard.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)
+
+bench-takeover: build lab
+	swift build -c release --product hosts-bench
+	$(PYTHON) cluster/bench/takeover.py --fermata $(FERMATA_RELEASE) \
+		--bench .build/release/hosts-bench --cache $(CACHE)
+
+bench-locks: build lab
+	swift build -c release --product hosts-bench
+	$(PYTHON) cluster/bench/locks.py --fermata $(FERMATA_RELEASE) \
+		--bench .build/release/hosts-bench --cache $(CACHE)
 
 COUNT ?= 1000
 soak: build lab
