@@ -466,11 +466,14 @@ class Cluster:
              self.log_level],
             "fermata agent ready", host)
 
+    # Seconds without an answer after which the watcher connects again.
+    watcher_silence = 20
+
     def start_watcher(self):
         targets = [f"{g.name}={g.address[0]}:{g.address[1]}" for g in self.guests.values()]
         self.watcher = Daemon(
-            self, "watcher", ["/usr/bin/python3", HERE / "guest_watch.py", "--stay",
-                              self.directory / "watch", *targets], namespace="middle")
+            self, "watcher", ["/usr/bin/python3", HERE / "guest_watch.py",
+                              "--silence", self.watcher_silence, "--stay", self.directory / "watch", *targets], namespace="middle")
         self.watcher.start(wait=False)
 
     def wait_guests(self, seconds=120):

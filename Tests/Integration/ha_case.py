@@ -253,6 +253,30 @@ class HACase(unittest.TestCase):
         self.cluster.acknowledged["rollout"].add(rollout)
         return rollout
 
+    def rollout_ids(self):
+        return [r["id"] for r in self.cluster.cli_json("rollout", "list")]
+
+    def ask(self, release, host):
+        """Asks for a rollout while the leader may die of it; then call `answered`."""
+        before = set(self.rollout_ids())
+        arguments = ["rollout", "start", "--release", release, "--host", host, "--deadline", "15s"]
+        done = self.cluster.cli(*arguments, "--output", "json")
+        if done.returncode == 0:
+            self.cluster.acknowledged["rollout"].add(json.loads(done.stdout)["rollout"])
+        return before, arguments
+
+    def answered(self, asked):
+        """The rollout that was asked for. Whether it was accepted is not known: if the next leader knows
+        nothing of it, it is asked for again, as a person would."""
+        before, arguments = asked
+        found = [r for r in self.rollout_ids() if r not in before]
+        if not found:
+            self.wait_hosts("c")
+            found = [self.cluster.cli_json(*arguments)["rollout"]]
+        self.assertEqual(len(found), 1, found)
+        self.cluster.acknowledged["rollout"].add(found[0])
+        return found[0]
+
     def show(self, rollout):
         return self.cluster.cli_json("rollout", "show", rollout)
 
