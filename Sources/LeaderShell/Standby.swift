@@ -127,6 +127,7 @@ final class Standby {
         self.watch = watch
         // Every moment without a leader is one in which nothing is granted.
         watch.isUrgent = { true }
+        watch.followsHints = false
         watch.onReady = { [unowned self] accepted in
             guard accepted.server == writer.name else { return }
             succession.sessionOpened(at: now)

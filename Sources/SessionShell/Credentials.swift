@@ -60,6 +60,8 @@ public struct Credentials {
     public let identity: PeerIdentity
     /// For the side that our role plays: a server accepts, all others connect.
     public let context: TLSContext
+    /// For connecting; a server connects to other servers, too.
+    public let connectingContext: TLSContext
 
     /// Loads `PREFIX.pem`, `PREFIX.key`, the `ca.pem` beside them and, if there is one, the
     /// `crl.pem` beside that.
@@ -72,11 +74,15 @@ public struct Credentials {
         let authorityPath = "\(directory(of: prefix))/ca.pem"
         let listPath = "\(directory(of: prefix))/crl.pem"
         let context: TLSContext
+        let connectingContext: TLSContext
         do {
-            context = try TLSContext(
-                role: roles == [.server] ? .server : .client, certificatePath: certificatePath,
-                keyPath: "\(prefix).key", authorityPath: authorityPath,
-                listPath: isThere(listPath) ? listPath : nil)
+            func make(_ role: TLSContext.Role) throws(TLSError) -> TLSContext {
+                try TLSContext(
+                    role: role, certificatePath: certificatePath, keyPath: "\(prefix).key",
+                    authorityPath: authorityPath, listPath: isThere(listPath) ? listPath : nil)
+            }
+            context = try make(roles == [.server] ? .server : .client)
+            connectingContext = roles == [.server] ? try make(.client) : context
         } catch {
             throw .tls(error)
         }
@@ -86,7 +92,9 @@ public struct Credentials {
         guard roles.contains(identity.role) else {
             throw .wrongRole(path: certificatePath, found: identity.role, wanted: roles)
         }
-        return Credentials(prefix: prefix, identity: identity, context: context)
+        return Credentials(
+            prefix: prefix, identity: identity, context: context,
+            connectingContext: connectingContext)
     }
 
     /// Reads the same files again, for the same process.

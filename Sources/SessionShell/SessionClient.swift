@@ -65,6 +65,8 @@ public final class SessionClient {
 
     /// A session with a standby will do: whoever asks is content with what it knows.
     public var acceptsStandby = false
+    /// Whether servers are tried that a standby has named. Without it only those that were given.
+    public var followsHints = true
 
     /// See ``use(_:)``.
     public internal(set) var credentials: Credentials
@@ -180,7 +182,7 @@ public final class SessionClient {
         let hello = Hello(
             identity: credentials.identity, instance: instance, software: software)
         let attempt = ConnectAttempt(
-            on: loop, server: server, context: credentials.context, hello: hello,
+            on: loop, server: server, context: credentials.connectingContext, hello: hello,
             isUrgent: isUrgent())
         self.attempt = attempt
         attempt.onReady = { [weak self] accepted in self?.opened(server, accepted) }
@@ -195,11 +197,11 @@ public final class SessionClient {
     }
 
     private func opened(_ server: String, _ accepted: HelloAccepted) {
-        learned = accepted.servers
+        learned = followsHints ? accepted.servers : []
         guard accepted.isLeader || acceptsStandby else {
             // The leader comes first in the list, if anyone knows it. It is tried next, unless
             // that is where we are: then nobody leads at the moment.
-            if let leader = accepted.servers.first, leader != server, !followed.contains(leader) {
+            if let leader = learned.first, leader != server, !followed.contains(leader) {
                 followed.append(leader)
                 round.removeAll { $0 == leader }
                 round.insert(leader, at: 0)

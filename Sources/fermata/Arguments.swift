@@ -153,7 +153,8 @@ struct ClientOptions: ParsableArguments {
 struct StaleOption: ParsableArguments {
     @Flag(
         name: .customLong("stale"),
-        help: "Let any server answer with what it knows, also one that does not lead, or no leader.")
+        help: "Let any server answer with what it knows, also one that does not lead, or no leader."
+    )
     var isGiven = false
 }
 

@@ -11,12 +11,6 @@ struct ServerCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "server",
         abstract: "Coordinates the fleet: locks, rollouts, and who knows what.",
-        subcommands: [ServerRun.self, ServerStepDown.self], defaultSubcommand: ServerRun.self)
-}
-
-struct ServerRun: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "run", abstract: "Runs a server (what `fermata server` does by itself).",
         discussion: """
             Keeps everything it has accepted in --data, and goes on from there after any crash. \
             Holds never depend on it: an agent finishes what it has begun. Prints one line on \
@@ -33,13 +27,14 @@ struct ServerRun: ParsableCommand {
                 --store etcd:https://etcd-a:2379,https://etcd-b:2379,https://etcd-c:2379 \
                 --etcd-ca etcd-ca.pem --etcd-cert one.pem --etcd-key one.key \
                 --advertise one:7450 --peer two:7450 --peer three:7450
-            """)
+            """,
+        subcommands: [ServerStepDown.self])
     @OptionGroup var daemon: DaemonOptions
     @Option(
         help: ArgumentHelp(
             "For the audit record and, unless --store says otherwise, the log; made if missing.",
             valueName: "directory"))
-    var data: String
+    var data: String?
     @OptionGroup var storeOptions: StoreOptions
     @OptionGroup var groupOptions: GroupOptions
     @Option(
@@ -75,6 +70,10 @@ struct ServerRun: ParsableCommand {
     }
 
     func run() throws {
+        // Not required by its type: then the subcommand would want it, too.
+        guard let data else {
+            throw ValidationError("Missing expected argument '--data <directory>'.")
+        }
         guard let address = SocketAddress(parsing: listen) else {
             throw CommandFailure(
                 .usage, "'\(listen)' is not an address to listen on",

@@ -14,7 +14,8 @@ struct StoreOptions: ParsableArguments {
                 + "--data.", valueName: "store"))
     var store: String?
     @Option(
-        help: ArgumentHelp("Authority of etcd's certificates. Default: the system's.", valueName: "file"))
+        help: ArgumentHelp(
+            "Authority of etcd's certificates. Default: the system's.", valueName: "file"))
     var etcdCa: String?
     @Option(help: ArgumentHelp("This server's certificate for etcd.", valueName: "file"))
     var etcdCert: String?
@@ -140,8 +141,8 @@ struct GroupOptions: ParsableArguments {
             guard advertise == nil, peer.isEmpty else {
                 throw CommandFailure(
                     .usage, "only one server can use the log in \(store.name)",
-                    advice: "Several need --store etcd:URL,URL,…; one needs neither --advertise nor "
-                        + "--peer.")
+                    advice: "Several need --store etcd:URL,URL,…; one server needs neither "
+                        + "--advertise nor --peer.")
             }
             return .alone
         }

@@ -72,7 +72,7 @@ final class CommitterTests {
     private func started(_ store: any LogStore, interval: UInt64 = 1_000) -> Committer {
         let committer = Committer(
             store: store, snapshotFactsInterval: interval, loop: loop, log: log)
-        committer.start(server: "s") { [loop] result in
+        committer.start(LogWriter(name: "s", address: "")) { [loop] result in
             if case .failure(let error) = result { Issue.record("\(error)") }
             loop.stop()
         }
@@ -171,6 +171,7 @@ final class CommitterTests {
             loop.run()
             states.append(committer.coordinator.state)
             committer.close()
+            store.close()
         }
         #expect(states.last?.hosts.count == 30)
     }

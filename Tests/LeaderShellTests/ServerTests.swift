@@ -58,7 +58,7 @@ private final class Stage {
             switch result {
             case .success(let (address, term)):
                 self.address = address
-                self.term = term
+                self.term = term ?? 0
             case .failure(let error): Issue.record("\(error)")
             }
         }

@@ -27,7 +27,9 @@ import Testing
                 warning: Host c is not connected.
 
                 """)
-        #expect(view.json.compact.hasPrefix(#"{"cluster":"demo","server":"one","term":3,"#))
+        #expect(
+            view.json.compact.hasPrefix(
+                #"{"cluster":"demo","server":"one","leader":"","isStandby":false,"store":"","#))
     }
 
     @Test("hosts say how long ago they reported")

@@ -48,7 +48,7 @@ struct PythonPeerTests {
             }
             listener.onMessage = { session, message, correlation in
                 switch message {
-                case .query(.rollout(RolloutID(1))):
+                case .query(.rollout(let id), stale: _) where id == RolloutID(1):
                     // Longer than the silence limit: only its pongs keep the session open.
                     stage.loop.after(.milliseconds(1_500)) {
                         session.send(

@@ -15,7 +15,7 @@ struct RefusalTests {
             listener.close(.normal, reason: "")
             let client = try stage.client([address])
             let down = try stage.firstDown(client)
-            #expect(down.problem.kind == .unreachable && down.isRoundOver)
+            #expect(down.problem.kind == .refused && down.isRoundOver)
             #expect(down.problem.exitCode == 69 && !down.problem.isFatal)
             #expect(down.problem.message.contains(address))
             #expect(down.problem.advice.contains("--server"))
@@ -87,7 +87,8 @@ struct RefusalTests {
             let client = SessionClient(
                 on: stage.loop, servers: ["\(listener.address)"],
                 credentials: Credentials(
-                    prefix: "stranger", identity: identity, context: context),
+                    prefix: "stranger", identity: identity, context: context,
+                    connectingContext: context),
                 software: "", logger: stage.logger)
             let down = try stage.firstDown(client)
             #expect(down.problem.kind == .certificateRefused && down.problem.isFatal)

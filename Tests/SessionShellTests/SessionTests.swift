@@ -118,7 +118,7 @@ struct SessionTests {
             stage.run(until: { downs.count >= 3 })
             #expect(downs[0].wasReady && downs[0].problem.kind == .shuttingDown)
             #expect(!downs[0].isRoundOver)
-            #expect(downs[1].problem.kind == .unreachable && downs[1].isRoundOver)
+            #expect(downs[1].problem.kind == .refused && downs[1].isRoundOver)
             #expect(downs[1].problem.message.contains("ECONNREFUSED"))
             listener = try stage.listener(port: port)
             stage.run(until: { readyCount == 2 })

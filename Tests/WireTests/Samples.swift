@@ -173,7 +173,7 @@ enum Samples {
             certificates: [
                 CertificateView(
                     identity: "fermata://demo/server/s1", serial: "4a0b", expiresAt: at)
-            ]))
+            ]), store: "sqlite:/var/lib/fermata", isStandby: true, leader: "s2")
 
     static let events: [FleetEvent] = [
         .rolloutStarted(
@@ -347,6 +347,7 @@ enum Samples {
                 "command release lock",
                 .command(.releaseLock(SetID(checked: "db"), reason: "host a is scrapped"))
             ),
+            ("command step down", .command(.stepDown)),
             ("command accepted", .commandAccepted(index: 12, rollout: nil)),
             ("command accepted with rollout", .commandAccepted(index: 13, rollout: RolloutID(7))),
             (
@@ -354,6 +355,7 @@ enum Samples {
                 .refused(Refusal(.conflict, "set db is locked", advice: "wait for rollout-6"))
             ),
             ("query status", .query(.status)), ("query hosts", .query(.hosts)),
+            ("query status of a standby", .query(.status, stale: true)),
             ("query guests", .query(.guests)), ("query sets", .query(.sets)),
             ("query locks", .query(.locks)), ("query releases", .query(.releases)),
             ("query rollouts", .query(.rollouts)),

@@ -23,17 +23,19 @@ struct SpecificationTests {
     /// `to` and `from` a server, as the table's third column has it.
     private func direction(_ kind: MessageKind) -> String {
         let names: [(Roles, String)] = [
-            (.agent, "agent"), (.operator, "operator"), (.notifier, "notifier"),
+            (.server, "server"), (.agent, "agent"), (.operator, "operator"),
+            (.notifier, "notifier"),
         ]
         func list(_ roles: Roles) -> String {
-            names.filter { roles.contains($0.0) }.map(\.1).joined(separator: ", ")
+            if roles == .all { return "all" }
+            return names.filter { roles.contains($0.0) }.map(\.1).joined(separator: ", ")
         }
         let (toServer, fromServer) = kind.permission
-        if toServer == .clients, fromServer == .clients { return "both, all" }
+        if toServer == .all, fromServer == .all { return "both, all" }
         var parts: [String] = []
         if !toServer.isEmpty { parts.append("\(list(toServer)) →S") }
         if !fromServer.isEmpty {
-            parts.append("S→ \(fromServer == .clients ? "all" : list(fromServer))")
+            parts.append("S→ \(list(fromServer))")
         }
         return parts.joined(separator: "; ")
     }

@@ -128,7 +128,7 @@ def main():
         check_handshake(vector)
     codes = {vector["code"] for vector in handshakes if "code" in vector}
     expect("handshakes", codes, {
-        "BAD_FRAME", "VERSION_MISMATCH", "WRONG_CLUSTER", "WRONG_IDENTITY", "NOT_PERMITTED",
+        "BAD_FRAME", "VERSION_MISMATCH", "WRONG_CLUSTER", "WRONG_IDENTITY",
         "WRONG_STATE"}, "codes with a vector")
     seen = {vector["kind"] for vector in messages if "json" in vector}
     expect("messages", sorted(seen), sorted(wire.KINDS), "kinds with a vector")
