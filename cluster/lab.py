@@ -322,9 +322,12 @@ class Cluster:
         """The beginning of a command line that is to run in a namespace of ours."""
         if namespace is None or self.net != "tap":
             return []
-        # `ip` gives it a /sys of its own, without the cgroups that agents make for commands.
+        # `ip` gives it a /sys of its own, without the cgroups that agents make for commands. These
+        # are named by step, and another cluster of this computer has steps of that name, too.
         return ["ip", "netns", "exec", f"{self.tag}-{namespace}", "sh", "-c",
-                "mount -t cgroup2 none /sys/fs/cgroup 2>/dev/null; exec \"$@\"", "sh"]
+                "mount -t cgroup2 none /sys/fs/cgroup 2>/dev/null; "
+                f"mkdir -p /sys/fs/cgroup/{self.tag} && echo 0 > /sys/fs/cgroup/{self.tag}/cgroup.procs; "
+                "exec \"$@\"", "sh"]
 
     def make_network(self):
         self.add_namespace("middle")
@@ -625,6 +628,16 @@ def uninterrupted():
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
+def remove_cgroups(tag):
+    """Those of a cluster, empty by now, wherever this computer shows cgroups."""
+    for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, *_ = line.split()
+        if kind == "cgroup2":
+            for path, _, _ in os.walk(f"{place}/{tag}", topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+
+
 def end(directory, keep_directory=False):
     """Ends the cluster whose directory this is, whoever started it, and removes what it had."""
     directory = pathlib.Path(directory)
@@ -659,6 +672,7 @@ def end(directory, keep_directory=False):
             os.kill(pid, signal.SIGKILL)
     for namespace in lab["namespaces"]:
         subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
+    remove_cgroups(lab["tag"])
     for mount in lab.get("mounts", ()):
         # A process that was just killed may still be leaving.
         while subprocess.run(["umount", mount], capture_output=True, check=False).returncode \

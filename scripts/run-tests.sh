@@ -105,7 +105,7 @@ for part in "${parts[@]}"; do
         fuzzing) run "fuzzing, the short form" count_fuzz scripts/fuzz.sh --seconds 30 ;;
         integration)
             run "integration" count_python \
-                "$python" -m unittest discover -s Tests/Integration -t Tests/Integration -v
+                "$python" Tests/Integration/run_side_by_side.py
             ;;
         soak)
             run "soak, the short form" count_check \

@@ -14,6 +14,7 @@ import Wire
 
 final class Standby {
     private unowned let server: LeaderShell
+    private let store: any FollowableLogStore
     private(set) var coordinator = Coordinator()
     /// Who leads, as the log says.
     private(set) var writer: LogWriter?
@@ -32,13 +33,14 @@ final class Standby {
 
     init(_ server: LeaderShell, store: any FollowableLogStore) {
         self.server = server
+        self.store = store
         // The order of the addresses is the same on all servers.
         let all = server.group.list(leader: nil).sorted()
         let rank = all.firstIndex(of: server.group.advertise) ?? 0
         succession = Succession(
             name: server.credentials.identity.name, rank: rank,
             jitterMilliseconds: Int64.random(in: 0...50), at: SessionClock.nowMilliseconds)
-        store.follow { [weak self] in self?.onUpdate($0) }
+        follow()
     }
 
     func close() {
@@ -53,8 +55,11 @@ final class Standby {
     func couldNotTakeOver(_ error: LogStoreError) {
         isTakingOver = false
         succession.stepsBack(at: now)
+        if !store.isFollowing { follow() }
         plan()
     }
+
+    private func follow() { store.follow { [weak self] in self?.onUpdate($0) } }
 
     /// This server has just led: others go first.
     func stepBack() {

@@ -66,6 +66,8 @@ public final class EtcdLogStore: FollowableLogStore {
         confirming = []
     }
 
+    public var isFollowing: Bool { follower != nil }
+
     public func follow(_ onUpdate: @escaping (LogUpdate) -> Void) {
         stopLeading()
         follower?.stop()

@@ -51,6 +51,8 @@ public protocol LogStore: AnyObject {
 public protocol FollowableLogStore: LogStore {
     /// While this writer leads: the right to write is lost, or the store is. Once.
     var onLost: ((LogStoreError) -> Void)? { get set }
+    /// Whether updates still come; a ``LogStore/lead(as:after:completion:)`` that fails late has ended them.
+    var isFollowing: Bool { get }
 
     /// Reads all there is and then what is added, until ``LogStore/lead(as:after:completion:)`` or
     /// ``LogStore/close()``. What cannot be read now is tried again for ever.

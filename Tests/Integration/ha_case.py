@@ -110,6 +110,7 @@ class HACase(unittest.TestCase):
         """No cut, no slow disk, no alarm; every part runs and nothing is in flight."""
         c = self.cluster
         c.heal()
+        self.ask_first(*c.servers)
         for member in c.members.values():
             member.fast_disk()
             member.free_disk()
@@ -382,13 +383,28 @@ class HACase(unittest.TestCase):
         for other in others:
             if other != first:
                 c.servers[other].stop()
+        begun = c.servers[first].err.stat().st_size
         c.servers[name].start(environment=environment)
+        # It sees the end of a leader at once only if it has a session with it.
+        self.wait(lambda: f"server/{name} " in self.log_since(first, begun), 10,
+                  f"{name} to watch {first}")
         c.servers[first].stop()
         self.wait(c.servers[name].says_it_leads, TAKEOVER_SECONDS, f"{name} to lead")
         for other in others:
             c.servers[other].start()
         self.wait_hosts()
         return c.servers[name]
+
+    def log_since(self, server, begun):
+        with open(self.cluster.servers[server].err, errors="replace") as file:
+            file.seek(begun)
+            return file.read()
+
+    def ask_first(self, *names):
+        """Whom commands ask first: one that hangs would keep each of them waiting for 5 s."""
+        c = self.cluster
+        order = [*names, *(n for n in c.servers if n not in names)]
+        c.server_address = ",".join(c.servers[n].address for n in order)
 
     def wait_hosts(self, *hosts, seconds=30):
         """Until the agents are connected to whoever leads."""
@@ -403,6 +419,7 @@ class HACase(unittest.TestCase):
         began = time.monotonic()
         new = self.cluster.leader(seconds, but=(old,))
         self.took = time.monotonic() - began
+        self.ask_first(new)
         return new
 
     @contextlib.contextmanager
