@@ -5,7 +5,7 @@ all, then `wait_ready()` for each: a member is ready when it has a leader and an
 `lab.Cluster` whose namespaces have the members' names.
 
 Faults besides kill, stop and cut (ha_lab.py): `slow_disk` delays every fsync and fdatasync, by a tracer
-that is attached to the running process; `small_disk` gives the member a file system of its own that
+under which the member is started again; `small_disk` gives the member a file system of its own that
 `fill_disk` fills to the last byte; `alarm` fills the database up to its quota, which makes the whole
 cluster of members read-only, and `disarm` makes room again.
 """
@@ -14,7 +14,6 @@ import contextlib
 import http.client
 import json
 import os
-import signal
 import subprocess
 
 from lab import Daemon, LabError, is_gone, tail, wait_until
@@ -30,7 +29,7 @@ class EtcdMember(Daemon):
     def __init__(self, cluster, name, address, members, quota=QUOTA_BYTES, arguments=()):
         self.address, self.client = address, f"http://{address}:{CLIENT_PORT}"
         self.data = cluster.directory / f"etcd-{name}"
-        self.disk = self.tracer = None
+        self.disk = None
         everyone = ",".join(f"{n}=http://{a}:{PEER_PORT}" for n, a in members.items())
         super().__init__(cluster, name, [
             "etcd", "--name", name, "--data-dir", self.data / "member-data",
@@ -95,34 +94,29 @@ class EtcdMember(Daemon):
     # ---- a slow disk ----
 
     def slow_disk(self, milliseconds):
-        """Every fsync and fdatasync takes so much longer, until `fast_disk`."""
-        self.fast_disk()
-        if traced_by(self.pid):
-            raise LabError(f"{self.name} is traced already")
-        log = self.cluster.directory / "log" / f"strace-{self.name}.err"
-        with open(log, "wb") as err:
-            self.tracer = subprocess.Popen(
-                ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(self.pid),
-                 "-e", "trace=fsync,fdatasync",
-                 "-e", f"inject=fsync,fdatasync:delay_enter={milliseconds * 1000}"],
-                stdin=subprocess.DEVNULL, stdout=err, stderr=err, start_new_session=True,
-                env=self.cluster.environment)
-        wait_until(lambda: traced_by(self.pid) == self.tracer.pid or self.tracer.poll() is not None,
-                   10, f"the tracer of {self.name}")
-        if self.tracer.poll() is not None:
-            raise LabError(f"cannot trace {self.name}: {tail(log)}")
+        """Starts it again such that every fsync and fdatasync takes so much longer, until `fast_disk`.
+
+        The tracer is no parent of it, so that its pid is its own, and sees no other system call.
+        """
+        self.restart(["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null",
+                      "-e", "trace=fsync,fdatasync",
+                      "-e", f"inject=fsync,fdatasync:delay_enter={milliseconds * 1000}"])
+        if not traced_by(self.pid):
+            raise LabError(f"{self.name} is not traced: {tail(self.err)}")
 
     def fast_disk(self):
-        if self.tracer is None:
-            return
-        if self.tracer.poll() is None:
-            self.tracer.send_signal(signal.SIGTERM)     # it lets go of the process and ends
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.tracer.wait(15)
-        if self.tracer.poll() is None:
-            self.tracer.kill()
-            self.tracer.wait()
-        self.tracer = None
+        if self.is_running and traced_by(self.pid):
+            self.restart([])
+
+    def restart(self, before):
+        """Ends it and starts it behind these words; one member at a time leaves a majority."""
+        self.stop()
+        plain = self.arguments
+        self.arguments = before + plain
+        try:
+            self.start()
+        finally:
+            self.arguments = plain
 
     # ---- a full disk ----
 

@@ -10,7 +10,7 @@
     ha.py cut s1 e1                they hear nothing of each other; `cut s1 e1 --one-way`: e1 hears
                                    nothing of s1; `cut s1`: s1 and all others
     ha.py heal, ha.py heal s1      every cut, those of one part, those between two
-    ha.py slow e1 500, fast e1     each fsync of an etcd member takes 500 ms longer, and no more
+    ha.py slow e1 500, fast e1     starts an etcd member again: each fsync takes 500 ms longer, no more
     ha.py down                     ends and removes everything
 
 Parts: servers s1 s2 s3, etcd members e1 e2 e3, hosts a b c (their agents for kill, stop, cont and
@@ -34,7 +34,6 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import lab  # noqa: E402
-from etcd_lab import traced_by  # noqa: E402
 from ha_lab import HACluster  # noqa: E402
 from lab import Guest, LabError  # noqa: E402
 
@@ -60,7 +59,8 @@ def me(options):
 
 
 def up(options):
-    if remembered := known():
+    remembered = known()
+    if remembered:
         raise LabError(f"one runs already, in {remembered}; `ha.py down` ends it")
     if not options.fermata or not options.cache:
         raise LabError("up needs --fermata and --cache; `make ha` gives them")
@@ -194,13 +194,6 @@ def member(cluster, name):
     return cluster.members[name]
 
 
-def fast(cluster, name):
-    """The tracer is a process that an earlier `slow` has left."""
-    tracer = traced_by(member(cluster, name).pid)
-    if tracer:
-        os.kill(tracer, signal.SIGTERM)
-
-
 def run(cluster, words):
     environment = cluster.environment | cluster.client_environment()
     done = subprocess.run(cluster.inside("middle") + [cluster.fermata, *words], env=environment,
@@ -249,8 +242,10 @@ def main():
                 status(cluster)
             elif options.command == "slow":
                 member(cluster, options.part).slow_disk(options.milliseconds)
+                cluster.save()
             elif options.command == "fast":
-                fast(cluster, options.part)
+                member(cluster, options.part).fast_disk()
+                cluster.save()
             elif options.command == "run":
                 run(cluster, options.words)
             else:

@@ -303,13 +303,6 @@ class HACluster(Cluster):
                 part.begun_at = kept["parts"][name]["begun"]
         return cluster
 
-    def close(self):
-        for member in self.members.values():
-            if member.tracer is not None and member.tracer.poll() is None:
-                member.tracer.kill()
-                member.tracer.wait()
-        super().close()
-
     def everybody(self):
         return list(self.parts().values())
 

@@ -148,14 +148,14 @@ class Members(HACase):
             self.assertIn(kept, [r["id"] for r in self.cluster.cli_json("release", "list")])
 
     def test_disks_that_take_500_ms(self):
+        for member in self.cluster.members.values():
+            member.slow_disk(500)
+        self.cluster.leader()
+        self.wait_hosts()
         with self.no_takeover(), self.held() as hold:
-            for member in self.cluster.members.values():
-                member.slow_disk(500)
             self.acknowledge()
             self.roll_free(90)
             self.assertFalse(hold.begun(hold.other))
-            for member in self.cluster.members.values():
-                member.fast_disk()
 
 
 class Clocks(HACase):
