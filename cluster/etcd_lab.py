@@ -1,7 +1,7 @@
 """Members of an etcd cluster, each in a network namespace of its own, and what can go wrong with them.
 
 Happy path: `member = EtcdMember(cluster, "e1", "10.77.0.31", everyone)` for each, `start(wait=False)` for
-all, then `wait_ready()` for each: a member is ready when it has a leader and answers. `cluster` is a
+all, then `wait_ready()` for each: a member is ready when it answers and knows a leader. `cluster` is a
 `lab.Cluster` whose namespaces have the members' names.
 
 Faults besides kill, stop and cut (ha_lab.py): `slow_disk` delays every fsync and fdatasync, by a tracer
@@ -78,17 +78,23 @@ class EtcdMember(Daemon):
 
     def leads(self):
         """Whether it is the leader among the members."""
+        leader, own = self.leader()
+        return leader != "0" and leader == own
+
+    def leader(self):
+        """The ids of the leader, "0" if it knows of none, and of itself."""
         try:
             status = self.ask("/v3/maintenance/status", seconds=3)
         except (OSError, LabError, http.client.HTTPException, ValueError):
-            return False
-        return status.get("leader", "0") == status["header"]["member_id"]
+            return "0", "0"
+        return status.get("leader", "0"), status["header"]["member_id"]
 
     def wait_ready(self, seconds=30):
         def look():
             if not self.is_running:
                 raise LabError(f"{self.name} has ended:\n{tail(self.err)}")
-            return self.is_healthy()
+            # Its own word on its health is "false" when its disk is slow.
+            return self.leader()[0] != "0"
         return wait_until(look, seconds, f"{self.name} to answer")
 
     # ---- a slow disk ----
