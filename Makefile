@@ -2,7 +2,7 @@
 # Both install what is missing (apt-get, as root or with sudo).
 
 .PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-many bench-wire bench-guard \
-	bench-takeover bench-locks soak soak-host ha build \
+	bench-snapshot bench-takeover bench-locks soak soak-host ha build \
 	build-debug fuzz format lint check-generated deps clean
 
 CACHE ?= .cache
@@ -17,8 +17,9 @@ help:
 	@echo 'make ha                three servers, three etcd members and three hosts, left running to break'
 	@echo 'make test              all the tests, on real guests too'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
-	@echo 'make bench             bench-wire, -hold, -many, -guard, -takeover and -locks'
+	@echo 'make bench             bench-wire, -snapshot, -hold, -many, -guard, -takeover and -locks'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
+	@echo 'make bench-snapshot    a snapshot of a million guests beside commits; loading it'
 	@echo 'make bench-hold        our hold against a bare script that does the same'
 	@echo 'make bench-many        32 guests of one host, one by one and together'
 	@echo 'make bench-guard       the memory of a guard, and how soon it continues a guest'
@@ -70,11 +71,15 @@ SECONDS ?= 600
 fuzz: deps
 	scripts/fuzz.sh --seconds $(SECONDS)
 
-bench: bench-wire bench-hold bench-many bench-guard bench-takeover bench-locks
+bench: bench-wire bench-snapshot bench-hold bench-many bench-guard bench-takeover bench-locks
 
 bench-wire: build
 	swift build -c release --product wire-bench
 	$(PYTHON) cluster/bench/wire.py --fermata $(FERMATA_RELEASE) --bench .build/release/wire-bench
+
+bench-snapshot: deps
+	swift build -c release --product snapshot-bench
+	$(PYTHON) cluster/bench/snapshot.py --bench .build/release/snapshot-bench
 
 bench-hold: build lab
 	$(PYTHON) cluster/bench/hold.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)

@@ -103,6 +103,14 @@ let package = Package(
             dependencies: ["Fleet", "Wire", "UvLoop", "SessionShell", logging],
             path: "Benchmarks/Hosts", swiftSettings: settings),
 
+        // `make bench-snapshot`: snapshots of a large state beside commits, measured.
+        .executableTarget(
+            name: "snapshot-bench",
+            dependencies: [
+                "Fleet", "Coordination", "LogStore", "LeaderShell", "UvLoop", logging,
+            ],
+            path: "Benchmarks/Snapshot", swiftSettings: settings),
+
         // Runs the built executable; nothing imports it.
         .testTarget(name: "CommandLineTests", swiftSettings: settings),
         tests("Coordination", ["Fleet"], exclude: ["Scenarios"]),

@@ -51,6 +51,13 @@ static inline long fermata_curl_status(CURL *easy) {
     return status;
 }
 
+// Whether anything of the request has gone out.
+static inline int fermata_curl_has_sent(CURL *easy) {
+    long byte_count = 0;
+    curl_easy_getinfo(easy, CURLINFO_REQUEST_SIZE, &byte_count);
+    return byte_count > 0;
+}
+
 typedef int (*fermata_curl_on_socket)(CURL *, curl_socket_t, int, void *, void *);
 typedef int (*fermata_curl_on_timer)(CURLM *, long, void *);
 

@@ -51,7 +51,14 @@ extension Coordinator {
             state.nextToken = report.acceptedToken.number + 1
         }
         defineSets(report)
-        state.hosts[report.host] = HostRecord(report: report, reportedAt: at)
+        if state.hosts[report.host] == nil {
+            state.hosts[report.host] = HostRecord(report: report, reportedAt: at)
+        } else {
+            state.hosts.update(report.host) {
+                $0.report = report
+                $0.reportedAt = at
+            }
+        }
         var placements = placements[...]
         for guest in report.guests {
             let placement = placements.first?.guest == guest.id ? placements.removeFirst() : nil
@@ -65,58 +72,40 @@ extension Coordinator {
             let known = state.sets[definition.id]
             let isOurs = known?.definedBy == nil || known?.definedBy == report.host
             guard isOurs else { continue }
-            state.sets[
-                definition.id,
-                default: SetRecord(updateDomainCount: 0, definedBy: nil, members: [])
-            ].updateDomainCount = definition.updateDomainCount
-            state.sets[definition.id]?.definedBy = report.host
+            let count = definition.updateDomainCount
+            if known == nil {
+                state.sets[definition.id] = SetRecord(
+                    updateDomainCount: count, definedBy: report.host)
+            } else {
+                state.sets.update(definition.id) {
+                    $0.updateDomainCount = count
+                    $0.definedBy = report.host
+                }
+            }
         }
     }
 
     private mutating func adopt(_ guest: GuestReport, on host: HostID, _ placement: Placement?) {
-        if let known = state.guests[guest.id], known.host != host {
+        let known = state.guests[guest.id]
+        if let known, known.host != host {
             return  // Another host has it; the views name the conflict.
         }
         var pair: SetPair?
         if let set = guest.set, let placement {
             pair = SetPair(set: set, updateDomain: placement.updateDomain)
         }
-        let known = state.guests[guest.id]
         if let known, state.isInActiveStep(guest.id, on: host) { pair = known.pair }
-        if known?.pair?.set != pair?.set {
-            if let old = known?.pair?.set { leave(old, guest.id) }
-            if let new = pair?.set { join(new, guest.id) }
-        }
-        state.guests[guest.id] = GuestRecord(
-            report: guest, host: host, pair: pair, placedByLeader: placement?.byLeader ?? false)
+        state.keep(
+            GuestRecord(
+                report: guest, host: host, pair: pair,
+                placedByLeader: placement?.byLeader ?? false))
     }
 
     private mutating func removeMissing(_ report: HostReport) {
         let reported = Set(report.guests.map(\.id))
-        let missing = state.guests.values.filter { guest in
-            guest.host == report.host && !reported.contains(guest.report.id)
-                && !state.isInActiveStep(guest.report.id, on: report.host)
-        }
-        for guest in missing {
-            if let set = guest.pair?.set { leave(set, guest.report.id) }
-            state.guests.removeValue(forKey: guest.report.id)
-        }
-    }
-
-    private mutating func join(_ set: SetID, _ guest: GuestID) {
-        state.sets[
-            set,
-            default: SetRecord(
-                updateDomainCount: Limits.updateDomainsDefault, definedBy: nil, members: [])
-        ].members.append(guest)
-    }
-
-    private mutating func leave(_ set: SetID, _ guest: GuestID) {
-        state.sets[set]?.members.removeAll { $0 == guest }
-        if let record = state.sets[set], record.members.isEmpty, state.locks[set] == nil,
-            record.definedBy == nil
-        {
-            state.sets.removeValue(forKey: set)
+        for guest in state.hosts[report.host]?.guests ?? []
+        where !reported.contains(guest) && !state.isInActiveStep(guest, on: report.host) {
+            state.removeGuest(guest)
         }
     }
 
@@ -124,9 +113,10 @@ extension Coordinator {
 
     private mutating func applyRollout(_ started: StartedRollout, at: Timestamp) {
         state.nextRollout = max(state.nextRollout, started.id.number + 1)
-        let steps = started.steps.enumerated().map { offset, plan in
-            StepRecord(id: StepID(rollout: started.id, number: UInt32(offset + 1)), plan: plan)
-        }
+        let steps = StepList(
+            started.steps.lazy.enumerated().map { offset, plan in
+                StepRecord(id: StepID(rollout: started.id, number: UInt32(offset + 1)), plan: plan)
+            })
         state.rollouts[started.id] = RolloutRecord(
             id: started.id, release: started.release, selection: started.selection,
             policy: started.policy, state: .running, reason: "", startedAt: at,
@@ -143,14 +133,14 @@ extension Coordinator {
         state.nextToken = max(state.nextToken, token.number + 1)
         for pair in plan.pairs {
             let holder = SetLock.Holder(step: id, token: token, grantedAt: at, stuck: false)
-            if state.locks[pair.set] == nil {
+            guard let lock = state.locks[pair.set] else {
                 state.locks[pair.set] = SetLock(updateDomain: pair.updateDomain, holders: [holder])
-            } else {
-                precondition(
-                    state.locks[pair.set]!.updateDomain == pair.updateDomain,
-                    "\(id) wants \(pair), locked for another update domain")
-                state.locks[pair.set]!.holders.append(holder)
+                continue
             }
+            precondition(
+                lock.updateDomain == pair.updateDomain,
+                "\(id) wants \(pair), locked for another update domain")
+            state.locks.update(pair.set) { $0.holders.append(holder) }
         }
         state.active[plan.host] = id
         state.changeStep(id) {
@@ -171,6 +161,7 @@ extension Coordinator {
         guard !plan.pairs.isEmpty else { return }
         for rollout in state.rollouts.keys where state.rollouts[rollout]!.state == .running {
             let steps = state.rollouts[rollout]!.steps
+            guard steps.waitingCount > 0 else { continue }
             for (offset, step) in steps.enumerated()
             where step.status == .waiting
                 && step.plan.pairs.contains(where: { wanted in
@@ -179,7 +170,7 @@ extension Coordinator {
                     }
                 })
             {
-                state.rollouts[rollout]!.steps[offset].bypassed += 1
+                state.rollouts[rollout]!.steps.update(at: offset) { $0.bypassed += 1 }
             }
         }
     }
@@ -189,9 +180,10 @@ extension Coordinator {
         guard let plan = state.step(id)?.plan else { preconditionFailure("regrant of no \(id)") }
         state.changeStep(id) { $0.token = token }
         for pair in plan.pairs {
-            guard let offset = state.locks[pair.set]?.holders.firstIndex(where: { $0.step == id })
-            else { continue }
-            state.locks[pair.set]!.holders[offset].token = token
+            state.locks.update(pair.set) { lock in
+                guard let offset = lock.holders.firstIndex(where: { $0.step == id }) else { return }
+                lock.holders[offset].token = token
+            }
         }
     }
 
@@ -246,7 +238,7 @@ extension Coordinator {
 
     private mutating func unlock(_ plan: PlannedStep, _ id: StepID) {
         for pair in plan.pairs {
-            state.locks[pair.set]?.holders.removeAll { $0.step == id }
+            state.locks.update(pair.set) { $0.holders.removeAll { $0.step == id } }
             if state.locks[pair.set]?.holders.isEmpty == true {
                 state.locks.removeValue(forKey: pair.set)
             }
@@ -255,9 +247,10 @@ extension Coordinator {
 
     private mutating func markStuck(_ plan: PlannedStep, _ id: StepID) {
         for pair in plan.pairs {
-            guard let offset = state.locks[pair.set]?.holders.firstIndex(where: { $0.step == id })
-            else { continue }
-            state.locks[pair.set]!.holders[offset].stuck = true
+            state.locks.update(pair.set) { lock in
+                guard let offset = lock.holders.firstIndex(where: { $0.step == id }) else { return }
+                lock.holders[offset].stuck = true
+            }
         }
     }
 
@@ -281,7 +274,7 @@ extension Coordinator {
 
     private mutating func stopIfFailing(_ id: RolloutID, at: Timestamp) {
         guard let rollout = state.rollouts[id], rollout.state == .running,
-            rollout.failureCount >= Int(rollout.policy.failuresMax)
+            rollout.steps.failureCount >= Int(rollout.policy.failuresMax)
         else { return }
         let failed = rollout.steps.filter { ($0.outcome ?? .succeeded) != .succeeded }
         let reason =
@@ -294,7 +287,7 @@ extension Coordinator {
     }
 
     private mutating func cancelWaiting(of id: RolloutID, reason: String, at: Timestamp) {
-        for step in state.rollouts[id]?.steps ?? [] where step.status == .waiting {
+        for step in state.rollouts[id]?.steps ?? StepList() where step.status == .waiting {
             cancel(step.id, reason: reason, at: at)
         }
     }
@@ -312,13 +305,14 @@ extension Coordinator {
 
     private mutating func concludeIfDone(_ id: RolloutID, at: Timestamp) {
         guard let rollout = state.rollouts[id], !rollout.state.isOver,
-            !rollout.steps.contains(where: { $0.status == .waiting || $0.status == .granted })
+            rollout.steps.waitingCount == 0, rollout.steps.grantedCount == 0
         else { return }
+        let failureCount = rollout.steps.failureCount
         switch rollout.state {
         case .running:
-            state.rollouts[id]!.state = rollout.failureCount == 0 ? .succeeded : .failed
-            if rollout.failureCount > 0 {
-                state.rollouts[id]!.reason = "\(rollout.failureCount) steps failed"
+            state.rollouts[id]!.state = failureCount == 0 ? .succeeded : .failed
+            if failureCount > 0 {
+                state.rollouts[id]!.reason = "\(failureCount) steps failed"
             }
         case .stopping: state.rollouts[id]!.state = .failed
         case .aborting: state.rollouts[id]!.state = .aborted
@@ -343,11 +337,14 @@ extension Coordinator {
     }
 
     private mutating func emitHolds(_ report: StepReport, host: HostID, at: Timestamp) {
-        let step = state.step(report.step)
-        let release = state.rollouts[report.step.rollout].flatMap { state.releases[$0.release] }
+        // A stray report may be of a step that another host's has the name of now.
+        let step = state.step(report.step).flatMap { $0.plan.host == host ? $0 : nil }
+        let release = step.flatMap { state.rollouts[$0.id.rollout] }.flatMap {
+            state.releases[$0.release]
+        }
         for record in report.holds {
             let pair = step?.plan.pairs.first { pair in
-                state.sets[pair.set]?.members.contains(record.guest) == true
+                state.sets[pair.set]?.members[record.guest] != nil
             }
             emit(
                 .holdFinished(
@@ -371,6 +368,6 @@ extension Coordinator {
         let old = state.lastSequence > kept ? state.lastSequence - kept : 0
         let safe = min(old, state.notifiers.values.min() ?? old)
         guard safe >= first.sequence else { return }
-        state.events.removeFirst(min(state.events.count, Int(safe - first.sequence + 1)))
+        state.events.removeFirst(Int(clamping: safe - first.sequence + 1))
     }
 }

@@ -45,9 +45,9 @@ struct GrantRound {
     func candidates() -> [StepRecord] {
         var all: [StepRecord] = []
         for rollout in state.rollouts.values where rollout.state == .running {
-            guard inFlight[rollout.id, default: 0] < Int(rollout.policy.parallelism) else {
-                continue
-            }
+            guard rollout.steps.waitingCount > 0,
+                inFlight[rollout.id, default: 0] < Int(rollout.policy.parallelism)
+            else { continue }
             let waiting = rollout.steps.filter { $0.status == .waiting }
             let chains = remainingDomains(waiting)
             let keyed = waiting.map { step in
@@ -135,16 +135,12 @@ struct GrantRound {
         return nil
     }
 
-    /// A guest of another update domain of the set that is known not to be well. A guest that is
-    /// `stopped` was shut down and does not count.
+    /// A guest of another update domain of the set that is known not to be well.
     private func unwell(outside pair: SetPair) -> (GuestID, GuestState)? {
-        for member in state.sets[pair.set]?.members ?? [] {
-            guard let guest = state.guests[member],
-                guest.pair?.updateDomain != pair.updateDomain
-            else { continue }
-            switch guest.report.state {
-            case .running, .stopped: continue
-            case .starting, .held, .paused, .lost, .unknown: return (member, guest.report.state)
+        guard let set = state.sets[pair.set], set.unwellCount > 0 else { return nil }
+        for (member, domain) in set.members where domain != pair.updateDomain {
+            if let guest = state.guests[member], !guest.isWell {
+                return (member, guest.report.state)
             }
         }
         return nil

@@ -24,6 +24,7 @@ extension FleetState {
     /// A guest of the host that another host has reported first: it belongs to that one, so no step
     /// of this host could hold it.
     func foreignGuest(_ host: HostReport) -> (guest: GuestID, owner: HostID)? {
+        if hosts[host.host]?.ownsAllReported == true { return nil }
         for guest in host.guests {
             if let owner = guests[guest.id]?.host, owner != host.host { return (guest.id, owner) }
         }
@@ -37,7 +38,7 @@ extension Coordinator {
     ) -> (steps: [PlannedStep], skipped: [PlanView.Skipped]) {
         var steps: [PlannedStep] = []
         var skipped: [PlanView.Skipped] = []
-        for record in state.hosts.values.sorted(by: { $0.report.host < $1.report.host }) {
+        for record in state.hosts.values {
             let host = record.report.host
             if case .hosts(let hosts) = selection, !hosts.contains(host) { continue }
             switch planHostStep(record.report, release) {

@@ -6,6 +6,7 @@ extension Coordinator {
     /// - Returns: what is broken, by the names of design.md; empty if all is well.
     public func brokenInvariants() -> [String] {
         exclusionProblems() + lockProblems() + tokenProblems() + eventProblems()
+            + keptProblems()
     }
 
     /// Invariant 1: everything out of a set at once belongs to one update domain.
@@ -80,5 +81,31 @@ extension Coordinator {
         let last = first.sequence + UInt64(state.events.count) - 1
         return last == state.lastSequence
             ? [] : ["nothing lost: events end at \(last), not \(state.lastSequence)"]
+    }
+
+    /// What is kept beside the records because it takes long to count is what counting gives.
+    private func keptProblems() -> [String] {
+        var anew = FleetState()
+        for (id, host) in state.hosts {
+            anew.hosts[id] = HostRecord(report: host.report, reportedAt: host.reportedAt)
+        }
+        for guest in state.guests.values { anew.keep(guest) }
+        for (id, set) in state.sets {
+            if anew.sets[id] == nil {
+                anew.sets[id] = SetRecord(updateDomainCount: 0, definedBy: nil)
+            }
+            anew.sets.update(id) {
+                $0.updateDomainCount = set.updateDomainCount
+                $0.definedBy = set.definedBy
+            }
+        }
+        var problems: [String] = []
+        if anew.hosts != state.hosts { problems.append("guests of hosts") }
+        if anew.sets != state.sets { problems.append("members of sets") }
+        if anew.runningGuestCount != state.runningGuestCount { problems.append("running guests") }
+        for rollout in state.rollouts.values where StepList(rollout.steps) != rollout.steps {
+            problems.append("steps of \(rollout.id)")
+        }
+        return problems.map { "\($0): what is kept is not what counting gives" }
     }
 }

@@ -71,13 +71,15 @@ extension Coordinator {
 
     /// - Returns: why these steps cannot be asked for while another rollout has still to do its own.
     private func overlap(_ steps: [PlannedStep], _ release: Release) -> Refusal? {
+        // Only looked up, never iterated.
+        let stepsOfHosts = Dictionary(grouping: steps, by: \.host)
         for rollout in state.rollouts.values where !rollout.state.isOver {
             // Hypervisor steps are about their guests; anything else changes the host below them.
             let areBothOfGuests =
                 release.scope == .guest
                 && state.releases[rollout.release]?.release.scope == .guest
             for open in rollout.steps where open.status == .waiting || open.status == .granted {
-                for step in steps where step.host == open.plan.host {
+                for step in stepsOfHosts[open.plan.host] ?? [] {
                     let guest = step.guests.first(where: open.plan.guests.contains)
                     if areBothOfGuests, guest == nil { continue }
                     let what = areBothOfGuests ? guest.map { "guest \($0) on " } ?? "" : ""
@@ -98,8 +100,7 @@ extension Coordinator {
         guard release.scope == .guest else { return planHostSteps(release, selection) }
         var steps: [PlannedStep] = []
         var skipped: [PlanView.Skipped] = []
-        let guests = state.guests.values.sorted { $0.report.id < $1.report.id }
-        for guest in guests {
+        for guest in state.guests.values {
             if case .hosts(let hosts) = selection, !hosts.contains(guest.host) { continue }
             if let reason = reasonToSkip(guest, release) {
                 skipped.append(
@@ -190,8 +191,8 @@ extension Coordinator {
             .updateDomainCount
             ?? state.sets[set]?.updateDomainCount ?? Limits.updateDomainsDefault
         var used = [Int](repeating: 0, count: Limits.updateDomainsMax)
-        for member in state.sets[set]?.members ?? [] {
-            if let domain = state.guests[member]?.pair?.updateDomain { used[domain.number] += 1 }
+        for (number, count) in (state.sets[set]?.memberCounts ?? []).enumerated() {
+            used[number] = count
         }
         // None of this report's guests has a domain in the set yet: they would be neighbours.
         let domains = 0..<max(1, min(count, Limits.updateDomainsMax))

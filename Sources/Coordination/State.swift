@@ -3,6 +3,9 @@ public import OrderedCollections
 
 /// All that the servers agree on. Equal on every server that has applied the same facts, in order
 /// too: nothing here iterates a `Set` or a `Dictionary`.
+///
+/// A copy is free, and the first changes of what was copied cost little: whatever grows with the
+/// fleet is kept in pages. So a snapshot is written from a copy while commits go on.
 public struct FleetState: Hashable, Sendable {
     /// Number of facts applied.
     public var index: UInt64 = 0
@@ -10,17 +13,21 @@ public struct FleetState: Hashable, Sendable {
     public var leader = ""
     public var nextToken: UInt64 = 1
     public var nextRollout: UInt64 = 1
-    public var hosts: OrderedDictionary<HostID, HostRecord> = [:]
-    public var guests: OrderedDictionary<GuestID, GuestRecord> = [:]
-    public var sets: OrderedDictionary<SetID, SetRecord> = [:]
+    public var hosts = PagedDictionary<HostID, HostRecord>()
+    /// Changed by ``keep(_:)`` and `removeGuest`, which see to the sets and counts as well.
+    public internal(set) var guests = PagedDictionary<GuestID, GuestRecord>()
+    /// How many of them run.
+    public internal(set) var runningGuestCount = 0
+    public var sets = PagedDictionary<SetID, SetRecord>()
     public var releases: OrderedDictionary<ReleaseID, ReleaseRecord> = [:]
     public var rollouts: OrderedDictionary<RolloutID, RolloutRecord> = [:]
     /// The sets that are locked, each by steps of one update domain.
-    public var locks: OrderedDictionary<SetID, SetLock> = [:]
-    /// Granted steps whose agent has not reported; one for each host at most.
+    public var locks = PagedDictionary<SetID, SetLock>()
+    /// Granted steps whose agent has not reported, in grant order; one for each host at most, so
+    /// never many: a rollout's parallelism bounds them.
     public var active: OrderedDictionary<HostID, StepID> = [:]
     /// Not yet acknowledged by every notifier, in ascending order of sequence, without gaps.
-    public var events: [FleetEvent] = []
+    public var events = PagedArray<FleetEvent>()
     /// Sequence of the newest event there ever was; 0 before the first.
     public var lastSequence: UInt64 = 0
     /// Up to where each notifier has kept the events safe.
@@ -32,9 +39,20 @@ public struct FleetState: Hashable, Sendable {
 public struct HostRecord: Hashable, Sendable {
     public var report: HostReport
     public var reportedAt: Timestamp
+    /// The guests that count as this host's, in ascending order. Follows from the guests' records.
+    public internal(set) var guests: [GuestID] = []
     public init(report: HostReport, reportedAt: Timestamp) {
         self.report = report
         self.reportedAt = reportedAt
+    }
+
+    /// Whether no guest of its report belongs to another host.
+    var ownsAllReported: Bool {
+        var own = guests[...]
+        return report.guests.allSatisfy { guest in
+            while let first = own.first, first < guest.id { own.removeFirst() }
+            return own.first == guest.id
+        }
     }
 }
 
@@ -57,12 +75,29 @@ public struct SetRecord: Hashable, Sendable {
     public var updateDomainCount: Int
     /// The host whose file gave the count; nil if it is the default.
     public var definedBy: HostID?
-    /// In the order in which they were first reported.
-    public var members: [GuestID]
-    public init(updateDomainCount: Int, definedBy: HostID?, members: [GuestID]) {
+    /// With the update domain of each. Follows from the guests' records, like the counts.
+    public private(set) var members = PagedDictionary<GuestID, UpdateDomain>()
+    /// Members of each update domain; as long as there are members in higher ones.
+    private(set) var memberCounts: [Int] = []
+    /// Members that are known not to be well.
+    private(set) var unwellCount = 0
+    public init(updateDomainCount: Int, definedBy: HostID?) {
         self.updateDomainCount = updateDomainCount
         self.definedBy = definedBy
-        self.members = members
+    }
+
+    mutating func insert(_ guest: GuestID, _ domain: UpdateDomain, isWell: Bool) {
+        members[guest] = domain
+        while memberCounts.count <= domain.number { memberCounts.append(0) }
+        memberCounts[domain.number] += 1
+        if !isWell { unwellCount += 1 }
+    }
+
+    mutating func remove(_ guest: GuestID, isWell: Bool) {
+        guard let domain = members.removeValue(forKey: guest) else { return }
+        memberCounts[domain.number] -= 1
+        while memberCounts.last == 0 { memberCounts.removeLast() }
+        if !isWell { unwellCount -= 1 }
     }
 }
 
@@ -112,12 +147,12 @@ public struct RolloutRecord: Hashable, Sendable {
     public var startedBy: String
     public var finishedAt: Timestamp?
     /// Step n is at index n − 1.
-    public var steps: [StepRecord]
+    public var steps: StepList
     public var skipped: [PlanView.Skipped]
     public init(
         id: RolloutID, release: ReleaseID, selection: Selection, policy: Policy,
         state: RolloutState, reason: String, startedAt: Timestamp, startedBy: String,
-        finishedAt: Timestamp?, steps: [StepRecord], skipped: [PlanView.Skipped]
+        finishedAt: Timestamp?, steps: StepList, skipped: [PlanView.Skipped]
     ) {
         self.id = id
         self.release = release
@@ -131,11 +166,6 @@ public struct RolloutRecord: Hashable, Sendable {
         self.steps = steps
         self.skipped = skipped
     }
-
-    public var failureCount: Int {
-        steps.count { step in step.outcome.map { $0 != .succeeded } ?? false }
-    }
-    public var activeCount: Int { steps.count { $0.status == .granted } }
 }
 
 /// One step of a rollout.
@@ -193,7 +223,7 @@ extension FleetState {
     /// Changes a step that is known to exist.
     mutating func changeStep(_ id: StepID, _ change: (inout StepRecord) -> Void) {
         precondition(step(id) != nil, "no \(id)")
-        change(&rollouts[id.rollout]!.steps[Int(id.number) - 1])
+        rollouts[id.rollout]!.steps.update(at: Int(id.number) - 1, change)
     }
 
     /// Steps that hold locks or are being worked on, with the guests they cover.

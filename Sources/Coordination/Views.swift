@@ -12,7 +12,7 @@ extension Coordinator {
             softwareVersion: softwareVersion, hostCount: UInt32(state.hosts.count),
             connectedHostCount: UInt32(state.hosts.keys.count(where: connected.contains)),
             guestCount: UInt32(state.guests.count),
-            runningGuestCount: UInt32(state.guests.values.count { $0.report.state == .running }),
+            runningGuestCount: UInt32(state.runningGuestCount),
             setCount: UInt32(state.sets.count), lockedSetCount: UInt32(state.locks.count),
             stuckSetCount: UInt32(stuck),
             activeRollouts: state.rollouts.values.filter { !$0.state.isOver }.map(\.id),
@@ -24,7 +24,7 @@ extension Coordinator {
 
     private func warnings(connected: Set<HostID>) -> [String] {
         var all: [String] = []
-        for host in state.hosts.keys.sorted() where !connected.contains(host) {
+        for host in state.hosts.keys where !connected.contains(host) {
             all.append("host \(host): its agent is not connected; start it there")
         }
         for host in state.hosts.values {
@@ -38,7 +38,7 @@ extension Coordinator {
     }
 
     public func hostViews(connected: Set<HostID>) -> [HostView] {
-        state.hosts.values.sorted { $0.report.host < $1.report.host }.map { record in
+        state.hosts.values.map { record in
             let host = record.report.host
             let guests = record.report.guests
             return HostView(
@@ -53,7 +53,7 @@ extension Coordinator {
 
     private func hostWarnings(_ record: HostRecord) -> [String] {
         var all: [String] = []
-        for guest in record.report.guests {
+        for guest in record.ownsAllReported ? [] : record.report.guests {
             if let owner = state.guests[guest.id]?.host, owner != record.report.host {
                 all.append(
                     "guest \(guest.id) is reported by host \(owner) too and counts there; "
@@ -73,7 +73,7 @@ extension Coordinator {
     }
 
     public func guestViews(connected: Set<HostID>) -> [GuestView] {
-        state.guests.values.sorted { $0.report.id < $1.report.id }.map {
+        state.guests.values.map {
             GuestView(
                 report: $0.report, host: $0.host, updateDomain: $0.pair?.updateDomain,
                 placedByLeader: $0.placedByLeader, hostConnected: connected.contains($0.host))
@@ -81,13 +81,9 @@ extension Coordinator {
     }
 
     public func setViews() -> [SetView] {
-        state.sets.sorted { $0.key < $1.key }.map { id, record in
+        state.sets.map { id, record in
             var domains: [[GuestID]] = Array(repeating: [], count: Limits.updateDomainsMax)
-            for member in record.members {
-                if let domain = state.guests[member]?.pair?.updateDomain {
-                    domains[domain.number].append(member)
-                }
-            }
+            for (member, domain) in record.members { domains[domain.number].append(member) }
             var warnings: [String] = []
             if domains.count(where: { !$0.isEmpty }) == 1, record.members.count > 1 {
                 warnings.append("all its guests are in one update domain: they are held together")
@@ -100,13 +96,13 @@ extension Coordinator {
                 id: id, updateDomainCount: record.updateDomainCount,
                 domains: domains.indices.filter { !domains[$0].isEmpty }.map {
                     SetView.Domain(
-                        updateDomain: UpdateDomain($0)!, guests: domains[$0].sorted())
+                        updateDomain: UpdateDomain($0)!, guests: domains[$0])
                 }, lockedUpdateDomain: state.locks[id]?.updateDomain, warnings: warnings)
         }
     }
 
     public func lockViews() -> [LockView] {
-        state.locks.sorted { $0.key < $1.key }.flatMap { set, lock in
+        state.locks.flatMap { set, lock in
             lock.holders.map { holder in
                 let step = state.step(holder.step)
                 return LockView(
@@ -231,7 +227,7 @@ extension Coordinator {
         let id = RolloutID(copy.state.nextRollout)
         copy.state.rollouts.removeAll()
         copy.state.active.removeAll()
-        copy.state.locks.removeAll()
+        copy.state.locks = PagedDictionary()
         copy.apply(
             Fact(
                 at: Timestamp(microseconds: 0),
@@ -263,7 +259,7 @@ extension Coordinator {
             }
         }
         // What could not start even then, for example because a neighbour is not well.
-        for step in copy.state.rollouts[id]?.steps ?? [] where step.status == .waiting {
+        for step in copy.state.rollouts[id]?.steps ?? StepList() where step.status == .waiting {
             ordered.append(
                 PlanView.Step(
                     host: step.plan.host, guests: step.plan.guests, pairs: step.plan.pairs,

@@ -75,8 +75,19 @@ public enum Limits {
     /// Events kept although every notifier has them: whoever begins to watch a rollout a moment after
     /// its start still sees how it began.
     public static let eventsForWatchersMin = 1_000
-    /// Facts after which a snapshot is written, so that a start reads little.
+    /// Facts after which a snapshot is written at the earliest, so that a start reads little. A large
+    /// state waits longer, see ``snapshotFactBytesDivisor``.
     public static let snapshotFactsInterval: UInt64 = 10_000
+    /// The facts since the last snapshot must have at least its bytes divided by this: writing
+    /// snapshots then costs at most this many times what writing the facts does, and a start reads
+    /// at most a quarter more than the snapshot.
+    public static let snapshotFactBytesDivisor = 4
+    /// One piece of a snapshot: encoded and written in some milliseconds, while the loop serves nobody
+    /// else, and well below the 1.5 MB that etcd takes in one request.
+    public static let snapshotChunkByteCount = 256 * 1024
+    /// Pause after a snapshot that could not be written: the log goes on growing meanwhile, which is
+    /// harmless for minutes.
+    public static let snapshotRetryMilliseconds: UInt32 = 60_000
     /// A reason given by a person or a program; longer ones are cut.
     public static let reasonByteCountMax = 4_096
 }

@@ -1,15 +1,15 @@
-import Coordination
-import Fleet
-import LogStore
-import Logging
-import UvLoop
+package import Coordination
+package import Fleet
+package import LogStore
+package import Logging
+package import UvLoop
 
 /// What a command has made true, durably.
-struct Committed {
+package struct Committed {
     /// Of the state that has it.
-    var index: UInt64
+    package var index: UInt64
     /// Empty if it was true already.
-    var facts: [Fact]
+    package var facts: [Fact]
 }
 
 /// Turns commands into committed facts: the only place where the coordinator's state changes.
@@ -24,20 +24,23 @@ struct Committed {
 ///                   ▲                                  │
 ///                   └────────── gathers meanwhile ◀────┘
 /// ```
+/// Snapshots are written from a copy of the state, chunk by chunk, while commits go on.
+///
 /// Failure: an append that fails, or whose outcome is not known, ends this server (``onFatal``):
-/// its state is ahead of the log, and only a fresh load is right.
-final class Committer {
+/// its state is ahead of the log, and only a fresh load is right. A snapshot that fails is tried
+/// again later, since the log has all that it would have said.
+package final class Committer {
     private enum Item {
         case command(Command, (Result<Committed, Refusal>) -> Void)
         case read(() -> Void)
     }
 
     private let store: any LogStore
-    private let snapshotFactsInterval: UInt64
+    private let snapshotRetry: Duration
     private let loop: Loop
     private let log: Logger
     private let pause: TestPause
-    private(set) var coordinator: Coordinator
+    package private(set) var coordinator: Coordinator
     private var queue: [Item] = []
     private var isInFlight = false
     private var isPumpPlanned = false
@@ -45,26 +48,35 @@ final class Committer {
     private var hasGranted = false
     private var mustSchedule = false
     private var isOver = false
-    private var snapshotIndex: UInt64 = 0
+    private var snapshots: SnapshotSchedule
+    private var isSaving = false
+    /// Runs while no snapshot may be tried again.
+    private var retryTimer: Timer?
 
     /// The hosts whose agents can be told something now.
-    var connectedHosts: () -> Set<HostID> = { [] }
+    package var connectedHosts: () -> Set<HostID> = { [] }
     /// After every commit, when all that the state says is durable.
-    var onCommitted: () -> Void = {}
+    package var onCommitted: () -> Void = {}
     /// The log cannot be written any more.
-    var onFatal: (LogStoreError) -> Void = { _ in }
+    package var onFatal: (LogStoreError) -> Void = { _ in }
 
     /// - Parameters:
-    ///   - snapshotFactsInterval: facts after which a snapshot is written.
+    ///   - snapshotFactsInterval: facts after which a snapshot is written, if they are long enough.
+    ///   - snapshotFactBytesDivisor: of the last snapshot's bytes; how long is long enough.
+    ///   - snapshotRetry: pause after a snapshot that failed.
     ///   - warm: what is known of the log already; nil for nothing.
-    init(
-        store: any LogStore, snapshotFactsInterval: UInt64, loop: Loop, log: Logger,
-        warm: Coordinator? = nil, pause: TestPause = TestPause(nil)
+    package init(
+        store: any LogStore, snapshotFactsInterval: UInt64,
+        snapshotFactBytesDivisor: Int = Limits.snapshotFactBytesDivisor,
+        snapshotRetry: Duration = .milliseconds(Limits.snapshotRetryMilliseconds),
+        loop: Loop, log: Logger, warm: Coordinator? = nil, pause: TestPause = TestPause(nil)
     ) {
         coordinator = warm ?? Coordinator()
         self.pause = pause
         self.store = store
-        self.snapshotFactsInterval = snapshotFactsInterval
+        self.snapshotRetry = snapshotRetry
+        snapshots = SnapshotSchedule(
+            factsMin: snapshotFactsInterval, bytesDivisor: snapshotFactBytesDivisor)
         self.loop = loop
         self.log = log
     }
@@ -72,7 +84,7 @@ final class Committer {
     /// Takes the log, loads what is missing and starts a term of this server.
     ///
     /// - Parameter completion: the term, once it is durable.
-    func start(
+    package func start(
         _ writer: LogWriter, completion: @escaping (Result<UInt64, LogStoreError>) -> Void
     ) {
         store.lead(as: writer, after: coordinator.state.index) { [self] result in
@@ -105,43 +117,46 @@ final class Committer {
 
     private func load(_ opened: OpenedLog) throws {
         if let snapshot = opened.snapshot {
-            coordinator = Coordinator(state: try SnapshotRecords.decode(snapshot.chunks))
-            snapshotIndex = snapshot.index
+            coordinator = Coordinator(state: try SnapshotDecoder.decode(snapshot.chunks))
             guard coordinator.state.index == snapshot.index else {
                 throw RecordError.wrongIndex(
                     expected: snapshot.index, found: coordinator.state.index)
             }
         }
         for bytes in opened.records { coordinator.apply(try FactRecord.decode(bytes)) }
+        snapshots.onLoaded(opened, index: coordinator.state.index)
         log.info(
             "log loaded",
             metadata: [
-                "index": "\(coordinator.state.index)", "snapshot": "\(snapshotIndex)",
+                "index": "\(coordinator.state.index)", "snapshot": "\(opened.snapshot?.index ?? 0)",
                 "records": "\(opened.records.count)",
             ])
     }
 
     /// Proposes `command` in its turn; `completion` runs when it is durable or refused.
-    func submit(_ command: Command, completion: @escaping (Result<Committed, Refusal>) -> Void) {
+    package func submit(
+        _ command: Command, completion: @escaping (Result<Committed, Refusal>) -> Void
+    ) {
         queue.append(.command(command, completion))
         planPump()
     }
 
     /// Runs `body` when all that ``coordinator`` says is durable.
-    func read(_ body: @escaping () -> Void) {
+    package func read(_ body: @escaping () -> Void) {
         queue.append(.read(body))
         planPump()
     }
 
     /// Asks for a round of grants, for example because an agent has connected.
-    func schedule() {
+    package func schedule() {
         mustSchedule = true
         planPump()
     }
 
     /// After this nothing is proposed, written or answered.
-    func close() {
+    package func close() {
         isOver = true
+        retryTimer?.cancel()
         queue = []
     }
 
@@ -191,6 +206,7 @@ final class Committer {
                 onFatal(error)
             case .success:
                 if grants { pause.reached("committed") }
+                snapshots.onAppended(records)
                 for answer in answers { answer() }
                 onCommitted()
                 saveSnapshotIfDue()
@@ -233,25 +249,36 @@ final class Committer {
         }
     }
 
+    /// To be called right after an append: the state is then exactly what the log says.
     private func saveSnapshotIfDue() {
-        guard coordinator.state.index - snapshotIndex >= snapshotFactsInterval else {
-            return
-        }
-        // Nothing is in flight here, so the state is exactly what the log says.
+        guard !isSaving, retryTimer == nil, snapshots.isDue else { return }
+        isSaving = true
         let index = coordinator.state.index
-        var records = SnapshotRecords.encode(coordinator.state)[...]
-        snapshotIndex = index
-        isInFlight = true
-        store.save(index: index, next: { records.popFirst() }) { [self] result in
-            isInFlight = false
+        var encoder = SnapshotEncoder(coordinator.state)
+        snapshots.onBegun()
+        let next = { [self] in
+            let chunk = encoder.next()
+            snapshots.onWritten(byteCount: chunk?.count ?? 0)
+            return chunk
+        }
+        store.save(index: index, next: next) { [self] result in
+            isSaving = false
             guard !isOver else { return }
             switch result {
             case .success:
-                log.info("snapshot saved", metadata: ["index": "\(index)"])
-                if !queue.isEmpty || mustSchedule { planPump() }
-            case .failure(let error):
+                snapshots.onSaved()
+                log.info(
+                    "snapshot saved",
+                    metadata: ["index": "\(index)", "bytes": "\(snapshots.byteCount)"])
+            case .failure(.fenced(let epoch)):
                 isOver = true
-                onFatal(error)
+                onFatal(.fenced(byEpoch: epoch))
+            case .failure(let error):
+                snapshots.onFailed()
+                log.warning(
+                    "a snapshot could not be written and will be tried again; the log has all",
+                    metadata: ["index": "\(index)", "reason": "\(error)"])
+                retryTimer = loop.after(snapshotRetry) { [self] in retryTimer = nil }
             }
         }
     }

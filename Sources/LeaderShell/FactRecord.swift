@@ -1,4 +1,4 @@
-import Coordination
+package import Coordination
 import Fleet
 import SwiftProtobuf
 import Wire
@@ -20,8 +20,8 @@ enum RecordError: Error, Hashable, CustomStringConvertible {
 }
 
 /// Facts as bytes of the log: the message `Fact` of proto-spec/records.proto.
-enum FactRecord {
-    static func encode(_ fact: Fact) -> [UInt8] {
+package enum FactRecord {
+    package static func encode(_ fact: Fact) -> [UInt8] {
         var message = PBFact()
         message.atMicroseconds = fact.at.microseconds
         message.body = body(fact.body)
@@ -29,7 +29,7 @@ enum FactRecord {
     }
 
     /// - Throws: ``RecordError`` or a conversion error; the record was not written by us.
-    static func decode(_ bytes: [UInt8]) throws -> Fact {
+    package static func decode(_ bytes: [UInt8]) throws -> Fact {
         let message: PBFact
         do {
             message = try PBFact(serializedBytes: bytes)

@@ -51,7 +51,7 @@ final class Followers {
     }
 
     private func send(_ state: FleetState, to follower: Follower, evenIfEmpty: Bool) {
-        var events = ArraySlice<FleetEvent>()
+        var events = PagedArray<FleetEvent>()[...]
         if let first = state.events.first?.sequence {
             let skipped = follower.sentSequence >= first ? follower.sentSequence - first + 1 : 0
             events = state.events.dropFirst(Int(min(skipped, UInt64(state.events.count))))

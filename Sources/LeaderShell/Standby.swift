@@ -78,7 +78,7 @@ final class Standby {
             read {
                 coordinator = Coordinator()
                 if let snapshot {
-                    coordinator = Coordinator(state: try SnapshotRecords.decode(snapshot.chunks))
+                    coordinator = Coordinator(state: try SnapshotDecoder.decode(snapshot.chunks))
                 }
                 try apply(records)
             }

@@ -9,14 +9,15 @@
 // Happy path: one load, then each batch as it is committed.
 // Failure modes: no etcd → `interrupted`, and again; a watch at a member that is cut off from the
 // others hears nothing and does not know it: after some silence a linearizable read tells, and another
-// member is watched; compacted → loaded again from the snapshot.
+// member is watched; compacted → loaded again from the snapshot; etcd restored from a back-up → all
+// is told anew.
 
 import UvLoop
 
 final class EtcdFollower {
     private static let pause = Duration.milliseconds(200)
-    /// The writer shows life each second.
-    private static let silence = Duration.milliseconds(1_800)
+    /// The writer shows life each second, or within two after its last append.
+    private static let silence = Duration.milliseconds(2_200)
 
     private let gateway: EtcdGateway
     private let layout: EtcdLayout
@@ -24,7 +25,9 @@ final class EtcdFollower {
     private var onUpdate: ((LogUpdate) -> Void)?
     /// Index of the newest record that was told; nil before the first load.
     private var index: UInt64?
-    /// Of the newest change that was seen.
+    /// Of etcd, as it was loaded; empty before.
+    private var cluster = ""
+    /// As of which was loaded.
     private var revision: Int64 = 0
     private var epochRevision: Int64 = 0
     private var aliveRevision: Int64 = 0
@@ -45,6 +48,11 @@ final class EtcdFollower {
         self.store = store
         self.onUpdate = onUpdate
         load()
+    }
+
+    deinit {
+        watch?.cancel()
+        timer?.cancel()
     }
 
     func stop() {
@@ -76,8 +84,8 @@ final class EtcdFollower {
     }
 
     private func again(_ failure: EtcdFailure?) {
-        guard onUpdate != nil else { return }
         if let failure { onUpdate?(.interrupted(failure.error(store))) }
+        guard onUpdate != nil else { return }
         turn += 1
         let turn = turn
         timer?.cancel()
@@ -88,23 +96,35 @@ final class EtcdFollower {
     }
 
     private func loaded(_ contents: EtcdContents) {
-        revision = contents.revision
-        if contents.next - 1 < index ?? 0 {
+        guard !isOther(contents) else {
             // It was restored from a back-up, or set up anew.
             index = nil
+            cluster = ""
+            revision = 0
+            epochRevision = 0
+            aliveRevision = 0
             return again(nil)
         }
-        if let known = index, contents.snapshot == nil {
+        cluster = contents.cluster
+        revision = contents.revision
+        let known = index
+        index = contents.next - 1
+        if let known, contents.snapshot == nil {
             if !contents.records.isEmpty {
                 onUpdate?(.appended(contents.records, firstIndex: known + 1))
             }
         } else {
             onUpdate?(.loaded(contents.snapshot, records: contents.records))
         }
-        index = contents.next - 1
         if let epoch = contents.epoch { saw(epoch, contents.epochRevision) }
         sawAlive(contents.aliveRevision)
         startWatch()
+    }
+
+    /// Whether this is not the log that was read before, grown.
+    func isOther(_ contents: EtcdContents) -> Bool {
+        contents.isSetBack || contents.revision < revision || contents.epochRevision < epochRevision
+            || !cluster.isEmpty && contents.cluster != cluster
     }
 
     private func saw(_ epoch: EtcdEpoch, _ revision: Int64) {
@@ -127,7 +147,7 @@ final class EtcdFollower {
         turn += 1
         let turn = turn
         watch = gateway.watch(
-            from: revision + 1,
+            from: layout.alive, to: layout.endOfLog, revision: revision + 1,
             onLine: { [weak self] line in
                 guard let self, self.turn == turn else { return }
                 received(line)
@@ -151,11 +171,12 @@ final class EtcdFollower {
 
     private func received(_ line: EtcdWatchLine.Result) {
         if line.canceled == true {
-            // Compacted, or the member has lost its rights: the load finds out.
-            return again(nil)
+            // The load finds out more. Without a right there is nothing to hurry for.
+            let isCompacted = line.compact_revision != nil
+            let reason = "the watch was cancelled: \(line.cancel_reason ?? "no reason given")"
+            return again(isCompacted ? nil : .unavailable(reason))
         }
         listen()
-        revision = max(revision, line.header?.number ?? 0)
         pending += line.events ?? []
         drain()
     }
@@ -172,43 +193,48 @@ final class EtcdFollower {
                 }
             } else if key == layout.alive {
                 sawAlive(event.kv.modRevision)
-            } else if let first = layout.logIndex(key) {
-                guard appended(first, event.kv) else { return }
+            } else if let last = layout.lastIndex(key) {
+                guard received(event.kv, last: last) else { return }
             }
         }
     }
 
     /// - Returns: false if the rest has to wait.
-    private func appended(_ first: UInt64, _ value: EtcdKeyValue) -> Bool {
-        guard let known = index, first > known else { return true }
-        guard first == known + 1, let batch = EtcdBatch(value.bytes) else {
-            again(nil)
-            return false
-        }
-        switch batch {
-        case .records(let records): tell(records, first)
+    private func received(_ value: EtcdKeyValue, last: UInt64) -> Bool {
+        guard let known = index, last > known else { return true }
+        switch EtcdBatch(value.bytes) {
+        case .records(let records): return tell(records, last: last)
         case .parts(let epoch, let count):
             isReadingParts = true
             let turn = turn
             EtcdReader.readParts(
-                gateway, layout, index: first, epoch: epoch, count: count,
+                gateway, layout, last: last, epoch: epoch, count: count,
                 revision: value.modRevision
             ) { [weak self] result in
                 guard let self, self.turn == turn else { return }
                 isReadingParts = false
-                guard case .success(let records) = result else { return again(nil) }
-                tell(records, first)
-                drain()
+                switch result {
+                case .failure: again(nil)
+                case .success(let records): if tell(records, last: last) { drain() }
+                }
             }
             return false
+        case nil:
+            again(nil)
+            return false
         }
-        return true
     }
 
-    private func tell(_ records: [[UInt8]], _ first: UInt64) {
-        index = first + UInt64(records.count) - 1
-        onUpdate?(.appended(records, firstIndex: first))
+    /// - Returns: false if this is not what follows, and all is read again.
+    private func tell(_ records: [[UInt8]], last: UInt64) -> Bool {
+        guard let known = index, known + UInt64(records.count) == last else {
+            again(nil)
+            return false
+        }
+        index = last
+        onUpdate?(.appended(records, firstIndex: known + 1))
         onUpdate?(.alive(epoch: epochNumber))
+        return true
     }
 
     /// Nothing came for a while: because nothing is written, or because nobody tells us?

@@ -1,15 +1,19 @@
 // What Fermata keeps in etcd, below its prefix:
 //
-//   epoch             who may write: {"epoch", "name", "address", "nonce"}; its revision is the fence
-//   next              index of the next record, decimal
 //   alive             the epoch, rewritten each second by the writer while nothing else is
-//   log/INDEX         a batch of records, the first with this index (20 digits)
-//   part/INDEX/EPOCH/N   pieces of a batch that is too large for one request
+//   epoch             who may write: {"epoch", "name", "address", "nonce"}; its revision is the fence
+//   log/LAST          a batch of records, the last with this index (20 digits)
+//   next              index of the next record, decimal
+//   part/LAST/EPOCH/N    pieces of a batch that is too large for one request
 //   snapshot          {"index", "id", "count"} of the newest whole snapshot
-//   chunk/ID/N        its chunks
+//   snapshot/ID/N     its chunks; ids ascend: EPOCH-NUMBER
 //
-// Every write is a transaction that compares the revision of `epoch`; an append compares `next` too. So
-// nothing is written by a deposed leader, and an append that is sent twice counts once.
+// Every write is a transaction that compares the revision of `epoch`; an append compares `next` too, and
+// a new snapshot the one before. So nothing is written by a deposed leader, and what is sent twice
+// counts once, also if the first is carried out late, by a member that slept. What is deleted is
+// older than what is kept by its key alone, so a late deletion does no harm either.
+//
+// Followers watch from `alive` to `log/`: without snapshots and parts.
 
 import Foundation
 
@@ -21,27 +25,32 @@ struct EtcdLayout {
     var alive: String { prefix + "alive" }
     var snapshot: String { prefix + "snapshot" }
 
-    func log(_ index: UInt64) -> String { prefix + "log/" + Self.digits(index, 20) }
+    /// - Parameter last: index of the batch's last record.
+    func log(_ last: UInt64) -> String { prefix + "log/" + Self.digits(last, 20) }
     /// Above every index.
     var endOfLog: String { prefix + "log0" }
 
-    func part(_ index: UInt64, _ epoch: UInt64, _ number: Int) -> String {
-        parts(index, epoch) + Self.digits(UInt64(number), 8)
+    func part(_ last: UInt64, _ epoch: UInt64, _ number: Int) -> String {
+        parts(last, epoch) + Self.digits(UInt64(number), 8)
     }
-    func parts(_ index: UInt64, _ epoch: UInt64) -> String {
-        prefix + "part/\(Self.digits(index, 20))/\(Self.digits(epoch, 20))/"
+    func parts(_ last: UInt64, _ epoch: UInt64) -> String {
+        "\(partsFrom(last))/\(Self.digits(epoch, 20))/"
     }
-    /// The parts of all batches from `index` on.
-    func partsFrom(_ index: UInt64) -> String { prefix + "part/" + Self.digits(index, 20) }
+    /// The parts of all batches that end with `last` or later.
+    func partsFrom(_ last: UInt64) -> String { prefix + "part/" + Self.digits(last, 20) }
 
+    /// - Parameter number: counts the snapshots of an epoch.
+    static func snapshotID(_ epoch: UInt64, _ number: UInt64) -> String {
+        digits(epoch, 20) + "-" + digits(number, 20)
+    }
     func chunk(_ id: String, _ number: Int) -> String {
         chunks(id) + Self.digits(UInt64(number), 8)
     }
-    func chunks(_ id: String) -> String { prefix + "chunk/\(id)/" }
-    var allChunks: String { prefix + "chunk/" }
+    func chunks(_ id: String) -> String { allChunks + id + "/" }
+    var allChunks: String { prefix + "snapshot/" }
 
-    /// Index of a key below `log/`.
-    func logIndex(_ key: String) -> UInt64? {
+    /// Index of the last record of the batch with this key; nil if it is none.
+    func lastIndex(_ key: String) -> UInt64? {
         let start = prefix + "log/"
         guard key.hasPrefix(start) else { return nil }
         return UInt64(key.dropFirst(start.count))

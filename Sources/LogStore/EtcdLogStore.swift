@@ -8,7 +8,8 @@
 // Happy path of an append: one transaction that compares the epoch's revision and the next index.
 // Failure modes: the epoch has gone on → `fenced`, whatever was tried is not in the log; no answer →
 // the same transaction is sent again, to the next member too: its conditions let it count once; then
-// `unavailable`, and only a reader knows; no space → `full`.
+// `unavailable`, and only a reader knows; no space → `full`. After a failed append this store does not
+// lead any more: only ``lead(as:after:completion:)`` finds out what is in the log.
 // See EtcdLayout for the keys.
 
 import Foundation
@@ -23,52 +24,67 @@ public final class EtcdLogStore: FollowableLogStore {
     private static let databaseByteCountWarning: Int64 = 1_600 << 20
 
     public let name: String
-    /// The right to write is lost, or etcd is: the owner starts over with ``follow(_:)``.
+    /// The right to write is lost, or etcd is, and it was not an append that found out: the owner starts
+    /// over with ``follow(_:)``. Completions of what was under way are not called any more.
     public var onLost: ((LogStoreError) -> Void)?
     /// What an operator should look at.
     public private(set) var warnings: [String] = []
 
-    private let options: EtcdOptions
-    private let layout: EtcdLayout
-    private let gateway: EtcdGateway
-    private let loop: Loop
+    let layout: EtcdLayout
+    let gateway: EtcdGateway
+    let loop: Loop
     private var follower: EtcdFollower?
 
     /// Of this writer; nil while it does not lead.
-    private var epoch: EtcdEpoch?
-    private var epochRevision: Int64 = 0
+    var epoch: EtcdEpoch?
+    var epochRevision: Int64 = 0
     private var aliveTimer: UvLoop.Timer?
     private var healthTimer: UvLoop.Timer?
     private var hasWritten = false
     private var isShowingLife = false
     private var confirming: [(Result<Void, LogStoreError>) -> Void] = []
     private var isConfirming = false
+    /// Of the key `snapshot`: who has another one in mind is late.
+    var manifestRevision: Int64 = 0
+    var snapshotNumber: UInt64 = 0
+    /// Counts what the owner began: answers to what was before are not listened to.
+    private var turn = 0
     /// Up to where etcd may forget its history: a follower that reads the last snapshot needs it.
-    private var compactableRevision: Int64 = 0
+    var compactableRevision: Int64 = 0
 
-    public init(_ options: EtcdOptions, on loop: Loop) {
-        self.options = options
+    public convenience init(_ options: EtcdOptions, on loop: Loop) {
+        self.init(options, on: loop, limit: EtcdGateway.limitDefault)
+    }
+
+    /// - Parameter limit: how long etcd is asked before it is said to be unavailable.
+    init(_ options: EtcdOptions, on loop: Loop, limit: Duration) {
         self.loop = loop
         layout = EtcdLayout(prefix: options.prefix)
-        gateway = EtcdGateway(options, on: loop)
+        gateway = EtcdGateway(options, on: loop, limit: limit)
         name = "etcd:" + options.endpoints.joined(separator: ",")
         // Servers that only follow want to know of a full etcd, too.
         healthTimer = loop.every(Self.healthInterval) { [weak self] in self?.lookAtHealth() }
         loop.soon { [weak self] in self?.lookAtHealth() }
     }
 
+    deinit {
+        aliveTimer?.cancel()
+        healthTimer?.cancel()
+    }
+
     public func close() {
+        turn += 1
         stopLeading()
         onLost = nil
         healthTimer?.cancel()
         follower?.stop()
         follower = nil
-        confirming = []
     }
 
     public var isFollowing: Bool { follower != nil }
 
     public func follow(_ onUpdate: @escaping (LogUpdate) -> Void) {
+        turn += 1
         stopLeading()
         follower?.stop()
         follower = EtcdFollower(gateway, layout, store: name, onUpdate)
@@ -80,18 +96,25 @@ public final class EtcdLogStore: FollowableLogStore {
         as writer: LogWriter, after index: UInt64,
         completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
     ) {
+        turn += 1
+        let turn = turn
+        stopLeading()
+        let finish = { [self] (result: Result<OpenedLog, LogStoreError>) in
+            if self.turn == turn { completion(result) }
+        }
         gateway.transaction(EtcdTransaction(compare: [], success: [.get(key: layout.epoch)])) {
             [self] result in
+            guard self.turn == turn else { return }
             switch result {
-            case .failure(let failure): completion(.failure(failure.error(name)))
+            case .failure(let failure): finish(.failure(failure.error(name)))
             case .success(let answer):
                 let found = answer.range(0).first
                 let known = found?.decoded(as: EtcdEpoch.self)
                 guard found == nil || known != nil else {
-                    return completion(
-                        .failure(.corrupt(path: name, reason: "the key `epoch` is not ours")))
+                    let reason = "the key `epoch` is not ours"
+                    return finish(.failure(.corrupt(path: name, reason: reason)))
                 }
-                take(writer, after: index, above: known, found?.modRevision ?? 0, completion)
+                take(writer, after: index, above: known, found?.modRevision ?? 0, finish)
             }
         }
     }
@@ -100,6 +123,7 @@ public final class EtcdLogStore: FollowableLogStore {
         _ writer: LogWriter, after index: UInt64, above known: EtcdEpoch?, _ revision: Int64,
         _ completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
     ) {
+        let turn = turn
         let nonce = randomBytes(16).map { String($0, radix: 16) }.joined()
         let mine = EtcdEpoch(
             epoch: (known?.epoch ?? 0) + 1, name: writer.name, address: writer.address,
@@ -111,6 +135,7 @@ public final class EtcdLogStore: FollowableLogStore {
                 .put(key: layout.alive, Array("\(mine.epoch)".utf8)),
             ], failure: [.get(key: layout.epoch)])
         gateway.transaction(transaction) { [self] result in
+            guard self.turn == turn else { return }
             switch result {
             case .failure(let failure): completion(.failure(failure.error(name)))
             case .success(let answer) where answer.isDone:
@@ -131,17 +156,28 @@ public final class EtcdLogStore: FollowableLogStore {
         _ mine: EtcdEpoch, _ revision: Int64, after index: UInt64,
         _ completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
     ) {
+        let turn = turn
+        let seen = follower
         // Nobody else writes from here on, so what is read now is all there is.
         EtcdReader(gateway, layout, after: index) { [self] result in
+            guard self.turn == turn else { return }
             switch result {
+            case .failure(.compacted):
+                // Somebody else's doing: etcd keeps more when we do it.
+                begin(mine, revision, after: index, completion)
             case .failure(let failure): completion(.failure(failure.error(name)))
             case .success(let contents) where contents.epoch != mine:
                 completion(.failure(.fenced(byEpoch: contents.epoch?.epoch ?? 0)))
+            case .success(let contents) where contents.isSetBack || seen?.isOther(contents) == true:
+                let reason = "it was set back to an older state; it has to be read anew"
+                completion(.failure(.unavailable(store: name, reason: reason)))
             case .success(let contents):
                 follower?.stop()
                 follower = nil
                 epoch = mine
                 epochRevision = revision
+                manifestRevision = contents.manifestRevision
+                snapshotNumber = 0
                 compactableRevision = revision
                 hasWritten = true
                 aliveTimer = loop.every(Self.aliveInterval) { [weak self] in self?.showLife() }
@@ -149,7 +185,7 @@ public final class EtcdLogStore: FollowableLogStore {
                     .success(
                         OpenedLog(
                             epoch: mine.epoch, snapshot: contents.snapshot,
-                            records: contents.records)))
+                            records: contents.records, snapshotIndex: contents.snapshotIndex)))
             }
         }
     }
@@ -158,6 +194,11 @@ public final class EtcdLogStore: FollowableLogStore {
         aliveTimer?.cancel()
         aliveTimer = nil
         epoch = nil
+        confirming = []
+    }
+
+    var notLeading: LogStoreError {
+        .unavailable(store: name, reason: "this server does not lead")
     }
 
     private func lose(_ error: LogStoreError) {
@@ -170,14 +211,14 @@ public final class EtcdLogStore: FollowableLogStore {
     /// Writes if, and only if, this writer's epoch is still the newest.
     ///
     /// - Parameter completion: gets the revision.
-    private func write(
-        _ operations: [EtcdOperation], limit: Duration = EtcdGateway.limit,
+    func write(
+        _ operations: [EtcdOperation],
         _ completion: @escaping (Result<Int64, LogStoreError>) -> Void
     ) {
         let transaction = EtcdTransaction(
             compare: [.modRevision(key: layout.epoch, epochRevision)], success: operations,
             failure: [.get(key: layout.epoch)])
-        gateway.transaction(transaction, limit: limit) { [self] result in
+        gateway.transaction(transaction) { [self] result in
             switch result {
             case .failure(let failure): completion(.failure(failure.error(name)))
             case .success(let answer) where answer.isDone:
@@ -187,7 +228,7 @@ public final class EtcdLogStore: FollowableLogStore {
         }
     }
 
-    private func fenced(by value: EtcdKeyValue?) -> LogStoreError {
+    func fenced(by value: EtcdKeyValue?) -> LogStoreError {
         .fenced(byEpoch: value?.decoded(as: EtcdEpoch.self)?.epoch ?? 0)
     }
 
@@ -208,6 +249,9 @@ public final class EtcdLogStore: FollowableLogStore {
     }
 
     public func confirm(completion: @escaping (Result<Void, LogStoreError>) -> Void) {
+        guard epoch != nil else {
+            return loop.soon { [notLeading] in completion(.failure(notLeading)) }
+        }
         confirming.append(completion)
         confirmNext()
     }
@@ -221,7 +265,8 @@ public final class EtcdLogStore: FollowableLogStore {
         confirming = []
         gateway.range(.get(key: layout.epoch)) { [self] result in
             isConfirming = false
-            guard self.epoch == epoch else { return }
+            // It may lead again, with a newer epoch, and be asked for that.
+            guard self.epoch == epoch else { return confirmNext() }
             let answer: Result<Void, LogStoreError> =
                 switch result {
                 case .failure(let failure): .failure(failure.error(name))
@@ -241,46 +286,50 @@ public final class EtcdLogStore: FollowableLogStore {
         completion: @escaping (Result<Void, LogStoreError>) -> Void
     ) {
         guard let epoch else {
-            return loop.soon { [name] in
-                completion(.failure(.unavailable(store: name, reason: "this server does not lead")))
-            }
+            return loop.soon { [notLeading] in completion(.failure(notLeading)) }
         }
+        guard !records.isEmpty else { return confirm(completion: completion) }
         let finish = { [self] (result: Result<Void, LogStoreError>) in
             guard self.epoch == epoch else { return }
-            if case .success = result { hasWritten = true }
+            switch result {
+            case .success: hasWritten = true
+            case .failure: stopLeading()
+            }
             completion(result)
         }
-        let next = firstIndex + UInt64(records.count)
+        let last = firstIndex + UInt64(records.count) - 1
         let batch = EtcdBatch.encode(records)
         guard batch.count > Self.requestByteCountMax else {
-            return commit(batch, firstIndex, next, finish)
+            return commit(batch, firstIndex, last, finish)
         }
         let parts = stride(from: 0, to: batch.count, by: Self.requestByteCountMax).map {
             Array(batch[$0..<min($0 + Self.requestByteCountMax, batch.count)])
         }
-        putParts(parts[...], 0, firstIndex, epoch.epoch) { [self] error in
+        putParts(parts[...], 0, last, epoch.epoch) { [self] error in
             if let error { return finish(.failure(error)) }
             commit(
-                EtcdBatch.encodeParts(epoch: epoch.epoch, count: parts.count), firstIndex, next,
+                EtcdBatch.encodeParts(epoch: epoch.epoch, count: parts.count), firstIndex, last,
                 finish)
         }
     }
 
     private func putParts(
-        _ parts: ArraySlice<[UInt8]>, _ number: Int, _ index: UInt64, _ epoch: UInt64,
+        _ parts: ArraySlice<[UInt8]>, _ number: Int, _ last: UInt64, _ epoch: UInt64,
         _ completion: @escaping (LogStoreError?) -> Void
     ) {
         guard let part = parts.first else { return completion(nil) }
-        write([.put(key: layout.part(index, epoch, number), part)]) { [self] result in
+        write([.put(key: layout.part(last, epoch, number), part)]) { [self] result in
             if case .failure(let error) = result { return completion(error) }
-            putParts(parts.dropFirst(), number + 1, index, epoch, completion)
+            putParts(parts.dropFirst(), number + 1, last, epoch, completion)
         }
     }
 
     private func commit(
-        _ batch: [UInt8], _ index: UInt64, _ next: UInt64,
+        _ batch: [UInt8], _ index: UInt64, _ last: UInt64,
         _ completion: @escaping (Result<Void, LogStoreError>) -> Void
     ) {
+        let next = last + 1
+        let epochRevision = epochRevision
         // Before the first append of all there is no `next`.
         let expected: EtcdCompare =
             index == 1
@@ -289,11 +338,11 @@ public final class EtcdLogStore: FollowableLogStore {
         let transaction = EtcdTransaction(
             compare: [.modRevision(key: layout.epoch, epochRevision), expected],
             success: [
-                .put(key: layout.log(index), batch),
+                .put(key: layout.log(last), batch),
                 .put(key: layout.next, Array("\(next)".utf8)),
             ],
             failure: [
-                .get(key: layout.epoch), .get(key: layout.next), .get(key: layout.log(index)),
+                .get(key: layout.epoch), .get(key: layout.next), .get(key: layout.log(last)),
             ])
         gateway.transaction(transaction) { [self] result in
             switch result {
@@ -318,67 +367,6 @@ public final class EtcdLogStore: FollowableLogStore {
         }
     }
 
-    // MARK: Snapshots
-
-    public func save(
-        index: UInt64, next: @escaping () -> [UInt8]?,
-        completion: @escaping (Result<Void, LogStoreError>) -> Void
-    ) {
-        guard let epoch else { return }
-        let id = EtcdLayout.digits(index, 20) + "-" + EtcdLayout.digits(epoch.epoch, 20)
-        let finish = { [self] (result: Result<Void, LogStoreError>) in
-            guard self.epoch == epoch else { return }
-            completion(result)
-        }
-        putChunk(id, 0, next) { [self] result in
-            switch result {
-            case .failure(let error): finish(.failure(error))
-            case .success(let count):
-                let manifest = EtcdManifest(index: index, id: id, count: count)
-                write([.put(key: layout.snapshot, jsonBytes(manifest))]) { [self] result in
-                    switch result {
-                    case .failure(let error): finish(.failure(error))
-                    case .success(let revision): removeCovered(manifest, revision, finish)
-                    }
-                }
-            }
-        }
-    }
-
-    private func putChunk(
-        _ id: String, _ number: Int, _ next: @escaping () -> [UInt8]?,
-        _ completion: @escaping (Result<Int, LogStoreError>) -> Void
-    ) {
-        guard epoch != nil else { return }
-        guard let chunk = next() else { return completion(.success(number)) }
-        write([.put(key: layout.chunk(id, number), chunk)]) { [self] result in
-            switch result {
-            case .failure(let error): completion(.failure(error))
-            case .success: putChunk(id, number + 1, next, completion)
-            }
-        }
-    }
-
-    private func removeCovered(
-        _ manifest: EtcdManifest, _ revision: Int64,
-        _ completion: @escaping (Result<Void, LogStoreError>) -> Void
-    ) {
-        let kept = layout.chunks(manifest.id)
-        write([
-            .delete(from: layout.log(0), to: layout.log(manifest.index + 1)),
-            .delete(from: layout.partsFrom(0), to: layout.partsFrom(manifest.index + 1)),
-            .delete(from: layout.allChunks, to: kept),
-            .delete(
-                from: EtcdGateway.endOfPrefix(kept), to: EtcdGateway.endOfPrefix(layout.allChunks)),
-        ]) { [self] result in
-            guard case .success = result else { return completion(result.map { _ in () }) }
-            // Not up to now: who is just reading the snapshot before needs that history.
-            let until = compactableRevision
-            compactableRevision = revision
-            gateway.compact(until) { _ in completion(.success(())) }
-        }
-    }
-
     // MARK: Health
 
     private func lookAtHealth() {
@@ -394,8 +382,9 @@ public final class EtcdLogStore: FollowableLogStore {
                 }
                 if health.databaseByteCount > Self.databaseByteCountWarning {
                     warnings.append(
-                        "the database of \(name) has \(health.databaseByteCount >> 20) MiB: etcd's quota is 2048 MiB "
-                            + "unless it was raised; defragment it, or raise --quota-backend-bytes")
+                        "the database of \(name) has \(health.databaseByteCount >> 20) MiB: etcd's quota is "
+                            + "2048 MiB unless it was raised; defragment it, or raise "
+                            + "--quota-backend-bytes")
                 }
             }
         }

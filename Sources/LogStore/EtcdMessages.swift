@@ -45,8 +45,9 @@ enum EtcdOperation: Hashable {
         switch self {
         case .get(let key): return #"{"key":"\#(base64(key))"\#(at)}"#
         case .range(let from, let to, let limit):
-            return #"{"key":"\#(base64(from))","range_end":"\#(base64(to))","limit":"\#(limit)""#
-                + #","sort_order":"ASCEND","sort_target":"KEY"\#(at)}"#
+            // It comes in the order of the keys. To ask for that order would make etcd read all there
+            // is for each page, in order to sort it.
+            return #"{"key":"\#(base64(from))","range_end":"\#(base64(to))","limit":"\#(limit)"\#(at)}"#
         case .put, .delete: preconditionFailure("\(self) is no range")
         }
     }
@@ -67,6 +68,7 @@ struct EtcdTransaction: Hashable {
 // MARK: - Answers
 
 struct EtcdHeader: Decodable {
+    var cluster_id: String?
     var revision: String?
     var number: Int64 { revision.flatMap { Int64($0) } ?? 0 }
 }

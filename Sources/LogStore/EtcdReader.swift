@@ -3,19 +3,28 @@
 //   read(after:) ─▶ next, epoch, snapshot, alive ─▶ chunks … ─▶ batches … (parts …) ─▶ EtcdContents
 //
 // Failure modes: the revision was compacted meanwhile → `compacted`, and the caller begins again; a gap
-// or a value that we did not write → `unexpected`, which is a damaged log.
+// or a value that we did not write → `damaged`; the log ends before what the caller has →
+// `isSetBack`, since etcd was restored from a back-up.
 
 import UvLoop
 
 /// What is in etcd as of one revision, as far as the reader did not have it.
 struct EtcdContents {
+    /// Of etcd; another one if it was restored.
+    var cluster = ""
     var revision: Int64 = 0
     var epoch: EtcdEpoch?
     /// Of the key `epoch`; 0 if there is none.
     var epochRevision: Int64 = 0
     var aliveRevision: Int64 = 0
+    /// Of the key `snapshot`; 0 if there is none.
+    var manifestRevision: Int64 = 0
     var next: UInt64 = 1
+    /// The reader has records that are not there.
+    var isSetBack = false
     var snapshot: LogSnapshot?
+    /// Of the newest snapshot, also if it was not read.
+    var snapshotIndex: UInt64 = 0
     var records: [[UInt8]] = []
     /// Index of the first of `records`.
     var firstIndex: UInt64 = 1
@@ -23,14 +32,11 @@ struct EtcdContents {
 
 /// One reading; stays alive by itself until its completion.
 final class EtcdReader {
-    /// Values of about a megabyte at most: a page of them is a few megabytes.
-    private static let pageLimit = 16
-
     private let gateway: EtcdGateway
     private let layout: EtcdLayout
     private let after: UInt64
     private var contents = EtcdContents()
-    private var manifest: EtcdManifest?
+    private var page = EtcdPage()
     private let completion: (Result<EtcdContents, EtcdFailure>) -> Void
 
     /// - Parameters:
@@ -62,6 +68,7 @@ final class EtcdReader {
 
     private func begin(_ answer: EtcdTransactionAnswer) {
         contents.revision = answer.header.number
+        contents.cluster = answer.header.cluster_id ?? ""
         if let value = answer.range(0).first {
             guard let epoch = value.decoded(as: EtcdEpoch.self) else {
                 return fail("the key `epoch` is not ours")
@@ -75,22 +82,29 @@ final class EtcdReader {
             }
             contents.next = next
         }
+        var manifest: EtcdManifest?
         if let value = answer.range(2).first {
-            guard let manifest = value.decoded(as: EtcdManifest.self) else {
+            manifest = value.decoded(as: EtcdManifest.self)
+            guard let manifest, manifest.index < contents.next else {
                 return fail("the key `snapshot` is not ours")
             }
-            self.manifest = manifest
+            contents.snapshotIndex = manifest.index
+            contents.manifestRevision = value.modRevision
         }
         contents.aliveRevision = answer.range(3).first?.modRevision ?? 0
         contents.firstIndex = after + 1
-        guard let manifest, manifest.index > after else { return readLog(from: after + 1) }
+        guard after < contents.next else {
+            contents.isSetBack = true
+            return completion(.success(contents))
+        }
+        guard let manifest, manifest.index > after else { return readLog() }
         contents.snapshot = LogSnapshot(index: manifest.index, chunks: [])
         contents.firstIndex = manifest.index + 1
         readChunks(manifest, from: layout.chunks(manifest.id))
     }
 
     private func readChunks(_ manifest: EtcdManifest, from key: String) {
-        page(key, EtcdGateway.endOfPrefix(layout.chunks(manifest.id))) { [self] range in
+        read(key, EtcdGateway.endOfPrefix(layout.chunks(manifest.id))) { [self] range in
             for value in range.all { contents.snapshot?.chunks.append(value.bytes) }
             if range.more == true, let last = range.all.last {
                 return readChunks(manifest, from: last.name + "\0")
@@ -99,17 +113,18 @@ final class EtcdReader {
             guard found == manifest.count else {
                 return fail("the snapshot has \(found) of its \(manifest.count) chunks")
             }
-            readLog(from: manifest.index + 1)
+            readLog()
         }
     }
 
     private var expected: UInt64 { contents.firstIndex + UInt64(contents.records.count) }
 
-    private func readLog(from index: UInt64) {
+    private func readLog() {
+        let index = expected
         guard index < contents.next else { return finish() }
-        page(layout.log(index), layout.endOfLog) { [self] range in
+        read(layout.log(index), layout.endOfLog) { [self] range in
             add(range.all[...]) { [self] in
-                if range.more == true, expected > index { return readLog(from: expected) }
+                if range.more == true, expected > index { return readLog() }
                 finish()
             }
         }
@@ -118,24 +133,22 @@ final class EtcdReader {
     private func add(_ values: ArraySlice<EtcdKeyValue>, _ then: @escaping () -> Void) {
         var values = values
         while let value = values.popFirst() {
-            guard let index = layout.logIndex(value.name), let batch = EtcdBatch(value.bytes) else {
-                return fail("the key \(value.name) is not ours")
-            }
-            guard index == expected else {
-                return fail("record \(expected) is missing, \(index) is there")
+            let name = value.name
+            guard let last = layout.lastIndex(name), let batch = EtcdBatch(value.bytes) else {
+                return fail("the key \(name) is not ours")
             }
             switch batch {
-            case .records(let records): contents.records += records
+            case .records(let records):
+                guard add(records, last: last) else { return }
             case .parts(let epoch, let count):
                 Self.readParts(
-                    gateway, layout, index: index, epoch: epoch, count: count,
+                    gateway, layout, last: last, epoch: epoch, count: count,
                     revision: contents.revision
                 ) { [self, values] result in
                     switch result {
                     case .failure(let failure): completion(.failure(failure))
                     case .success(let records):
-                        contents.records += records
-                        add(values, then)
+                        if add(records, last: last) { add(values, then) }
                     }
                 }
                 return
@@ -144,42 +157,55 @@ final class EtcdReader {
         then()
     }
 
-    /// A batch that did not fit one key.
-    static func readParts(
-        _ gateway: EtcdGateway, _ layout: EtcdLayout, index: UInt64, epoch: UInt64, count: Int,
-        revision: Int64, bytes: [UInt8] = [], found: Int = 0, from key: String? = nil,
-        completion: @escaping (Result<[[UInt8]], EtcdFailure>) -> Void
-    ) {
-        let prefix = layout.parts(index, epoch)
-        let operation = EtcdOperation.range(
-            from: key ?? prefix, to: EtcdGateway.endOfPrefix(prefix), limit: pageLimit)
-        gateway.range(operation, revision: revision) { result in
-            switch result {
-            case .failure(let failure): completion(.failure(failure))
-            case .success(let range):
-                let all = range.all.reduce(into: bytes) { $0 += $1.bytes }
-                let found = found + range.all.count
-                if range.more == true, let last = range.all.last {
-                    return readParts(
-                        gateway, layout, index: index, epoch: epoch, count: count,
-                        revision: revision, bytes: all, found: found, from: last.name + "\0",
-                        completion: completion)
-                }
-                guard found == count, case .records(let records) = EtcdBatch(all) else {
-                    return completion(
-                        .failure(.unexpected("record \(index) has \(found) of \(count) parts")))
-                }
-                completion(.success(records))
-            }
+    /// - Returns: false if the reading has failed.
+    private func add(_ records: [[UInt8]], last: UInt64) -> Bool {
+        let count = UInt64(records.count)
+        guard count > 0, count <= last else {
+            fail("the batch that ends with record \(last) has \(count)")
+            return false
         }
+        let first = last + 1 - count
+        // A snapshot, or what the caller has, may end within a batch.
+        guard first == expected || first < expected && contents.records.isEmpty else {
+            fail("record \(expected) is missing, \(first) is there")
+            return false
+        }
+        contents.records += records.dropFirst(Int(expected - first))
+        return true
     }
 
-    private func page(
-        _ from: String, _ to: String, _ then: @escaping (EtcdRange) -> Void
+    /// A batch that did not fit one key.
+    static func readParts(
+        _ gateway: EtcdGateway, _ layout: EtcdLayout, last: UInt64, epoch: UInt64, count: Int,
+        revision: Int64, completion: @escaping (Result<[[UInt8]], EtcdFailure>) -> Void
     ) {
-        gateway.range(
-            .range(from: from, to: to, limit: Self.pageLimit), revision: contents.revision
-        ) { [self] result in
+        let prefix = layout.parts(last, epoch)
+        let page = EtcdPage()
+        var bytes: [UInt8] = []
+        var found = 0
+        func next(_ key: String) {
+            page.read(gateway, key, EtcdGateway.endOfPrefix(prefix), revision: revision) { result in
+                switch result {
+                case .failure(let failure): completion(.failure(failure))
+                case .success(let range):
+                    for value in range.all { bytes += value.bytes }
+                    found += range.all.count
+                    if range.more == true, let last = range.all.last {
+                        return next(last.name + "\0")
+                    }
+                    guard found == count, case .records(let records) = EtcdBatch(bytes) else {
+                        let reason = "record \(last) has \(found) of its \(count) parts"
+                        return completion(.failure(.damaged(reason)))
+                    }
+                    completion(.success(records))
+                }
+            }
+        }
+        next(prefix)
+    }
+
+    private func read(_ from: String, _ to: String, _ then: @escaping (EtcdRange) -> Void) {
+        page.read(gateway, from, to, revision: contents.revision) { [self] result in
             switch result {
             case .failure(let failure): completion(.failure(failure))
             case .success(let range): then(range)
@@ -194,5 +220,36 @@ final class EtcdReader {
         completion(.success(contents))
     }
 
-    private func fail(_ reason: String) { completion(.failure(.unexpected(reason))) }
+    private func fail(_ reason: String) { completion(.failure(.damaged(reason))) }
+}
+
+/// How many values are read at once: few large ones, many small ones.
+final class EtcdPage {
+    /// Decoding so much does not hold up the loop for long, and it goes through a slow line in time.
+    private static let byteCountTarget = 3 << 20
+    private static let limitMax = 256
+    private var limit = 4
+
+    func read(
+        _ gateway: EtcdGateway, _ from: String, _ to: String, revision: Int64,
+        _ completion: @escaping (Result<EtcdRange, EtcdFailure>) -> Void
+    ) {
+        gateway.range(.range(from: from, to: to, limit: limit), revision: revision) { [self] result in
+            switch result {
+            case .failure(.tooLarge) where limit > 1:
+                limit = max(1, limit / 8)
+                read(gateway, from, to, revision: revision, completion)
+            case .failure: completion(result)
+            case .success(let range):
+                // In base64, about.
+                let byteCount = range.all.reduce(0) { $0 + ($1.value?.utf8.count ?? 0) }
+                if byteCount > 2 * Self.byteCountTarget {
+                    limit = max(1, limit / 2)
+                } else if byteCount < Self.byteCountTarget {
+                    limit = min(Self.limitMax, limit * 2)
+                }
+                completion(result)
+            }
+        }
+    }
 }

@@ -90,10 +90,15 @@ public struct OpenedLog: Hashable, Sendable {
     /// In order; the first has the index after the snapshot's, else the one after what the caller
     /// has.
     public var records: [[UInt8]]
-    public init(epoch: UInt64, snapshot: LogSnapshot?, records: [[UInt8]]) {
+    /// Of the newest snapshot that there is, also if it is not here; 0 without one.
+    public var snapshotIndex: UInt64
+    public init(
+        epoch: UInt64, snapshot: LogSnapshot?, records: [[UInt8]], snapshotIndex: UInt64? = nil
+    ) {
         self.epoch = epoch
         self.snapshot = snapshot
         self.records = records
+        self.snapshotIndex = snapshotIndex ?? snapshot?.index ?? 0
     }
 }
 

@@ -5,19 +5,22 @@ public import UvLoop
 /// The embedded log: one SQLite file in the data directory, for a single server.
 ///
 /// Happy path: `lead` locks the directory, raises the epoch and reads; each append is one
-/// transaction, fsynced (WAL, `synchronous=FULL`) before its completion.
+/// transaction, fsynced (WAL, `synchronous=FULL`) before its completion. Snapshots are in
+/// SQLiteSnapshots.swift, the tables in SQLiteTables.swift.
 ///
 /// Failure modes: a second process on the directory → `inUse`; a file that is no database, has gaps
-/// or a foreign format → `corrupt` or `newerFormat`; a full disk → `writeFailed`, with nothing of the batch
-/// in the log. kill −9 at any moment leaves the last committed batch.
+/// or a foreign format → `corrupt` or `newerFormat`; a full disk → `writeFailed`, with nothing of
+/// the batch in the log. kill −9 at any moment leaves the last committed batch.
 public final class SQLiteLogStore: LogStore {
-    private static let format: Int64 = 1
-
     private let directory: String
-    private let loop: Loop
+    let loop: Loop
     private var lock: FileLock?
-    private var queue: DatabaseQueue?
-    private var epoch: UInt64 = 0
+    private(set) var queue: DatabaseQueue?
+    private(set) var epoch: UInt64 = 0
+    /// The snapshot that is being written.
+    var saving: Saving?
+    /// Whether what no snapshot needs any more is being deleted.
+    var isCleaning = false
 
     public var path: String { directory + "/log.sqlite" }
     public var name: String { "sqlite:\(directory)" }
@@ -36,6 +39,7 @@ public final class SQLiteLogStore: LogStore {
         let result: Result<OpenedLog, LogStoreError>
         do {
             result = .success(try openNow())
+            clean()
         } catch {
             close()
             result = .failure(error)
@@ -69,36 +73,41 @@ public final class SQLiteLogStore: LogStore {
         index: UInt64, next: @escaping () -> [UInt8]?,
         completion: @escaping (Result<Void, LogStoreError>) -> Void
     ) {
-        var chunks: [[UInt8]] = []
-        while let chunk = next() { chunks.append(chunk) }
-        let result = write { [epoch] database in
-            try Self.checkEpoch(epoch, database)
-            try database.execute(sql: "DELETE FROM snapshot")
-            let statement = try database.cachedStatement(
-                sql: "INSERT INTO snapshot (number, bytes) VALUES (?, ?)")
-            for (number, bytes) in chunks.enumerated() {
-                try statement.execute(arguments: [Int64(number), Data(bytes)])
-            }
-            try database.execute(
-                sql: "UPDATE meta SET snapshotIndex = ?", arguments: [Int64(index)])
-            try database.execute(
-                sql: "DELETE FROM record WHERE idx <= ?", arguments: [Int64(index)])
-        }
-        loop.soon { completion(result) }
+        begin(Saving(index: index, isAll: false, next: next, completion: completion))
     }
 
     public func close() {
+        saving = nil
         try? queue?.close()
         queue = nil
         lock?.release()
         lock = nil
     }
 
+    // MARK: Reading beside a server
+
+    /// No lock, no new epoch and nothing written: a server may be running on the directory.
+    fileprivate func readNow() throws(LogStoreError) -> StoredLog {
+        guard Files.kind(path: path) != nil else {
+            guard Files.kind(path: directory) ?? .directory == .directory else {
+                throw .cannotOpen(path: directory, reason: "it is not a directory")
+            }
+            return StoredLog(epoch: 0, snapshot: nil, records: [])
+        }
+        do {
+            var configuration = Configuration()
+            configuration.readonly = true
+            let queue = try DatabaseQueue(path: path, configuration: configuration)
+            defer { try? queue.close() }
+            return try queue.read { try SQLiteTables.load($0) }
+        } catch {
+            throw translate(error, writing: false)
+        }
+    }
+
     // MARK: The database
 
     private struct Fenced: Error { var byEpoch: UInt64 }
-    private struct Damaged: Error { var reason: String }
-    private struct Newer: Error { var version: Int64 }
 
     private func openNow() throws(LogStoreError) -> OpenedLog {
         do {
@@ -117,9 +126,13 @@ public final class SQLiteLogStore: LogStore {
         do {
             let queue = try DatabaseQueue(path: path, configuration: Self.configuration())
             self.queue = queue
-            let log = try queue.write { try Self.load($0) }
+            let log = try queue.write { database in
+                try SQLiteTables.prepare(database)
+                try database.execute(sql: "UPDATE meta SET epoch = epoch + 1")
+                return try SQLiteTables.load(database)
+            }
             epoch = log.epoch
-            return log
+            return OpenedLog(epoch: log.epoch, snapshot: log.snapshot, records: log.records)
         } catch {
             throw translate(error, writing: false)
         }
@@ -134,55 +147,12 @@ public final class SQLiteLogStore: LogStore {
         return configuration
     }
 
-    private static func load(_ database: Database) throws -> OpenedLog {
-        let version = try Int64.fetchOne(database, sql: "PRAGMA user_version") ?? 0
-        if version > format { throw Newer(version: version) }
-        if version == 0 { try create(database) }
-        guard
-            let meta = try Row.fetchOne(database, sql: "SELECT epoch, snapshotIndex FROM meta")
-        else { throw Damaged(reason: "the table meta is empty") }
-        let epoch = UInt64(bitPattern: meta["epoch"] as Int64) + 1
-        try database.execute(
-            sql: "UPDATE meta SET epoch = ?", arguments: [Int64(bitPattern: epoch)])
-        let snapshotIndex: Int64? = meta["snapshotIndex"]
-        var expected = (snapshotIndex ?? 0) + 1
-        var records: [[UInt8]] = []
-        let rows = try Row.fetchCursor(database, sql: "SELECT idx, bytes FROM record ORDER BY idx")
-        while let row = try rows.next() {
-            let index: Int64 = row["idx"]
-            guard index == expected else {
-                throw Damaged(reason: "record \(expected) is missing, \(index) is there")
-            }
-            records.append([UInt8](row["bytes"] as Data))
-            expected += 1
-        }
-        let snapshot = try snapshotIndex.map { index in
-            let chunks = try Data.fetchAll(
-                database, sql: "SELECT bytes FROM snapshot ORDER BY number")
-            return LogSnapshot(index: UInt64(index), chunks: chunks.map { [UInt8]($0) })
-        }
-        return OpenedLog(epoch: epoch, snapshot: snapshot, records: records)
-    }
-
-    private static func create(_ database: Database) throws {
-        try database.execute(
-            sql: """
-                CREATE TABLE meta (
-                    single INTEGER PRIMARY KEY CHECK (single = 1),
-                    epoch INTEGER NOT NULL, snapshotIndex INTEGER);
-                INSERT INTO meta (single, epoch) VALUES (1, 0);
-                CREATE TABLE record (idx INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
-                CREATE TABLE snapshot (number INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
-                PRAGMA user_version = \(format);
-                """)
-    }
-
-    private static func checkEpoch(_ epoch: UInt64, _ database: Database) throws {
+    static func checkEpoch(_ epoch: UInt64, _ database: Database) throws {
         let newest = try Int64.fetchOne(database, sql: "SELECT epoch FROM meta") ?? 0
         if UInt64(bitPattern: newest) != epoch { throw Fenced(byEpoch: UInt64(bitPattern: newest)) }
     }
 
-    private func write(_ body: (Database) throws -> Void) -> Result<Void, LogStoreError> {
+    func write(_ body: (Database) throws -> Void) -> Result<Void, LogStoreError> {
         guard let queue else {
             return .failure(.writeFailed(path: path, reason: "the log is closed"))
         }
@@ -197,8 +167,9 @@ public final class SQLiteLogStore: LogStore {
     private func translate(_ error: any Error, writing: Bool) -> LogStoreError {
         switch error {
         case let error as Fenced: return .fenced(byEpoch: error.byEpoch)
-        case let error as Damaged: return .corrupt(path: path, reason: error.reason)
-        case let error as Newer: return .newerFormat(path: path, version: error.version)
+        case let error as SQLiteTables.Damaged: return .corrupt(path: path, reason: error.reason)
+        case let error as SQLiteTables.Newer:
+            return .newerFormat(path: path, version: error.version)
         case let error as DatabaseError:
             let reason = error.message ?? "\(error.resultCode)"
             switch error.resultCode {
@@ -215,5 +186,24 @@ public final class SQLiteLogStore: LogStore {
                 ? .writeFailed(path: path, reason: "\(error)")
                 : .cannotOpen(path: path, reason: "\(error)")
         }
+    }
+}
+
+extension SQLiteLogStore: ReadableLogStore {
+    public func read(completion: @escaping (Result<StoredLog, LogStoreError>) -> Void) {
+        let result: Result<StoredLog, LogStoreError>
+        do {
+            result = .success(try readNow())
+        } catch {
+            result = .failure(error)
+        }
+        loop.soon { completion(result) }
+    }
+
+    public func replace(
+        index: UInt64, next: @escaping () -> [UInt8]?,
+        completion: @escaping (Result<Void, LogStoreError>) -> Void
+    ) {
+        begin(Saving(index: index, isAll: true, next: next, completion: completion))
     }
 }

@@ -1,20 +1,27 @@
 import COpenSSL
 import Glibc
 
-/// SHA-256, as releases' artifacts are checked with.
-public struct SHA256Digest {
+/// SHA-256, as releases' artifacts, back-ups and states are checked with.
+public final class SHA256Digest {
     private let context = EVP_MD_CTX_new()
 
-    private init() {
+    public init() {
         let result = EVP_DigestInit_ex(context, EVP_sha256(), nil)
         precondition(result == 1, "OpenSSL has no SHA-256")
     }
+
+    deinit { EVP_MD_CTX_free(context) }
 
     private func update(_ bytes: UnsafeRawBufferPointer) {
         EVP_DigestUpdate(context, bytes.baseAddress, bytes.count)
     }
 
-    private func finish() -> [UInt8] {
+    public func update(_ bytes: [UInt8]) {
+        bytes.withUnsafeBytes { update($0) }
+    }
+
+    /// The digest (32 bytes) of all that it was given. To be called once.
+    public func finish() -> [UInt8] {
         var digest = [UInt8](repeating: 0, count: 32)
         EVP_DigestFinal_ex(context, &digest, nil)
         return digest
@@ -25,7 +32,6 @@ public struct SHA256Digest {
         let descriptor = try checkErrno(open(path, O_RDONLY | O_CLOEXEC), "open", path)
         defer { Descriptors.close(descriptor) }
         let digest = SHA256Digest()
-        defer { EVP_MD_CTX_free(digest.context) }
         try Files.forEachChunk(of: descriptor, path) { chunk throws(UvError) in
             digest.update(chunk)
         }
@@ -35,8 +41,7 @@ public struct SHA256Digest {
     /// The digest (32 bytes) of `bytes`.
     public static func of(_ bytes: [UInt8]) -> [UInt8] {
         let digest = SHA256Digest()
-        defer { EVP_MD_CTX_free(digest.context) }
-        bytes.withUnsafeBytes { digest.update($0) }
+        digest.update(bytes)
         return digest.finish()
     }
 }

@@ -69,7 +69,8 @@ public struct HTTPError: Error, Hashable, Sendable, CustomStringConvertible {
     public enum Kind: Hashable, Sendable {
         /// Nothing was sent: whoever should answer was not reached.
         case notSent
-        /// It may have been carried out.
+        /// It may have been carried out; even twice, since a request is sent again when a connection
+        /// that was kept turns out to be dead.
         case unknown
         case tooLarge
         /// A file of the credentials cannot be used, or the peer's certificate is not accepted.
@@ -165,10 +166,11 @@ public final class HTTPClient {
     deinit {
         // What libcurl lets go of from here on must not be told to an object that is going away.
         fermata_curl_set_multi(multi, nil, nil, nil)
+        // Before libcurl closes the sockets.
+        for poll in polls.values { poll.close() }
+        timer?.cancel()
         for easy in calls.keys { curl_multi_remove_handle(multi, easy) }
         curl_multi_cleanup(multi)
-        timer?.cancel()
-        for poll in polls.values { poll.close() }
     }
 
     /// Begins a request.
@@ -214,12 +216,16 @@ public final class HTTPClient {
         // What is asked here is in the fleet's own network.
         string(CURLOPT_PROXY, "")
         number(CURLOPT_NOSIGNAL, 1)
+        // Whoever gives up while a name is being looked up must not wait for the name server: the
+        // loop would stand still. The thread that asks it is let go.
+        number(CURLOPT_QUICK_EXIT, 1)
         number(CURLOPT_TCP_NODELAY, 1)
         number(CURLOPT_TCP_KEEPALIVE, 1)
         number(CURLOPT_TCP_KEEPIDLE, 2)
         number(CURLOPT_TCP_KEEPINTVL, 1)
         number(CURLOPT_HTTP_VERSION, Int(CURL_HTTP_VERSION_1_1))
-        number(CURLOPT_CONNECTTIMEOUT_MS, Int(request.connectLimit.millisecondsRoundedUp))
+        // To libcurl 0 means 300 s.
+        number(CURLOPT_CONNECTTIMEOUT_MS, Int(max(1, request.connectLimit.millisecondsRoundedUp)))
         if let limit = request.limit {
             number(CURLOPT_TIMEOUT_MS, Int(max(1, limit.millisecondsRoundedUp)))
         }
@@ -307,6 +313,7 @@ public final class HTTPClient {
     private static func error(_ result: CURLcode, _ call: HTTPCall) -> HTTPError {
         let words = String(cString: call.words)
         let reason = words.isEmpty ? String(cString: curl_easy_strerror(result)) : words
+        let hasSent = fermata_curl_has_sent(call.easy.raw) != 0
         switch result {
         case CURLE_WRITE_ERROR where call.isTooLarge:
             return HTTPError(.tooLarge, "the answer has more than \(call.bodyByteCountMax) bytes")
@@ -316,8 +323,16 @@ public final class HTTPClient {
         case CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CERTPROBLEM, CURLE_SSL_CACERT_BADFILE,
             CURLE_SSL_CONNECT_ERROR:
             return HTTPError(.tls, reason)
+        case CURLE_RECV_ERROR, CURLE_SEND_ERROR:
+            // In TLS 1.3 a server refuses a client's certificate when for the client the handshake is
+            // over already, and may be gone before libcurl has asked for its address.
+            guard words.contains("alert") || words.contains("getpeername") else {
+                return HTTPError(.unknown, reason)
+            }
+            return HTTPError(
+                .tls, "the peer refuses our certificate, or that we have none: \(reason)")
         default:
-            return HTTPError(.unknown, reason)
+            return HTTPError(hasSent ? .unknown : .notSent, reason)
         }
     }
 }
@@ -342,7 +357,9 @@ private final class PollHandle: LoopOwned {
         if writable { events |= Int32(UV_WRITABLE.rawValue) }
         uv_poll_start(raw, events) { handle, status, events in
             var what: Int32 = 0
-            if status < 0 { what |= CURL_CSELECT_ERR }
+            // Not CURL_CSELECT_ERR: libcurl would give up without looking, also where a kept connection
+            // has died and a fresh one would do. When it reads it sees what is wrong.
+            if status < 0 { what |= CURL_CSELECT_IN | CURL_CSELECT_OUT }
             if events & Int32(UV_READABLE.rawValue) != 0 { what |= CURL_CSELECT_IN }
             if events & Int32(UV_WRITABLE.rawValue) != 0 { what |= CURL_CSELECT_OUT }
             owner(handle?.pointee.data, as: PollHandle.self).body?(what)

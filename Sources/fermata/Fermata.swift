@@ -46,7 +46,7 @@ struct Fermata: ParsableCommand {
             PKICommand.self, StatusCommand.self, HostsCommand.self, GuestsCommand.self,
             SetsCommand.self, LocksCommand.self, MetricsCommand.self, ReleaseCommand.self,
             PreflightCommand.self, PlanCommand.self,
-            RolloutCommand.self, AnnotationsCommand.self,
+            RolloutCommand.self, AnnotationsCommand.self, BackupCommand.self, RestoreCommand.self,
         ])
 
     static func main() {

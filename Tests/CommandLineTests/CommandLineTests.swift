@@ -57,6 +57,10 @@ import Testing
             Wrong("release add r --version 1 --path /q --component a/b", "name of a component"),
             Wrong("annotations", "--database FILE or set FERMATA_NOTIFIER_DATABASE"),
             Wrong("annotations --limit 0", "--limit must be at least 1"),
+            Wrong("backup --file f", "Missing expected argument '--store"),
+            Wrong("backup --store ftp:x --file f", "'ftp' is no kind of store"),
+            Wrong("restore --store etcd:x --file f", "is not the URL of an etcd member"),
+            Wrong("backup --store etcd:http://a:1 --file f", "etcd is not available"),
             Wrong("pki init --directory d --cluster a/b", "is not a name"),
             Wrong("pki init --directory d --cluster c --days 0", "out of bounds: 1 to 3650"),
             Wrong("pki issue king a --directory d", "server, agent, operator or notifier"),
@@ -272,6 +276,26 @@ import Testing
     }
 
     private var zeros: String { "\"" + String(repeating: "0", count: 64) + "\"" }
+
+    @Test("back-ups that cannot be made or restored say why, and with which exit code")
+    func backups() throws {
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let nothing = try run("backup --store sqlite:none --file f")
+        #expect(nothing.code == 65)
+        #expect(nothing.errors.contains("there is no log in sqlite:none"))
+        #expect(!FileManager.default.fileExists(atPath: directory + "/f"))
+        let missing = try run("restore --file f --store new")
+        #expect(missing.code == 73)
+        #expect(missing.errors.contains("f: no such file"))
+        try Data("FERMATAB".utf8).write(to: URL(fileURLWithPath: directory + "/f"))
+        let short = try run("restore --file f --store new --output json")
+        #expect(short.code == 65)
+        #expect(short.errors.contains("f is damaged: it is cut off after 8 bytes"))
+        #expect(short.output.isEmpty)
+        try Data("something".utf8).write(to: URL(fileURLWithPath: directory + "/f"))
+        #expect(try run("restore --file f --store new").errors.contains("is not a back-up"))
+        #expect(!FileManager.default.fileExists(atPath: directory + "/new"))
+    }
 
     @Test("a digest that cannot be computed names the way around")
     func digest() throws {

@@ -210,6 +210,28 @@ struct OutcomeTests {
         #expect(fleet.refusal(.reportStep(report, host: HostID(checked: "a")))?.code == .invalid)
     }
 
+    @Test("a step of a lost log that has the name of another host's step is recorded all the same")
+    func strayWithReusedName() {
+        var fleet = twoHosts()
+        fleet.start()
+        fleet.schedule("a")
+        var report = fleet.stepReport("a0", .succeeded)
+        report.token = Token(77)
+        report.holds[0].guest = GuestID(checked: "b0")
+        let index = fleet.coordinator.state.index
+        fleet.run(.reportStep(report, host: HostID(checked: "b")))
+        #expect(fleet.coordinator.state.index == index + 1)
+        #expect(fleet.finishedHolds == ["rollout-1.1-t77-b0"])
+        guard case .holdFinished(let hold) = fleet.coordinator.state.events.last?.body else {
+            Issue.record("no annotation")
+            return
+        }
+        #expect(hold.release.rawValue == "unknown" && hold.host.rawValue == "b")
+        // The step itself is not touched.
+        #expect(fleet.step(of: "a0").status == .granted)
+        #expect(fleet.broken == [])
+    }
+
     @Test("a stale token is answered with a higher one, and never with a second runner")
     func staleToken() {
         var fleet = twoHosts()

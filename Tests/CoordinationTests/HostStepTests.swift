@@ -165,7 +165,9 @@ struct HostStepTests {
         let directive = fleet.coordinator.outstandingDirectives()[0]
         #expect(directive.guests.count == 3)
         #expect(
-            fleet.coordinator.state.locks.keys == [SetID(checked: "db"), SetID(checked: "web")])
+            Array(fleet.coordinator.state.locks.keys) == [
+                SetID(checked: "db"), SetID(checked: "web"),
+            ])
         fleet.finish(host: "a")
         #expect(fleet.coordinator.state.locks.isEmpty)
         #expect(fleet.finishedHolds.count == 3)

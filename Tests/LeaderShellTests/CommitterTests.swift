@@ -15,6 +15,10 @@ private final class ScriptedStore: LogStore {
     var failure: LogStoreError?
     var isSlow = false
     var waiting: [() -> Void] = []
+    /// Chunks of snapshots, with the number of appends before each.
+    var chunks: [(bytes: [UInt8], appendCount: Int)] = []
+    var saves: [UInt64] = []
+    var saveFailure: LogStoreError?
 
     init(loop: Loop) { self.loop = loop }
 
@@ -48,7 +52,18 @@ private final class ScriptedStore: LogStore {
         index: UInt64, next: @escaping () -> [UInt8]?,
         completion: @escaping (Result<Void, LogStoreError>) -> Void
     ) {
-        loop.soon { completion(.success(())) }
+        saves.append(index)
+        func go() {
+            if let saveFailure {
+                completion(.failure(saveFailure))
+            } else if let chunk = next() {
+                chunks.append((chunk, appends.count))
+                loop.soon { go() }
+            } else {
+                completion(.success(()))
+            }
+        }
+        loop.soon { go() }
     }
     func close() {}
 }
@@ -69,9 +84,12 @@ final class CommitterTests {
                 sets: [], guests: []))
     }
 
-    private func started(_ store: any LogStore, interval: UInt64 = 1_000) -> Committer {
+    private func started(
+        _ store: any LogStore, interval: UInt64 = 1_000, retry: Duration = .seconds(60)
+    ) -> Committer {
         let committer = Committer(
-            store: store, snapshotFactsInterval: interval, loop: loop, log: log)
+            store: store, snapshotFactsInterval: interval, snapshotRetry: retry, loop: loop,
+            log: log)
         committer.start(LogWriter(name: "s", address: "")) { [loop] result in
             if case .failure(let error) = result { Issue.record("\(error)") }
             loop.stop()
@@ -142,6 +160,100 @@ final class CommitterTests {
         loop.run()
         #expect(fatal == .writeFailed(path: "p", reason: "full"))
         #expect(!answered)
+    }
+
+    /// Commits one host's report after the other.
+    private func commit(_ numbers: Range<Int>, _ committer: Committer) {
+        for number in numbers {
+            committer.submit(report("h\(number)")) { [loop] _ in loop.stop() }
+            loop.run()
+        }
+    }
+
+    @Test("a snapshot is written while commits go on, and of the state when it was begun")
+    func snapshotBeside() throws {
+        let store = ScriptedStore(loop: loop)
+        // Some chunks' worth of guests.
+        let committer = started(store, interval: 2)
+        let guests = (1_000..<4_000).map { number in
+            GuestReport(
+                id: GuestID(checked: "guest-with-a-long-name-\(number)"), set: nil,
+                updateDomain: nil, memoryBytes: 1, vcpuCount: 1, state: .running,
+                hypervisorVersion: String(repeating: "v", count: 200), hasGuestAgent: false,
+                handOverProblem: "")
+        }
+        let large = HostReport(
+            host: HostID(checked: "large"), agentVersion: "", bootID: "", acceptedToken: Token(0),
+            sets: [], guests: guests)
+        committer.submit(.reportHost(large)) { [loop] _ in loop.stop() }
+        loop.run()
+        commit(0..<20, committer)
+        #expect(store.saves == [2])
+        #expect(Set(store.chunks.map(\.appendCount)).count > 1, "no append between the chunks")
+        let state = try SnapshotDecoder.decode(store.chunks.map(\.bytes))
+        #expect(state.index == 2 && state.hosts.count == 1 && state.guests.count == 3_000)
+        committer.close()
+    }
+
+    @Test("the larger the snapshot, the more facts there are between two")
+    func snapshotInterval() {
+        let store = ScriptedStore(loop: loop)
+        let committer = started(store, interval: 3)
+        commit(0..<400, committer)
+        // Each must be followed by facts of a quarter of its own length, so the gaps grow.
+        let gaps = zip(store.saves.dropFirst(), store.saves).map { $0 - $1 }
+        #expect(gaps.count >= 4 && gaps.first == 3)
+        #expect(gaps == gaps.sorted() && gaps.last! > 20, "\(gaps)")
+        committer.close()
+    }
+
+    @Test("a snapshot that cannot be written is tried again later and hurts nobody")
+    func snapshotFailure() {
+        let store = ScriptedStore(loop: loop)
+        let committer = started(store, interval: 3, retry: .milliseconds(300))
+        committer.onFatal = { Issue.record("ended by \($0)") }
+        store.saveFailure = .writeFailed(path: "p", reason: "full")
+        commit(0..<20, committer)
+        #expect(store.saves == [3])
+        store.saveFailure = nil
+        loop.after(.milliseconds(400)) { [loop] in loop.stop() }
+        loop.run()
+        commit(20..<25, committer)
+        #expect(store.saves == [3, 22])
+        committer.close()
+    }
+
+    @Test("a snapshot that is fenced ends the server")
+    func snapshotFenced() {
+        let store = ScriptedStore(loop: loop)
+        let committer = started(store, interval: 3)
+        var fatal: LogStoreError?
+        committer.onFatal = { [loop] error in
+            fatal = error
+            loop.stop()
+        }
+        store.saveFailure = .fenced(byEpoch: 7)
+        for number in 0..<3 { committer.submit(report("h\(number)")) { _ in } }
+        loop.run()
+        #expect(fatal == .fenced(byEpoch: 7))
+    }
+
+    @Test("servers that have applied the same index have equal digests")
+    func digests() {
+        let store = ScriptedStore(loop: loop)
+        let committer = started(store)
+        commit(0..<10, committer)
+        var other = Coordinator()
+        var digests: [String] = []
+        for bytes in store.appends.joined() {
+            guard let fact = try? FactRecord.decode(bytes) else { continue }
+            other.apply(fact)
+            digests.append(StateDigest.of(other.state))
+        }
+        #expect(digests.last == StateDigest.of(committer.coordinator.state))
+        #expect(digests.last?.count == 64)
+        #expect(Set(digests).count == digests.count, "different states with one digest")
+        committer.close()
     }
 
     @Test(

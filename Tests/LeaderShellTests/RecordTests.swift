@@ -1,6 +1,7 @@
 import Coordination
 import Fleet
 import Testing
+import Wire
 
 @testable import LeaderShell
 
@@ -136,24 +137,145 @@ struct RecordTests {
         #expect(kinds.count == 12, "kinds in the example: \(kinds.sorted())")
     }
 
+    private func chunks(_ state: FleetState, byteCountMax: Int = 1_000) -> [[UInt8]] {
+        var encoder = SnapshotEncoder(state, byteCountMax: byteCountMax)
+        var chunks: [[UInt8]] = []
+        while let chunk = encoder.next() { chunks.append(chunk) }
+        #expect(encoder.next() == nil)
+        return chunks
+    }
+
     @Test("a state comes back from its snapshot, and equal states give equal bytes")
     func snapshot() throws {
         let (coordinator, facts) = eventfulFleet()
-        let records = SnapshotRecords.encode(coordinator.state)
-        #expect(try SnapshotRecords.decode(records) == coordinator.state)
+        let chunks = chunks(coordinator.state)
+        #expect(try SnapshotDecoder.decode(chunks) == coordinator.state)
         var other = Coordinator()
         for fact in facts { other.apply(try FactRecord.decode(FactRecord.encode(fact))) }
-        #expect(SnapshotRecords.encode(other.state) == records)
+        #expect(self.chunks(other.state) == chunks)
         #expect(!coordinator.state.locks.isEmpty || !coordinator.state.active.isEmpty)
+    }
+
+    @Test("a snapshot comes back wherever it is cut", arguments: [1, 7, 100, 1_000_000])
+    func cuts(byteCountMax: Int) throws {
+        let state = eventfulFleet().coordinator.state
+        let chunks = chunks(state, byteCountMax: byteCountMax)
+        #expect(chunks.allSatisfy { $0.count <= byteCountMax })
+        #expect(Array(chunks.joined()) == Array(self.chunks(state).joined()))
+        #expect(try SnapshotDecoder.decode(chunks) == state)
+        #expect(throws: RecordError.missing("its end")) {
+            try SnapshotDecoder.decode(chunks.dropLast() + [Array(chunks.last!.dropLast())])
+        }
+    }
+
+    @Test("a snapshot is of the state as it was when it was begun")
+    func frozen() throws {
+        var (coordinator, _) = eventfulFleet()
+        let before = coordinator.state
+        let digest = StateDigest.of(before)
+        var encoder = SnapshotEncoder(coordinator.state, byteCountMax: 200)
+        var chunks: [[UInt8]] = []
+        var number = 0
+        while let chunk = encoder.next() {
+            chunks.append(chunk)
+            number += 1
+            let report = HostReport(
+                host: HostID(checked: "new\(number)"), agentVersion: "1", bootID: "",
+                acceptedToken: Token(0), sets: [], guests: [])
+            let fact = Fact(
+                at: Timestamp(microseconds: 1), body: .hostReported(report, placements: []))
+            coordinator.apply(fact)
+        }
+        #expect(number >= 10)
+        #expect(try SnapshotDecoder.decode(chunks) == before)
+        #expect(StateDigest.of(before) == digest)
+        #expect(StateDigest.of(coordinator.state) != digest)
+    }
+
+    @Test("a rollout of many steps is spread over records, and the old form is still read")
+    func manySteps() throws {
+        var coordinator = eventfulFleet().coordinator
+        let plans = (0..<1_000).map {
+            PlannedStep(
+                host: HostID(checked: "h\($0)"), guests: [GuestID(checked: "g\($0)")], pairs: [])
+        }
+        let started = StartedRollout(
+            id: RolloutID(7), release: ReleaseID(checked: "q8"), selection: .allHosts,
+            policy: Policy(), by: "al", steps: plans,
+            skipped: plans.map { PlanView.Skipped(guest: nil, host: $0.host, reason: "why") })
+        coordinator.apply(Fact(at: Timestamp(microseconds: 3), body: .rolloutStarted(started)))
+        #expect(try SnapshotDecoder.decode(chunks(coordinator.state)) == coordinator.state)
+
+        // Format 1: a guest's report in full, members with the sets, steps within the rollout.
+        func framed(_ record: PBSnapshotRecord.OneOf_Record) -> [UInt8] {
+            let bytes = serialized(PBSnapshotRecord.with { $0.record = record })
+            precondition(bytes.count < 128)
+            return [UInt8(bytes.count)] + bytes
+        }
+        let old = [
+            framed(.header(.with { $0.index = 9 })),
+            framed(.host(.with { $0.report = .with { $0.host = "h" } })),
+            framed(
+                .guest(
+                    .with {
+                        $0.report = .with {
+                            $0.id = "g"
+                            $0.state = .running
+                        }
+                        $0.host = "h"
+                        $0.pair = .with { $0.set = "s" }
+                    })),
+            framed(
+                .set(
+                    .with {
+                        $0.id = "s"
+                        $0.updateDomainCount = 3
+                        $0.members = ["g"]
+                    })),
+            framed(
+                .rollout(
+                    .with {
+                        $0.id = 1
+                        $0.release = "r"
+                        $0.selection = Selection.allHosts.wire
+                        $0.state = .running
+                        $0.steps = [
+                            .with {
+                                $0.plan = .with { $0.host = "h" }
+                                $0.status = .waiting
+                            }
+                        ]
+                    })),
+        ]
+        let state = try SnapshotDecoder.decode(old)
+        #expect(state.runningGuestCount == 1)
+        #expect(state.sets[SetID(checked: "s")]?.updateDomainCount == 3)
+        #expect(state.sets[SetID(checked: "s")]?.members.count == 1)
+        #expect(state.rollouts[RolloutID(1)]?.steps.waitingCount == 1)
+        #expect(Coordinator(state: state).brokenInvariants() == [])
     }
 
     @Test("bytes that are not a record are refused, not trapped on")
     func damaged() throws {
         #expect(throws: (any Error).self) { try FactRecord.decode([]) }
         #expect(throws: (any Error).self) { try FactRecord.decode([0xFF, 0xFF, 0xFF]) }
-        #expect(throws: (any Error).self) { try SnapshotRecords.decode([]) }
-        let records = SnapshotRecords.encode(eventfulFleet().coordinator.state)
-        #expect(throws: (any Error).self) { try SnapshotRecords.decode(Array(records.dropFirst())) }
+        #expect(throws: (any Error).self) { try SnapshotDecoder.decode([]) }
+        let bytes = Array(chunks(eventfulFleet().coordinator.state).joined())
+        let withoutHeader = Array(bytes[(Int(bytes[0]) + 1)...])
+        #expect(throws: RecordError.missing("the header before it")) {
+            try SnapshotDecoder.decode([withoutHeader])
+        }
+        #expect(throws: RecordError.missing("a length that can be")) {
+            try SnapshotDecoder.decode([[0xFF, 0xFF, 0xFF, 0xFF, 0x7F]])
+        }
+        for count in 0..<bytes.count {
+            _ = try? SnapshotDecoder.decode([Array(bytes.prefix(count))])
+        }
+        for index in bytes.indices {
+            var changed = bytes
+            changed[index] ^= 0x15
+            _ = try? SnapshotDecoder.decode([changed])
+        }
         for fact in eventfulFleet().facts {
             let bytes = FactRecord.encode(fact)
             for count in 0..<bytes.count { _ = try? FactRecord.decode(Array(bytes.prefix(count))) }

@@ -27,7 +27,8 @@ final class SQLiteLogStoreTests {
 
     private func open() throws -> (SQLiteLogStore, OpenedLog) {
         let store = SQLiteLogStore(directory: directory, loop: loop)
-        return (store, try wait { store.lead(as: LogWriter(name: "one", address: ""), after: 0, completion: $0) })
+        let writer = LogWriter(name: "one", address: "")
+        return (store, try wait { store.lead(as: writer, after: 0, completion: $0) })
     }
 
     private func append(_ store: SQLiteLogStore, _ texts: [String], at index: UInt64) throws {

@@ -17,6 +17,7 @@ hold with a kill is more than 20 ms longer than the longest without.
 """
 import argparse
 import json
+import os
 import pathlib
 import random
 import signal
@@ -134,10 +135,11 @@ def holds(cluster, count):
 
 def run(options, chance):
     guests = [Guest("guest", "a", memory=128, pattern=16, tick=20_000)]
-    with HACluster(options.fermata, options.cache, guests, cluster="bench") as cluster:
+    with HACluster(options.fermata, options.cache, guests, cluster="bench",
+                   keep_directory=bool(os.environ.get("FERMATA_KEEP_LOGS"))) as cluster:
         cluster.prepare()
         cluster.start_server()
-        without, killed = holds(cluster, options.holds)
+        without, killed = holds(cluster, options.holds) if options.holds else ([0], [0])
         took = sorted(takeovers(cluster, options.bench, options, chance))
     return {
         "kills": len(took), "medianMilliseconds": round(statistics.median(took)),

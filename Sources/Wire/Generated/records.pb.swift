@@ -553,6 +553,14 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     set {record = .notifier(newValue)}
   }
 
+  public var rolloutPart: PBSnapshotRecord.RolloutPart {
+    get {
+      if case .rolloutPart(let v)? = record {return v}
+      return PBSnapshotRecord.RolloutPart()
+    }
+    set {record = .rolloutPart(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Record: Equatable, Sendable {
@@ -566,6 +574,7 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     case active(PBSnapshotRecord.Active)
     case event(PBFleetEvent)
     case notifier(PBSnapshotRecord.Notifier)
+    case rolloutPart(PBSnapshotRecord.RolloutPart)
 
   }
 
@@ -597,6 +606,7 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
+    /// missing if it is what the host's report says of the guest `id`
     public var report: PBGuestReport {
       get {_report ?? PBGuestReport()}
       set {_report = newValue}
@@ -618,6 +628,9 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     public mutating func clearPair() {self._pair = nil}
 
     public var placedByLeader: Bool = false
+
+    /// only without a report
+    public var id: String = String()
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -645,6 +658,7 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     /// Clears the value of `definedBy`. Subsequent reads from it will return its default value.
     public mutating func clearDefinedBy() {self._definedBy = nil}
 
+    /// no longer written: the guests' pairs say it
     public var members: [String] = []
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -769,8 +783,10 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     /// Clears the value of `finishedAtMicroseconds`. Subsequent reads from it will return its default value.
     public mutating func clearFinishedAtMicroseconds() {self._finishedAtMicroseconds = nil}
 
+    /// no longer written here: see RolloutPart
     public var steps: [PBSnapshotRecord.Step] = []
 
+    /// likewise
     public var skipped: [PBSkipped] = []
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -780,6 +796,23 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     fileprivate var _selection: PBSelection? = nil
     fileprivate var _policy: PBPolicy? = nil
     fileprivate var _finishedAtMicroseconds: Int64? = nil
+  }
+
+  /// More of the rollout before it: a rollout may have a million steps.
+  public nonisolated struct RolloutPart: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var rollout: UInt64 = 0
+
+    public var steps: [PBSnapshotRecord.Step] = []
+
+    public var skipped: [PBSkipped] = []
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
   }
 
   public nonisolated struct Lock: Sendable {
@@ -861,6 +894,31 @@ public nonisolated struct PBSnapshotRecord: Sendable {
 
     public init() {}
   }
+
+  public init() {}
+}
+
+public nonisolated struct PBBackupHeader: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// of the state; the next record of the log is the one after it
+  public var index: UInt64 = 0
+
+  public var term: UInt64 = 0
+
+  /// SHA-256 of the records, in hexadecimal
+  public var digest: String = String()
+
+  public var madeAtMicroseconds: Int64 = 0
+
+  /// where it was read, for people
+  public var store: String = String()
+
+  public var software: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 }
@@ -1661,7 +1719,7 @@ nonisolated extension PBSnapshotHeader: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SnapshotRecord"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}header\0\u{1}host\0\u{1}guest\0\u{1}set\0\u{1}release\0\u{1}rollout\0\u{1}lock\0\u{1}active\0\u{1}event\0\u{1}notifier\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}header\0\u{1}host\0\u{1}guest\0\u{1}set\0\u{1}release\0\u{1}rollout\0\u{1}lock\0\u{1}active\0\u{1}event\0\u{1}notifier\0\u{3}rollout_part\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1799,6 +1857,19 @@ nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._Me
           self.record = .notifier(v)
         }
       }()
+      case 11: try {
+        var v: PBSnapshotRecord.RolloutPart?
+        var hadOneofValue = false
+        if let current = self.record {
+          hadOneofValue = true
+          if case .rolloutPart(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.record = .rolloutPart(v)
+        }
+      }()
       default: break
       }
     }
@@ -1849,6 +1920,10 @@ nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._Me
     case .notifier?: try {
       guard case .notifier(let v)? = self.record else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+    }()
+    case .rolloutPart?: try {
+      guard case .rolloutPart(let v)? = self.record else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
     }()
     case nil: break
     }
@@ -1903,7 +1978,7 @@ nonisolated extension PBSnapshotRecord.Host: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension PBSnapshotRecord.Guest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Guest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{1}host\0\u{1}pair\0\u{3}placed_by_leader\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{1}host\0\u{1}pair\0\u{3}placed_by_leader\0\u{1}id\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1915,6 +1990,7 @@ nonisolated extension PBSnapshotRecord.Guest: SwiftProtobuf.Message, SwiftProtob
       case 2: try { try decoder.decodeSingularStringField(value: &self.host) }()
       case 3: try { try decoder.decodeSingularMessageField(value: &self._pair) }()
       case 4: try { try decoder.decodeSingularBoolField(value: &self.placedByLeader) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.id) }()
       default: break
       }
     }
@@ -1937,6 +2013,9 @@ nonisolated extension PBSnapshotRecord.Guest: SwiftProtobuf.Message, SwiftProtob
     if self.placedByLeader != false {
       try visitor.visitSingularBoolField(value: self.placedByLeader, fieldNumber: 4)
     }
+    if !self.id.isEmpty {
+      try visitor.visitSingularStringField(value: self.id, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1945,6 +2024,7 @@ nonisolated extension PBSnapshotRecord.Guest: SwiftProtobuf.Message, SwiftProtob
     if lhs.host != rhs.host {return false}
     if lhs._pair != rhs._pair {return false}
     if lhs.placedByLeader != rhs.placedByLeader {return false}
+    if lhs.id != rhs.id {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2162,6 +2242,46 @@ nonisolated extension PBSnapshotRecord.Rollout: SwiftProtobuf.Message, SwiftProt
   }
 }
 
+nonisolated extension PBSnapshotRecord.RolloutPart: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".RolloutPart"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rollout\0\u{1}steps\0\u{1}skipped\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.rollout) }()
+      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.steps) }()
+      case 3: try { try decoder.decodeRepeatedMessageField(value: &self.skipped) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.rollout != 0 {
+      try visitor.visitSingularUInt64Field(value: self.rollout, fieldNumber: 1)
+    }
+    if !self.steps.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.steps, fieldNumber: 2)
+    }
+    if !self.skipped.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.skipped, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBSnapshotRecord.RolloutPart, rhs: PBSnapshotRecord.RolloutPart) -> Bool {
+    if lhs.rollout != rhs.rollout {return false}
+    if lhs.steps != rhs.steps {return false}
+    if lhs.skipped != rhs.skipped {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension PBSnapshotRecord.Lock: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Lock"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}set\0\u{3}update_domain\0\u{1}holders\0")
@@ -2320,6 +2440,61 @@ nonisolated extension PBSnapshotRecord.Notifier: SwiftProtobuf.Message, SwiftPro
   public static func ==(lhs: PBSnapshotRecord.Notifier, rhs: PBSnapshotRecord.Notifier) -> Bool {
     if lhs.name != rhs.name {return false}
     if lhs.sequence != rhs.sequence {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBBackupHeader: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".BackupHeader"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}index\0\u{1}term\0\u{1}digest\0\u{3}made_at_microseconds\0\u{1}store\0\u{1}software\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.index) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.term) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.digest) }()
+      case 4: try { try decoder.decodeSingularSInt64Field(value: &self.madeAtMicroseconds) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.store) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.software) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.index != 0 {
+      try visitor.visitSingularUInt64Field(value: self.index, fieldNumber: 1)
+    }
+    if self.term != 0 {
+      try visitor.visitSingularUInt64Field(value: self.term, fieldNumber: 2)
+    }
+    if !self.digest.isEmpty {
+      try visitor.visitSingularStringField(value: self.digest, fieldNumber: 3)
+    }
+    if self.madeAtMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.madeAtMicroseconds, fieldNumber: 4)
+    }
+    if !self.store.isEmpty {
+      try visitor.visitSingularStringField(value: self.store, fieldNumber: 5)
+    }
+    if !self.software.isEmpty {
+      try visitor.visitSingularStringField(value: self.software, fieldNumber: 6)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBBackupHeader, rhs: PBBackupHeader) -> Bool {
+    if lhs.index != rhs.index {return false}
+    if lhs.term != rhs.term {return false}
+    if lhs.digest != rhs.digest {return false}
+    if lhs.madeAtMicroseconds != rhs.madeAtMicroseconds {return false}
+    if lhs.store != rhs.store {return false}
+    if lhs.software != rhs.software {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
