@@ -2,8 +2,7 @@
 # Both install what is missing (apt-get, as root or with sudo).
 
 .PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-many bench-wire bench-guard \
-	bench-snapshot \
-	soak soak-host build \
+	bench-snapshot bench-takeover bench-locks soak soak-host ha build \
 	build-debug fuzz format lint check-generated deps clean images test-compose
 
 CACHE ?= .cache
@@ -15,16 +14,19 @@ help:
 	@echo 'make demo              three hosts, six real guests, one rollout from QEMU to QEMU'
 	@echo 'make demo REPORT=F     the same, with a JSON report in the file F'
 	@echo 'make demo KEEP=1       the same, left running with the commands to look around'
+	@echo 'make ha                three servers, three etcd members and three hosts, left running to break'
 	@echo 'make test              all the tests, on real guests too'
 	@echo 'make images            the container images, with docker: fermata and fermata-agent'
 	@echo 'make test-compose      builds them with podman, and tries both clusters of cluster/compose'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
-	@echo 'make bench             bench-wire, bench-snapshot, bench-hold, bench-many and bench-guard'
+	@echo 'make bench             bench-wire, -snapshot, -hold, -many, -guard, -takeover and -locks'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
 	@echo 'make bench-snapshot    a snapshot of a million guests beside commits; loading it'
 	@echo 'make bench-hold        our hold against a bare script that does the same'
 	@echo 'make bench-many        32 guests of one host, one by one and together'
 	@echo 'make bench-guard       the memory of a guard, and how soon it continues a guest'
+	@echo 'make bench-takeover    the leader killed 100 times: until the next directive, and added to a hold'
+	@echo 'make bench-locks       locks granted a second in three etcd members, against etcd'\''s own locks'
 	@echo 'make soak              1000 hand-overs in a row, half with a random fault (COUNT=, SEED=)'
 	@echo 'make soak-host         the same for holds of a whole host, under a release of commands'
 	@echo 'make build             the release executable: $(FERMATA_RELEASE)'
@@ -49,6 +51,9 @@ lab: deps
 demo: build lab
 	$(PYTHON) cluster/demo.py --fermata $(FERMATA_RELEASE) --cache $(CACHE) \
 		$(if $(REPORT),--report $(REPORT)) $(if $(KEEP),--keep)
+
+ha: build lab
+	cluster/ha.py up --fermata $(FERMATA_RELEASE) --cache $(CACHE)
 
 test: build-debug lab
 	scripts/run-tests.sh
@@ -79,7 +84,7 @@ SECONDS ?= 600
 fuzz: deps
 	scripts/fuzz.sh --seconds $(SECONDS)
 
-bench: bench-wire bench-snapshot bench-hold bench-many bench-guard
+bench: bench-wire bench-snapshot bench-hold bench-many bench-guard bench-takeover bench-locks
 
 bench-wire: build
 	swift build -c release --product wire-bench
@@ -97,6 +102,16 @@ bench-many: build lab
 
 bench-guard: build lab
 	$(PYTHON) cluster/bench/guard.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)
+
+bench-takeover: build lab
+	swift build -c release --product hosts-bench
+	$(PYTHON) cluster/bench/takeover.py --fermata $(FERMATA_RELEASE) \
+		--bench .build/release/hosts-bench --cache $(CACHE)
+
+bench-locks: build lab
+	swift build -c release --product hosts-bench
+	$(PYTHON) cluster/bench/locks.py --fermata $(FERMATA_RELEASE) \
+		--bench .build/release/hosts-bench --cache $(CACHE)
 
 COUNT ?= 1000
 soak: build lab

@@ -97,6 +97,12 @@ let package = Package(
             dependencies: ["Fleet", "Wire", "UvLoop", "SessionShell", logging],
             path: "Benchmarks/Wire", swiftSettings: settings),
 
+        // `make bench-takeover`, `make bench-locks`: many hosts that only say they have guests.
+        .executableTarget(
+            name: "hosts-bench",
+            dependencies: ["Fleet", "Wire", "UvLoop", "SessionShell", logging],
+            path: "Benchmarks/Hosts", swiftSettings: settings),
+
         // `make bench-snapshot`: snapshots of a large state beside commits, measured.
         .executableTarget(
             name: "snapshot-bench",

@@ -91,6 +91,7 @@ class Watched:
         return None
 
     last_on_this = False
+    silence = SILENCE_SECONDS
 
     def tick(self, now):
         if now < self.next_ping:
@@ -99,7 +100,7 @@ class Watched:
             self.last_on_this = False
             return self.connect(now)
         heard = max(self.began, self.last_answer or 0)
-        if now - heard > SILENCE_SECONDS:
+        if now - heard > self.silence:
             return self.close(now)
         if self.is_open:
             self.next_ping = now + PING_SECONDS
@@ -127,6 +128,9 @@ def write_status(out, guests):
 
 def main():
     arguments = sys.argv[1:]
+    if arguments[0] == "--silence":
+        Watched.silence = float(arguments[1])
+        del arguments[:2]
     stay = arguments[0] == "--stay"
     out, *targets = arguments[stay:]
     parent = os.getppid()

@@ -255,14 +255,14 @@ class Cluster:
     """Server, notifier, hosts with their agents, guests, and a watcher. See the top of this file."""
 
     def __init__(self, fermata, cache, guests, net=None, update_domains=None, cluster="demo",
-                 say=lambda text: None, log_level="info", keep_directory=False):
+                 say=lambda text: None, log_level="info", keep_directory=False, directory=None):
         self.fermata, self.cache = str(pathlib.Path(fermata).resolve()), pathlib.Path(cache).resolve()
         self.guests = {g.name: g for g in guests}
         self.hosts = sorted({g.host for g in guests})
         self.net = net or ("tap" if may_use_taps() else "user")
         self.update_domains, self.name = update_domains or {}, cluster
         self.say, self.log_level, self.keep_directory = say, log_level, keep_directory
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="fm-", dir="/tmp"))
+        self.directory = pathlib.Path(directory or tempfile.mkdtemp(prefix="fm-", dir="/tmp"))
         self.tag = self.directory.name
         self.shm = pathlib.Path("/dev/shm", self.tag)
         self.namespaces = []
@@ -439,13 +439,16 @@ class Cluster:
         return self.server.start()
 
     def start_notifier(self):
-        self.notifier = Daemon(
+        self.notifier = self.make_notifier()
+        return self.notifier.start()
+
+    def make_notifier(self):
+        return Daemon(
             self, "notifier",
             [self.fermata, "notifier", "--credentials", self.credentials("notifier-n1"),
              "--server", self.server_address, "--database", self.database,
              "--append", self.directory / "annotations.jsonl", "--log-level", self.log_level],
             "fermata notifier ready", "middle")
-        return self.notifier.start()
 
     @property
     def database(self):
@@ -466,11 +469,14 @@ class Cluster:
              self.log_level],
             "fermata agent ready", host)
 
+    # Seconds without an answer after which the watcher connects again.
+    watcher_silence = 20
+
     def start_watcher(self):
         targets = [f"{g.name}={g.address[0]}:{g.address[1]}" for g in self.guests.values()]
         self.watcher = Daemon(
-            self, "watcher", ["/usr/bin/python3", HERE / "guest_watch.py", "--stay",
-                              self.directory / "watch", *targets], namespace="middle")
+            self, "watcher", ["/usr/bin/python3", HERE / "guest_watch.py",
+                              "--silence", self.watcher_silence, "--stay", self.directory / "watch", *targets], namespace="middle")
         self.watcher.start(wait=False)
 
     def wait_guests(self, seconds=120):
@@ -599,13 +605,17 @@ class Cluster:
             return
         self.closed = True
         with uninterrupted():
-            for daemon in [self.watcher, *self.agents.values(), self.notifier, self.server]:
-                if daemon and daemon.is_running:
+            for daemon in self.everybody():
+                if daemon.is_running:
                     daemon.process.kill()
             end(self.directory, self.keep_directory)
-            for daemon in [self.watcher, *self.agents.values(), self.notifier, self.server]:
-                if daemon and daemon.process:
+            for daemon in self.everybody():
+                if daemon.process:
                     daemon.wait()
+
+    def everybody(self):
+        """Every daemon there is."""
+        return [d for d in (self.watcher, *self.agents.values(), self.notifier, self.server) if d]
 
 
 @contextlib.contextmanager
@@ -663,6 +673,11 @@ def end(directory, keep_directory=False):
     for namespace in lab["namespaces"]:
         subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
     remove_cgroups(lab["tag"])
+    for mount in lab.get("mounts", ()):
+        # A process that was just killed may still be leaving.
+        while subprocess.run(["umount", mount], capture_output=True, check=False).returncode \
+                and os.path.ismount(mount) and time.monotonic() < deadline:
+            time.sleep(0.05)
     shutil.rmtree(lab["shm"], ignore_errors=True)
     if not keep_directory:
         shutil.rmtree(directory, ignore_errors=True)

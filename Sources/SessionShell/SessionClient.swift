@@ -191,7 +191,7 @@ public final class SessionClient {
         }
         attempt.onEnd = { [weak self, unowned attempt] problem in
             guard let self, self.attempt === attempt else { return }
-            self.ended(problem)
+            self.ended(problem, with: server)
         }
         attempt.start()
     }
@@ -241,11 +241,18 @@ public final class SessionClient {
         }
     }
 
-    private func ended(_ problem: SessionProblem) {
+    private func ended(_ problem: SessionProblem, with server: String) {
         let wasReady = session != nil
         session = nil
         attempt = nil
-        if wasReady { round = candidates() }
+        if wasReady {
+            round = candidates()
+            // A server that hangs takes the connection and is silent: the others answer sooner.
+            if problem.kind == .timedOut, round.count > 1 {
+                round.removeAll { $0 == server }
+                round.append(server)
+            }
+        }
         let isRoundOver = round.isEmpty && !wasReady
         var retryAfter: Duration?
         if problem.isFatal {
