@@ -31,6 +31,8 @@ from ha_lab import HACluster  # noqa: E402
 from lab import LabError  # noqa: E402
 
 RATIO_MIN = 20
+# etcd's own default.
+QUOTA_BYTES = 2 << 30
 
 
 class Hosts:
@@ -97,7 +99,7 @@ def our_locks(cluster, bench, clients, guests, seconds, scope):
 
 
 def run(options):
-    with HACluster(options.fermata, options.cache, [], cluster="bench",
+    with HACluster(options.fermata, options.cache, [], cluster="bench", quota=QUOTA_BYTES,
                    log_level="warning") as cluster:
         cluster.prepare()
         cluster.start_server()
@@ -108,7 +110,7 @@ def run(options):
                                         options.seconds, "guest")
         print(json.dumps(found), flush=True)
     # The scripted hosts of the first part had other guests.
-    with HACluster(options.fermata, options.cache, [], cluster="bench",
+    with HACluster(options.fermata, options.cache, [], cluster="bench", quota=QUOTA_BYTES,
                    log_level="warning") as cluster:
         cluster.prepare()
         cluster.start_server()

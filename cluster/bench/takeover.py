@@ -30,7 +30,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from ha_lab import HACluster  # noqa: E402
 from lab import Guest, LabError, wait_until  # noqa: E402
-from locks import Hosts  # noqa: E402
+from locks import QUOTA_BYTES, Hosts  # noqa: E402
 
 P99_MILLISECONDS_MAX = 1000
 ADDED_MILLISECONDS_MAX = 20
@@ -135,7 +135,7 @@ def holds(cluster, count):
 
 def run(options, chance):
     guests = [Guest("guest", "a", memory=128, pattern=16, tick=20_000)]
-    with HACluster(options.fermata, options.cache, guests, cluster="bench",
+    with HACluster(options.fermata, options.cache, guests, cluster="bench", quota=QUOTA_BYTES,
                    keep_directory=bool(os.environ.get("FERMATA_KEEP_LOGS"))) as cluster:
         cluster.prepare()
         cluster.start_server()
