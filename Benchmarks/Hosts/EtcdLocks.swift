@@ -12,6 +12,7 @@ final class EtcdLocks {
     private let clientCount: Int
     private let duration: Duration
     private var leases: [String] = []
+    private var granted = 0
     private var count = 0
     private var failures = 0
     private var since = ContinuousClock.now
@@ -26,20 +27,24 @@ final class EtcdLocks {
     }
 
     func run() {
-        for number in 0..<clientCount {
-            call(number, "/v3/lease/grant", ["TTL": "600"]) { [self] answer in
-                guard let lease = answer?["ID"] as? String else {
-                    FileHandle.standardError.write(Data("hosts-bench: no lease\n".utf8))
-                    exit(1)
-                }
-                leases.append(lease)
-                guard leases.count == clientCount else { return }
-                since = .now
-                for number in 0..<clientCount { lock(number) }
-                _ = loop.after(duration) { [self] in end() }
-            }
-        }
+        leases = [String](repeating: "", count: clientCount)
+        for number in 0..<clientCount { lease(number) }
         loop.run()
+    }
+
+    private func lease(_ number: Int) {
+        call(number, "/v3/lease/grant", ["TTL": "600"]) { [self] answer in
+            guard let lease = answer?["ID"] as? String else {
+                _ = loop.after(.milliseconds(100)) { [self] in self.lease(number) }
+                return
+            }
+            leases[number] = lease
+            granted += 1
+            guard granted == clientCount else { return }
+            since = .now
+            for number in 0..<clientCount { lock(number) }
+            _ = loop.after(duration) { [self] in end() }
+        }
     }
 
     private func lock(_ number: Int) {

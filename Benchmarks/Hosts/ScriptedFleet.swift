@@ -123,6 +123,9 @@ final class ScriptedHost {
     private var term: UInt64 = 0
     private(set) var isConnected = false
     private var isAsked = false
+    /// Steps that its rollout still has to do.
+    private var stepsLeft = 0
+    private var rollout: RolloutID?
     private var working: Directive?
     /// Kept until it is committed, and sent again with every session, as a real agent does.
     private var unreported: StepReport?
@@ -196,6 +199,10 @@ final class ScriptedHost {
         if directive.token == acceptedToken { return }
         acceptedToken = directive.token
         working = directive
+        if rollout != directive.step.rollout {
+            rollout = directive.step.rollout
+            stepsLeft = fleet.shape.holdsWholeHosts ? 1 : fleet.shape.guestCount
+        }
         guard fleet.shape.stepTime > .zero else { return finish(directive) }
         var now = timespec()
         clock_gettime(CLOCK_MONOTONIC, &now)
@@ -225,7 +232,8 @@ final class ScriptedHost {
             guard case .success(.stepReportCommitted) = result, unreported == report else { return }
             unreported = nil
             fleet.onFinished(locks: report.holds.count)
-            ask()
+            stepsLeft -= 1
+            if stepsLeft <= 0 { ask() }
         }
     }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """`make bench-locks`: locks granted a second, in a log on three etcd members, against etcd's own locks.
 
-    locks.py --fermata BIN --bench BIN --cache DIR [--clients 64] [--guests 32] [--seconds 10]
+    locks.py --fermata BIN --bench BIN --cache DIR [--clients 64] [--guests 64] [--seconds 10]
 
 Three servers and three etcd members, each in a network namespace of its own, every write with fsync. In turn:
 
@@ -31,6 +31,8 @@ from ha_lab import HACluster  # noqa: E402
 from lab import LabError  # noqa: E402
 
 RATIO_MIN = 20
+# etcd's own default.
+QUOTA_BYTES = 2 << 30
 
 
 class Hosts:
@@ -97,7 +99,7 @@ def our_locks(cluster, bench, clients, guests, seconds, scope):
 
 
 def run(options):
-    with HACluster(options.fermata, options.cache, [], cluster="bench",
+    with HACluster(options.fermata, options.cache, [], cluster="bench", quota=QUOTA_BYTES,
                    log_level="warning") as cluster:
         cluster.prepare()
         cluster.start_server()
@@ -108,7 +110,7 @@ def run(options):
                                         options.seconds, "guest")
         print(json.dumps(found), flush=True)
     # The scripted hosts of the first part had other guests.
-    with HACluster(options.fermata, options.cache, [], cluster="bench",
+    with HACluster(options.fermata, options.cache, [], cluster="bench", quota=QUOTA_BYTES,
                    log_level="warning") as cluster:
         cluster.prepare()
         cluster.start_server()
@@ -127,7 +129,7 @@ def main():
     parser.add_argument("--bench", required=True, help="hosts-bench")
     parser.add_argument("--cache", required=True)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--guests", type=int, default=32, help="of a host, at most 64")
+    parser.add_argument("--guests", type=int, default=64, help="of a host; 64 is the most of a step")
     parser.add_argument("--seconds", type=int, default=10)
     options = parser.parse_args()
     options.bench = pathlib.Path(options.bench).resolve()

@@ -7,7 +7,7 @@ Three servers and three etcd members, each in a network namespace of its own. HO
 (hosts-bench: real sessions, no guests) always have a rollout, whose steps take 40 ms, so that directives
 go out all the time. The leader is killed (kill -9) at a random moment, KILLS times; counted is the time
 until an agent accepts a directive that it has not had before, from the new leader. Then the dead one is
-started again.
+started again, and the next moment is drawn once both standbys have watched the new leader for a second.
 
 A real guest on a real host shows what is added to a hold: HOLDS holds with the leader killed in the
 middle, and as many without, in turn. A hold is the agent's own work, so the difference has to be noise.
@@ -30,7 +30,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from ha_lab import HACluster  # noqa: E402
 from lab import Guest, LabError, wait_until  # noqa: E402
-from locks import Hosts  # noqa: E402
+from locks import QUOTA_BYTES, Hosts  # noqa: E402
 
 P99_MILLISECONDS_MAX = 1000
 ADDED_MILLISECONDS_MAX = 20
@@ -63,6 +63,14 @@ class Accepted:
             return min(at for t, at in self.newest.items() if t > term) / 1e6
 
 
+def standbys_of(server, term):
+    """How many sessions of other servers it has got since it led in this term."""
+    with open(server.err, errors="replace") as file:
+        text = file.read().rpartition(f"term={term} [LeaderShell] leading")[2]
+    return len({l.split("/server/")[1].split()[0] for l in text.splitlines()
+                if "/server/" in l and "session open" in l})
+
+
 def takeovers(cluster, bench, options, chance):
     """Milliseconds from each kill to the next accepted directive."""
     found = []
@@ -71,10 +79,13 @@ def takeovers(cluster, bench, options, chance):
         accepted = Accepted(hosts)
         for number in range(options.kills):
             leader = cluster.leader()
-            # Directives come from it, and the others stand by: a session that is new says nothing.
             term = cluster.servers[leader].terms()[-1]
             accepted.first_after(term - 1, 20)
-            time.sleep(1.2 + chance.uniform(0, 0.5))
+            # Until the others have stood by for a second: of a leader that dies sooner they wait for
+            # the silence, see Succession.
+            wait_until(lambda s=cluster.servers[leader], t=term: standbys_of(s, t) >= 2, 20,
+                       "both standbys to watch the leader", 0.02)
+            time.sleep(1 + chance.uniform(0, 1))
             began = time.monotonic()
             cluster.servers[leader].kill()
             found.append((accepted.first_after(term, 60) - began) * 1000)
@@ -135,7 +146,7 @@ def holds(cluster, count):
 
 def run(options, chance):
     guests = [Guest("guest", "a", memory=128, pattern=16, tick=20_000)]
-    with HACluster(options.fermata, options.cache, guests, cluster="bench",
+    with HACluster(options.fermata, options.cache, guests, cluster="bench", quota=QUOTA_BYTES,
                    keep_directory=bool(os.environ.get("FERMATA_KEEP_LOGS"))) as cluster:
         cluster.prepare()
         cluster.start_server()
