@@ -69,8 +69,11 @@ public struct Succession: Sendable {
 
     /// Who may write the log, as the log says.
     public mutating func sawWriter(_ name: String, epoch: UInt64, at now: Int64) {
-        isLogReadable = true
-        guard epoch > writerEpoch else { return }
+        sawLog(at: now)
+        // A lower one is newer, too, if the log itself was set back.
+        guard epoch != writerEpoch else { return }
+        // A session with somebody else says nothing about this one.
+        if name != writer { sessionSince = nil }
         writer = name
         writerEpoch = epoch
         signAt = now
@@ -80,12 +83,16 @@ public struct Succession: Sendable {
     }
 
     public mutating func sawLife(at now: Int64) {
-        isLogReadable = true
+        sawLog(at: now)
         signAt = now
     }
 
     /// The log was read; whether anybody writes it is not said by that.
-    public mutating func sawLog(at now: Int64) { isLogReadable = true }
+    public mutating func sawLog(at now: Int64) {
+        // What happened while it could not be read is not known: that was no silence of the writer's.
+        if !isLogReadable { signAt = now }
+        isLogReadable = true
+    }
 
     public mutating func lostLog() { isLogReadable = false }
 
@@ -113,6 +120,9 @@ public struct Succession: Sendable {
         notBefore = now + Self.retryMilliseconds
         startedAt = now
     }
+
+    /// Whether the writer is known to lead no more, and not only thought to, because of its silence.
+    public var isVacant: Bool { vacantSince != nil || writer == nil || writer == name }
 
     /// - Returns: when to take over, if nothing else is seen until then; nil for not at all.
     public func takesOverAt() -> Int64? {

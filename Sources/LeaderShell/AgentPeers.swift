@@ -34,6 +34,8 @@ final class AgentPeers {
         self.log = log
     }
 
+    /// Those that have been there in this term.
+    private(set) var seenHosts: Set<HostID> = []
     var connectedHosts: Set<HostID> { Set(peers.filter { $0.value.isReady }.map(\.key)) }
 
     /// Takes a new session; the newer one of a host wins, since the older may be a dead connection.
@@ -96,6 +98,7 @@ final class AgentPeers {
                     .hostReportCommitted(index: committed.index), correlation: correlation)
                 if !peer.isReady {
                     peer.isReady = true
+                    seenHosts.insert(host)
                     committer.schedule()
                     sendDirectives()
                 }

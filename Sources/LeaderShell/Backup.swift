@@ -198,6 +198,8 @@ private final class Restoring {
     private func lead(
         _ description: BackupDescription, _ chunks: [[UInt8]], _ completion: @escaping Completion
     ) {
+        // A server that takes over meanwhile, or an etcd that is gone: nobody else would answer.
+        (store as? any FollowableLogStore)?.onLost = { completion(.failure(.log($0))) }
         store.lead(as: LogWriter(name: "restore", address: ""), after: 0) { [self] result in
             switch result {
             case .failure(let error): completion(.failure(.log(error)))

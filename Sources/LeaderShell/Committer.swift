@@ -158,6 +158,10 @@ package final class Committer {
         isOver = true
         retryTimer?.cancel()
         queue = []
+        // They hold, through those who set them, this object and its state.
+        connectedHosts = { [] }
+        onCommitted = {}
+        onFatal = { _ in }
     }
 
     private func planPump() {
@@ -208,6 +212,8 @@ package final class Committer {
                 if grants { pause.reached("committed") }
                 snapshots.onAppended(records)
                 for answer in answers { answer() }
+                // An answer may have ended this server's leadership.
+                guard !isOver else { return }
                 onCommitted()
                 saveSnapshotIfDue()
                 if !queue.isEmpty || mustSchedule { planPump() }
@@ -227,6 +233,8 @@ package final class Committer {
                 onFatal(error)
             case .success:
                 for answer in answers { answer() }
+                // An answer may have ended this server's leadership.
+                guard !isOver else { return }
                 if !queue.isEmpty || mustSchedule { planPump() }
             }
         }

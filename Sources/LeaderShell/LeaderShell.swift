@@ -82,6 +82,8 @@ public final class LeaderShell {
     private let bounds: ConnectionGate.Bounds
     private(set) var listener: SessionListener?
     private var leadership: Leadership?
+    /// Not yet: its term is not durable.
+    private var candidate: Leadership?
     private var standby: Standby?
     private var isStopped = false
 
@@ -167,6 +169,8 @@ public final class LeaderShell {
         isStopped = true
         listener?.close(.shuttingDown, reason: "the server is shutting down")
         leadership?.close()
+        candidate?.close()
+        candidate = nil
         standby?.close()
         store.close()
     }
@@ -177,9 +181,14 @@ public final class LeaderShell {
         from warm: Coordinator?, completion: @escaping (Result<UInt64, LogStoreError>) -> Void
     ) {
         let leadership = Leadership(self, warm: warm)
+        candidate = leadership
         leadership.start { [self] result in
-            guard !isStopped else { return }
-            if case .success = result { self.leadership = leadership }
+            guard candidate === leadership else { return }
+            candidate = nil
+            switch result {
+            case .success: self.leadership = leadership
+            case .failure: leadership.close()
+            }
             completion(result)
         }
         leadership.onLost = { [self, unowned leadership] error in
@@ -192,7 +201,13 @@ public final class LeaderShell {
         guard let store = store as? any FollowableLogStore else {
             preconditionFailure("a log that nobody can follow")
         }
-        store.onLost = { [self] error in if leadership != nil { lost(error) } }
+        store.onLost = { [self] error in
+            if leadership != nil { return lost(error) }
+            // Right between the take-over and the first append.
+            candidate?.close()
+            candidate = nil
+            self.standby?.couldNotTakeOver(error)
+        }
         let standby = Standby(self, store: store)
         self.standby = standby
         standby.onTakeOver = { [self, unowned standby] coordinator in
@@ -209,6 +224,7 @@ public final class LeaderShell {
                     onRole(.leader(term: term))
                 case .failure(let error):
                     log.notice("not leading", metadata: ["problem": "\(error)"])
+                    if isFinal(error) { return onFatal(.log(error)) }
                     standby.couldNotTakeOver(error)
                 }
             }
@@ -217,11 +233,17 @@ public final class LeaderShell {
     }
 
     private func lost(_ error: LogStoreError) {
-        guard store is any FollowableLogStore else { return onFatal(.log(error)) }
+        guard store is any FollowableLogStore, !isFinal(error) else {
+            return onFatal(.log(error))
+        }
+        stepDown(because: "\(error)")
+    }
+
+    /// What is in the log will not be better after another look.
+    private func isFinal(_ error: LogStoreError) -> Bool {
         switch error {
-        // What is in the log will not be better after another look.
-        case .corrupt, .newerFormat: return onFatal(.log(error))
-        default: stepDown(because: "\(error)")
+        case .corrupt, .newerFormat: true
+        default: false
         }
     }
 

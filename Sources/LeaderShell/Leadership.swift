@@ -13,6 +13,7 @@ import Wire
 
 final class Leadership {
     private unowned let server: LeaderShell
+    private let startedAt = SessionClock.nowMilliseconds
     private let committer: Committer
     private let agents: AgentPeers
     private let followers = Followers()
@@ -188,8 +189,18 @@ final class Leadership {
     private func refusalWhileAtWork(_ command: OperatorCommand) -> Refusal? {
         guard case .releaseLock(let set, _) = command else { return nil }
         let connected = agents.connectedHosts
-        let busy = committer.coordinator.lockViews().first {
-            $0.set == set && !$0.stuck && connected.contains($0.host)
+        let atWork = committer.coordinator.lockViews().filter { $0.set == set && !$0.stuck }
+        let busy = atWork.first { connected.contains($0.host) }
+        let age = SessionClock.nowMilliseconds - startedAt
+        if busy == nil, age < Limits.lockReleaseMillisecondsMin,
+            let unknown = atWork.first(where: { !agents.seenHosts.contains($0.host) })
+        {
+            let left = (Limits.lockReleaseMillisecondsMin - age) / 1_000 + 1
+            return Refusal(
+                .conflict,
+                "availability set \(set) is locked by \(unknown.step) on host \(unknown.host), which may "
+                    + "be at work: this server leads only since a moment and has not heard of it",
+                advice: "Wait for the host, or try again in \(left) s.")
         }
         return busy.map {
             Refusal(

@@ -79,6 +79,10 @@ final class Standby {
                 coordinator = Coordinator()
                 if let snapshot {
                     coordinator = Coordinator(state: try SnapshotDecoder.decode(snapshot.chunks))
+                    guard coordinator.state.index == snapshot.index else {
+                        throw RecordError.wrongIndex(
+                            expected: snapshot.index, found: coordinator.state.index)
+                    }
                 }
                 try apply(records)
             }
@@ -87,9 +91,13 @@ final class Standby {
             problem = nil
         case .appended(let records, let firstIndex):
             // While this server takes over, what is missing comes with the log itself.
-            guard firstIndex == coordinator.state.index + 1 else { return }
+            guard firstIndex == coordinator.state.index + 1 else {
+                if !isTakingOver { follow() }
+                return
+            }
             read { try apply(records) }
             succession.sawLog(at: now)
+            problem = nil
         case .writer(let writer, let epoch):
             let isNew = writer != self.writer
             self.writer = writer
@@ -97,6 +105,12 @@ final class Standby {
             if isNew { watchLeader() }
         case .alive: succession.sawLife(at: now)
         case .interrupted(let error):
+            switch error {
+            case .corrupt, .newerFormat:
+                close()
+                return onCorrupt(error)
+            default: break
+            }
             if problem == nil {
                 log.warning("the log cannot be read", metadata: ["problem": "\(error)"])
             }
@@ -174,6 +188,7 @@ final class Standby {
             guard let at = succession.takesOverAt() else { return }
             guard at <= now else { return plan() }
             isTakingOver = true
+            store.deposesTheLiving = succession.isVacant
             onTakeOver(coordinator)
         }
     }

@@ -110,15 +110,19 @@ final class EtcdFollower {
         let known = index
         index = contents.next - 1
         if let known, contents.snapshot == nil {
-            if !contents.records.isEmpty {
-                onUpdate?(.appended(contents.records, firstIndex: known + 1))
-            }
+            // Also if nothing is new: that the log can be read again is news after an interruption.
+            onUpdate?(.appended(contents.records, firstIndex: known + 1))
         } else {
             onUpdate?(.loaded(contents.snapshot, records: contents.records))
         }
         if let epoch = contents.epoch { saw(epoch, contents.epochRevision) }
         sawAlive(contents.aliveRevision)
         startWatch()
+    }
+
+    /// Whether the writer has done something of which nothing was told here.
+    func isBehind(next: UInt64, alive: Int64) -> Bool {
+        next > (index ?? 0) + 1 || alive > aliveRevision
     }
 
     /// Whether this is not the log that was read before, grown.
@@ -253,7 +257,7 @@ final class EtcdFollower {
             case .success(let answer):
                 let next = answer.range(0).first.flatMap { UInt64($0.text) } ?? 1
                 let alive = answer.range(1).first?.modRevision ?? 0
-                guard next > (index ?? 0) + 1 || alive > aliveRevision else { return listen() }
+                guard isBehind(next: next, alive: alive) else { return listen() }
                 // The watch is behind.
                 watch?.cancel()
                 watch = nil

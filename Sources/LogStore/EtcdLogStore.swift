@@ -81,6 +81,7 @@ public final class EtcdLogStore: FollowableLogStore {
         follower = nil
     }
 
+    public var deposesTheLiving = true
     public var isFollowing: Bool { follower != nil }
 
     public func follow(_ onUpdate: @escaping (LogUpdate) -> Void) {
@@ -102,13 +103,23 @@ public final class EtcdLogStore: FollowableLogStore {
         let finish = { [self] (result: Result<OpenedLog, LogStoreError>) in
             if self.turn == turn { completion(result) }
         }
-        gateway.transaction(EtcdTransaction(compare: [], success: [.get(key: layout.epoch)])) {
-            [self] result in
+        let look = EtcdTransaction(
+            compare: [],
+            success: [
+                .get(key: layout.epoch), .get(key: layout.next), .get(key: layout.alive),
+            ])
+        gateway.transaction(look) { [self] result in
             guard self.turn == turn else { return }
             switch result {
             case .failure(let failure): finish(.failure(failure.error(name)))
             case .success(let answer):
                 let found = answer.range(0).first
+                let next = answer.range(1).first.flatMap { UInt64($0.text) } ?? 1
+                let alive = answer.range(2).first?.modRevision ?? 0
+                if !deposesTheLiving, follower?.isBehind(next: next, alive: alive) == true {
+                    let reason = "its writer lives, and this server has not heard it"
+                    return finish(.failure(.unavailable(store: name, reason: reason)))
+                }
                 let known = found?.decoded(as: EtcdEpoch.self)
                 guard found == nil || known != nil else {
                     let reason = "the key `epoch` is not ours"
@@ -169,6 +180,9 @@ public final class EtcdLogStore: FollowableLogStore {
             case .success(let contents) where contents.epoch != mine:
                 completion(.failure(.fenced(byEpoch: contents.epoch?.epoch ?? 0)))
             case .success(let contents) where contents.isSetBack || seen?.isOther(contents) == true:
+                // Ended, so that the owner follows anew.
+                follower?.stop()
+                follower = nil
                 let reason = "it was set back to an older state; it has to be read anew"
                 completion(.failure(.unavailable(store: name, reason: reason)))
             case .success(let contents):
@@ -299,17 +313,20 @@ public final class EtcdLogStore: FollowableLogStore {
         }
         let last = firstIndex + UInt64(records.count) - 1
         let batch = EtcdBatch.encode(records)
+        // Of this epoch to its end, also if this server leads again meanwhile.
+        let revision = epochRevision
         guard batch.count > Self.requestByteCountMax else {
-            return commit(batch, firstIndex, last, finish)
+            return commit(batch, firstIndex, last, revision, finish)
         }
         let parts = stride(from: 0, to: batch.count, by: Self.requestByteCountMax).map {
             Array(batch[$0..<min($0 + Self.requestByteCountMax, batch.count)])
         }
         putParts(parts[...], 0, last, epoch.epoch) { [self] error in
             if let error { return finish(.failure(error)) }
+            guard self.epoch == epoch else { return }
             commit(
                 EtcdBatch.encodeParts(epoch: epoch.epoch, count: parts.count), firstIndex, last,
-                finish)
+                revision, finish)
         }
     }
 
@@ -318,6 +335,7 @@ public final class EtcdLogStore: FollowableLogStore {
         _ completion: @escaping (LogStoreError?) -> Void
     ) {
         guard let part = parts.first else { return completion(nil) }
+        guard self.epoch?.epoch == epoch else { return completion(notLeading) }
         write([.put(key: layout.part(last, epoch, number), part)]) { [self] result in
             if case .failure(let error) = result { return completion(error) }
             putParts(parts.dropFirst(), number + 1, last, epoch, completion)
@@ -325,11 +343,10 @@ public final class EtcdLogStore: FollowableLogStore {
     }
 
     private func commit(
-        _ batch: [UInt8], _ index: UInt64, _ last: UInt64,
+        _ batch: [UInt8], _ index: UInt64, _ last: UInt64, _ epochRevision: Int64,
         _ completion: @escaping (Result<Void, LogStoreError>) -> Void
     ) {
         let next = last + 1
-        let epochRevision = epochRevision
         // Before the first append of all there is no `next`.
         let expected: EtcdCompare =
             index == 1

@@ -51,6 +51,10 @@ public protocol LogStore: AnyObject {
 public protocol FollowableLogStore: LogStore {
     /// While this writer leads: the right to write is lost, or the store is. Once.
     var onLost: ((LogStoreError) -> Void)? { get set }
+    /// Whether ``LogStore/lead(as:after:completion:)`` deposes a writer that has shown life of which
+    /// this follower was not told. False for whoever only infers its death from silence: that may
+    /// be his own deafness.
+    var deposesTheLiving: Bool { get set }
     /// Whether updates still come; a ``LogStore/lead(as:after:completion:)`` that fails late has ended them.
     var isFollowing: Bool { get }
 

@@ -125,4 +125,31 @@ struct SuccessionTests {
         one.sessionOpened(at: 5_300)
         #expect(one.takesOverAt() == nil)
     }
+
+    @Test("an interruption of the log is no silence of the writer's, and afterwards it is listened for anew")
+    func interrupted() {
+        var one = following()
+        one.sessionEnded(.broken, at: 10_100)
+        one.lostLog()
+        #expect(one.takesOverAt() == nil)
+        one.sawLog(at: 60_000)
+        #expect(one.takesOverAt() == 60_000 + Succession.silenceMilliseconds + 14)
+        #expect(!one.isVacant, "silence proves nothing")
+    }
+
+    @Test("a session with the leader before says nothing about the next one")
+    func oldSession() {
+        var one = following()
+        one.sawWriter("three", epoch: 5, at: 11_000)
+        #expect(one.takesOverAt() == 11_000 + Succession.silenceMilliseconds + 14)
+    }
+
+    @Test("a log that was set back has an older writer, who counts")
+    func setBack() {
+        var one = standby()
+        one.sawWriter("one", epoch: 9, at: 20)
+        one.sawWriter("two", epoch: 3, at: 5_000)
+        #expect(!one.isVacant)
+        #expect(one.takesOverAt() == 5_000 + Succession.silenceMilliseconds + 14)
+    }
 }

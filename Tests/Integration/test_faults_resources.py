@@ -46,8 +46,8 @@ class BadStart(FaultCase, Scratch):
         self.assertEqual(self.only(), own[0])
 
     def test_that_hangs_for_good_holds_nobody_and_fails_at_the_limit_of_the_preparation(self):
-        rollout = self.start(self.add("#!/bin/sh\nexec sleep 1000\n"), HOST, deadline="2s")
         own = self.only()
+        rollout = self.start(self.add("#!/bin/sh\nexec sleep 1000\n"), HOST, deadline="2s")
         self.wait(lambda: len(self.cluster.qemus(GUEST)) == 2, 30, "the new QEMU to hang")
         self.assertRuns(GUEST)
         self.ended(rollout, "failed", "preparing took longer than 10 s", held=0)

@@ -163,12 +163,11 @@ class HostileTLS(HostileCase):
                               magic=wire.MAGIC, version_min=1, version_max=1, cluster="abroad",
                               role="operator", name="alice", instance=b"i" * 16)))
 
-    def test_a_server_may_not_connect(self):
-        session = self.connect("server-s")
-        self.assertCloses(session, "NOT_PERMITTED", "notPermitted", name="connections_refused",
-                          send=wire.encode_message(wire.pb.Hello(
-                              magic=wire.MAGIC, version_min=1, version_max=1, cluster="test",
-                              role="server", name="s", instance=b"i" * 16)))
+    def test_a_server_may_only_watch(self):
+        """A standby has a session to learn whether the leader lives; it can ask for nothing in it."""
+        session = self.open("server-s")
+        self.assertCloses(session, "NOT_PERMITTED", "notPermitted",
+                          send=wire.encode_message(wire.pb.Query(status=wire.pb.Empty()), 1))
 
     # ---- replay
 
