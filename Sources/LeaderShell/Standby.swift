@@ -90,6 +90,7 @@ final class Standby {
             guard firstIndex == coordinator.state.index + 1 else { return }
             read { try apply(records) }
             succession.sawLog(at: now)
+            problem = nil
         case .writer(let writer, let epoch):
             let isNew = writer != self.writer
             self.writer = writer

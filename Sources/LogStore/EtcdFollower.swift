@@ -110,9 +110,8 @@ final class EtcdFollower {
         let known = index
         index = contents.next - 1
         if let known, contents.snapshot == nil {
-            if !contents.records.isEmpty {
-                onUpdate?(.appended(contents.records, firstIndex: known + 1))
-            }
+            // Also if nothing is new: after an interruption it says that the log can be read again.
+            onUpdate?(.appended(contents.records, firstIndex: known + 1))
         } else {
             onUpdate?(.loaded(contents.snapshot, records: contents.records))
         }
