@@ -160,16 +160,7 @@ extension Coordinator {
     private mutating func countBypasses(by plan: PlannedStep) {
         guard !plan.pairs.isEmpty else { return }
         for rollout in state.rollouts.keys where state.rollouts[rollout]!.state == .running {
-            let steps = state.rollouts[rollout]!.steps
-            guard steps.waitingCount > 0 else { continue }
-            for (offset, step) in steps.enumerated()
-            where step.status == .waiting
-                && step.plan.pairs.contains(where: { wanted in
-                    plan.pairs.contains {
-                        $0.set == wanted.set && $0.updateDomain != wanted.updateDomain
-                    }
-                })
-            {
+            for offset in state.rollouts[rollout]!.steps.waitingAgainst(plan.pairs) {
                 state.rollouts[rollout]!.steps.update(at: offset) { $0.bypassed += 1 }
             }
         }
