@@ -334,14 +334,14 @@ extension Coordinator {
             state.releases[$0.release]
         }
         for record in report.holds {
-            let pair = step?.plan.pairs.first { pair in
-                state.sets[pair.set]?.members[record.guest] != nil
-            }
+            let own = state.guests[record.guest]?.pair
+            // The update domain that was locked, should the guest have moved since.
+            let pair = step?.plan.pairs.first { $0.set == own?.set }
             emit(
                 .holdFinished(
                     FinishedHold(
                         record: record, host: host,
-                        pair: pair ?? state.guests[record.guest]?.pair, step: report.step,
+                        pair: pair ?? own, step: report.step,
                         token: report.token,
                         release: release?.release.id ?? ReleaseID(checked: "unknown"),
                         component: release?.release.component ?? .hypervisor,
