@@ -126,7 +126,7 @@ struct SuccessionTests {
         #expect(one.takesOverAt() == nil)
     }
 
-    @Test("an interruption of the log is no silence of the writer's, and afterwards it is listened for anew")
+    @Test("an interruption of the log is no silence of the writer's; it is listened for anew")
     func interrupted() {
         var one = following()
         one.sessionEnded(.broken, at: 10_100)
