@@ -39,7 +39,7 @@ public struct Succession: Sendable {
 
     private let name: String
     /// Names of all servers are not known, addresses are: who comes first among them tries first.
-    private let rank: Int64
+    private var rank: Int64
     private let jitterMilliseconds: Int64
 
     private var writer: String?
@@ -66,6 +66,9 @@ public struct Succession: Sendable {
         startedAt = now
         signAt = now
     }
+
+    /// The place of this server among those that could follow the writer.
+    public mutating func take(rank: Int) { self.rank = Int64(rank) }
 
     /// Who may write the log, as the log says.
     public mutating func sawWriter(_ name: String, epoch: UInt64, at now: Int64) {

@@ -34,13 +34,17 @@ final class Standby {
     init(_ server: LeaderShell, store: any FollowableLogStore) {
         self.server = server
         self.store = store
-        // The order of the addresses is the same on all servers.
-        let all = server.group.list(leader: nil).sorted()
-        let rank = all.firstIndex(of: server.group.advertise) ?? 0
         succession = Succession(
-            name: server.credentials.identity.name, rank: rank,
+            name: server.credentials.identity.name,
+            rank: Self.rank(in: server.group, after: nil),
             jitterMilliseconds: Int64.random(in: 0...50), at: SessionClock.nowMilliseconds)
         follow()
+    }
+
+    /// The order of the addresses is the same on all servers; the leader's own does not count.
+    private static func rank(in group: ServerGroup, after writer: LogWriter?) -> Int {
+        let others = group.list(leader: nil).sorted().filter { $0 != writer?.address }
+        return others.firstIndex(of: group.advertise) ?? 0
     }
 
     func close() {
@@ -101,6 +105,7 @@ final class Standby {
         case .writer(let writer, let epoch):
             let isNew = writer != self.writer
             self.writer = writer
+            succession.take(rank: Self.rank(in: server.group, after: writer))
             succession.sawWriter(writer.name, epoch: epoch, at: now)
             if isNew { watchLeader() }
         case .alive: succession.sawLife(at: now)
