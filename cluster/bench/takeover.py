@@ -4,8 +4,8 @@
     takeover.py --fermata BIN --bench BIN --cache DIR [--kills 100] [--hosts 16] [--holds 10] [--seed S]
 
 Three servers and three etcd members, each in a network namespace of its own. HOSTS scripted hosts
-(hosts-bench: real sessions, no guests) always have a rollout, whose steps take 40 ms, so that directives
-go out all the time. The leader is killed (kill -9) at a random moment, KILLS times; counted is the time
+(hosts-bench: real sessions, no guests) always have a rollout, whose steps take 200 ms, so that directives
+go out all the time, one in about 15 ms. The leader is killed (kill -9) at a random moment, KILLS times; counted is the time
 until an agent accepts a directive that it has not had before, from the new leader. Then the dead one is
 started again, and the next moment is drawn once both standbys have watched the new leader for a second.
 
@@ -35,7 +35,8 @@ from locks import QUOTA_BYTES, Hosts  # noqa: E402
 P99_MILLISECONDS_MAX = 1000
 ADDED_MILLISECONDS_MAX = 20
 APPLY = "0.6"
-STEP_MILLISECONDS = 40
+STEP_MILLISECONDS = 200
+GUESTS = 32
 
 
 class Accepted:
@@ -74,7 +75,7 @@ def standbys_of(server, term):
 def takeovers(cluster, bench, options, chance):
     """Milliseconds from each kill to the next accepted directive."""
     found = []
-    with Hosts(cluster, bench, options.hosts, 2, STEP_MILLISECONDS, "guest") as hosts:
+    with Hosts(cluster, bench, options.hosts, GUESTS, STEP_MILLISECONDS, "guest") as hosts:
         hosts.wait_ready()
         accepted = Accepted(hosts)
         for number in range(options.kills):
