@@ -104,7 +104,7 @@ extension Launcher {
     /// Starts a QEMU that has no guest and executes nothing, to be asked what it knows. It carries
     /// no label, so that nobody takes it for a guest's.
     fileprivate func startProbe(_ hypervisor: Hypervisor) throws(AgentError) -> Generation {
-        let name = randomBytes(4).map { String($0, radix: 16) }.joined()
+        let name = randomName(byteCount: 4)
         let place = GenerationPaths(directory: paths.probe(name))
         do {
             try Files.makeDirectory(path: place.directory, mode: 0o700, parents: true)

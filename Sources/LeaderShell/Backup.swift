@@ -125,14 +125,7 @@ public enum Backup {
     /// The state after a snapshot and the records behind it.
     static func state(of log: StoredLog) throws -> FleetState {
         var coordinator = Coordinator()
-        if let snapshot = log.snapshot {
-            coordinator = Coordinator(state: try SnapshotDecoder.decode(snapshot.chunks))
-            guard coordinator.state.index == snapshot.index else {
-                throw RecordError.wrongIndex(
-                    expected: snapshot.index, found: coordinator.state.index)
-            }
-        }
-        for bytes in log.records { coordinator.apply(try FactRecord.decode(bytes)) }
+        try coordinator.load(log.snapshot, log.records)
         return coordinator.state
     }
 }

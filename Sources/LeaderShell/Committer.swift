@@ -116,14 +116,7 @@ package final class Committer {
     }
 
     private func load(_ opened: OpenedLog) throws {
-        if let snapshot = opened.snapshot {
-            coordinator = Coordinator(state: try SnapshotDecoder.decode(snapshot.chunks))
-            guard coordinator.state.index == snapshot.index else {
-                throw RecordError.wrongIndex(
-                    expected: snapshot.index, found: coordinator.state.index)
-            }
-        }
-        for bytes in opened.records { coordinator.apply(try FactRecord.decode(bytes)) }
+        try coordinator.load(opened.snapshot, opened.records)
         snapshots.onLoaded(opened, index: coordinator.state.index)
         log.info(
             "log loaded",
@@ -202,13 +195,7 @@ package final class Committer {
         if grants { pause.reached("granted") }
         isInFlight = true
         store.append(records, firstIndex: firstIndex) { [self] result in
-            isInFlight = false
-            guard !isOver else { return }
-            switch result {
-            case .failure(let error):
-                isOver = true
-                onFatal(error)
-            case .success:
+            settle(result) {
                 if grants { pause.reached("committed") }
                 snapshots.onAppended(records)
                 for answer in answers { answer() }
@@ -216,7 +203,6 @@ package final class Committer {
                 guard !isOver else { return }
                 onCommitted()
                 saveSnapshotIfDue()
-                if !queue.isEmpty || mustSchedule { planPump() }
             }
         }
     }
@@ -225,18 +211,22 @@ package final class Committer {
     private func confirm(_ answers: [() -> Void]) {
         isInFlight = true
         store.confirm { [self] result in
-            isInFlight = false
-            guard !isOver else { return }
-            switch result {
-            case .failure(let error):
-                isOver = true
-                onFatal(error)
-            case .success:
-                for answer in answers { answer() }
-                // An answer may have ended this server's leadership.
-                guard !isOver else { return }
-                if !queue.isEmpty || mustSchedule { planPump() }
-            }
+            settle(result) { for answer in answers { answer() } }
+        }
+    }
+
+    /// What was in flight has ended; what came meanwhile is next.
+    private func settle(_ result: Result<Void, LogStoreError>, _ onSuccess: () -> Void) {
+        isInFlight = false
+        guard !isOver else { return }
+        switch result {
+        case .failure(let error):
+            isOver = true
+            onFatal(error)
+        case .success:
+            onSuccess()
+            // Nothing is planned if this server leads no more.
+            if !queue.isEmpty || mustSchedule { planPump() }
         }
     }
 

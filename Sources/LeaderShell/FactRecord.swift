@@ -1,5 +1,6 @@
 package import Coordination
 import Fleet
+import LogStore
 import SwiftProtobuf
 import Wire
 
@@ -16,6 +17,21 @@ enum RecordError: Error, Hashable, CustomStringConvertible {
         case .wrongIndex(let expected, let found):
             "the snapshot for index \(expected) gives a state of index \(found)"
         }
+    }
+}
+
+extension Coordinator {
+    /// Folds in what a log has: a snapshot, which replaces what was there, and the records behind it.
+    ///
+    /// - Throws: ``RecordError`` or a conversion error; the log was not written by us.
+    mutating func load(_ snapshot: LogSnapshot?, _ records: [[UInt8]]) throws {
+        if let snapshot {
+            self = Coordinator(state: try SnapshotDecoder.decode(snapshot.chunks))
+            guard state.index == snapshot.index else {
+                throw RecordError.wrongIndex(expected: snapshot.index, found: state.index)
+            }
+        }
+        for record in records { apply(try FactRecord.decode(record)) }
     }
 }
 

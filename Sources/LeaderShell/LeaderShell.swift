@@ -206,7 +206,7 @@ public final class LeaderShell {
             // Right between the take-over and the first append.
             candidate?.close()
             candidate = nil
-            self.standby?.couldNotTakeOver(error)
+            self.standby?.couldNotTakeOver()
         }
         let standby = Standby(self, store: store)
         self.standby = standby
@@ -224,8 +224,8 @@ public final class LeaderShell {
                     onRole(.leader(term: term))
                 case .failure(let error):
                     log.notice("not leading", metadata: ["problem": "\(error)"])
-                    if isFinal(error) { return onFatal(.log(error)) }
-                    standby.couldNotTakeOver(error)
+                    if error.isFinal { return onFatal(.log(error)) }
+                    standby.couldNotTakeOver()
                 }
             }
         }
@@ -233,18 +233,10 @@ public final class LeaderShell {
     }
 
     private func lost(_ error: LogStoreError) {
-        guard store is any FollowableLogStore, !isFinal(error) else {
+        guard store is any FollowableLogStore, !error.isFinal else {
             return onFatal(.log(error))
         }
         stepDown(because: "\(error)")
-    }
-
-    /// What is in the log will not be better after another look.
-    private func isFinal(_ error: LogStoreError) -> Bool {
-        switch error {
-        case .corrupt, .newerFormat: true
-        default: false
-        }
     }
 
     /// Follows from now on; another server leads, if there is one.

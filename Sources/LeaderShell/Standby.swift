@@ -19,7 +19,7 @@ final class Standby {
     /// Who leads, as the log says.
     private(set) var writer: LogWriter?
     /// Called when this server should lead, with what it knows. Then nothing is done until
-    /// ``couldNotTakeOver(_:)`` or ``close()``.
+    /// ``couldNotTakeOver()`` or ``close()``.
     var onTakeOver: (Coordinator) -> Void = { _ in }
     var onCorrupt: (LogStoreError) -> Void = { _ in }
 
@@ -56,7 +56,7 @@ final class Standby {
 
     func use(_ credentials: Credentials) { watch?.use(credentials) }
 
-    func couldNotTakeOver(_ error: LogStoreError) {
+    func couldNotTakeOver() {
         isTakingOver = false
         succession.stepsBack(at: now)
         if !store.isFollowing { follow() }
@@ -81,14 +81,7 @@ final class Standby {
         case .loaded(let snapshot, let records):
             read {
                 coordinator = Coordinator()
-                if let snapshot {
-                    coordinator = Coordinator(state: try SnapshotDecoder.decode(snapshot.chunks))
-                    guard coordinator.state.index == snapshot.index else {
-                        throw RecordError.wrongIndex(
-                            expected: snapshot.index, found: coordinator.state.index)
-                    }
-                }
-                try apply(records)
+                try coordinator.load(snapshot, records)
             }
             log.info("following the log", metadata: ["index": "\(coordinator.state.index)"])
             succession.sawLog(at: now)
@@ -99,7 +92,7 @@ final class Standby {
                 if !isTakingOver { follow() }
                 return
             }
-            read { try apply(records) }
+            read { try coordinator.load(nil, records) }
             succession.sawLog(at: now)
             problem = nil
         case .writer(let writer, let epoch):
@@ -110,11 +103,9 @@ final class Standby {
             if isNew { watchLeader() }
         case .alive: succession.sawLife(at: now)
         case .interrupted(let error):
-            switch error {
-            case .corrupt, .newerFormat:
+            if error.isFinal {
                 close()
                 return onCorrupt(error)
-            default: break
             }
             if problem == nil {
                 log.warning("the log cannot be read", metadata: ["problem": "\(error)"])
@@ -123,10 +114,6 @@ final class Standby {
             succession.lostLog()
         }
         plan()
-    }
-
-    private func apply(_ records: [[UInt8]]) throws {
-        for record in records { coordinator.apply(try FactRecord.decode(record)) }
     }
 
     private func read(_ body: () throws -> Void) {

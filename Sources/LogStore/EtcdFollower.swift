@@ -69,8 +69,6 @@ final class EtcdFollower {
     private func load() {
         turn += 1
         let turn = turn
-        watch?.cancel()
-        watch = nil
         pending = []
         isReadingParts = false
         EtcdReader(gateway, layout, after: index ?? 0) { [weak self] result in
@@ -83,7 +81,10 @@ final class EtcdFollower {
         }
     }
 
+    /// Reads what is new after a pause; whatever is under way is not listened to any more.
     private func again(_ failure: EtcdFailure?) {
+        watch?.cancel()
+        watch = nil
         if let failure { onUpdate?(.interrupted(failure.error(store))) }
         guard onUpdate != nil else { return }
         turn += 1
@@ -158,7 +159,6 @@ final class EtcdFollower {
             },
             onEnd: { [weak self] failure in
                 guard let self, self.turn == turn else { return }
-                watch = nil
                 again(failure)
             })
         listen()
@@ -251,16 +251,12 @@ final class EtcdFollower {
             guard let self, self.turn == turn else { return }
             switch result {
             case .failure(let failure):
-                watch?.cancel()
-                watch = nil
                 again(failure)
             case .success(let answer):
                 let next = answer.range(0).first.flatMap { UInt64($0.text) } ?? 1
                 let alive = answer.range(1).first?.modRevision ?? 0
                 guard isBehind(next: next, alive: alive) else { return listen() }
                 // The watch is behind.
-                watch?.cancel()
-                watch = nil
                 again(nil)
             }
         }

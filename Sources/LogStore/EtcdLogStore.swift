@@ -135,7 +135,7 @@ public final class EtcdLogStore: FollowableLogStore {
         _ completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
     ) {
         let turn = turn
-        let nonce = randomBytes(16).map { String($0, radix: 16) }.joined()
+        let nonce = randomName(byteCount: 16)
         let mine = EtcdEpoch(
             epoch: (known?.epoch ?? 0) + 1, name: writer.name, address: writer.address,
             nonce: nonce)
@@ -229,15 +229,41 @@ public final class EtcdLogStore: FollowableLogStore {
         _ operations: [EtcdOperation],
         _ completion: @escaping (Result<Int64, LogStoreError>) -> Void
     ) {
+        write(operations, ofEpoch: epochRevision, if: []) { completion($0.map(\.revision)) }
+    }
+
+    /// What came of a write that had conditions.
+    struct Written {
+        var revision: Int64
+        /// What was looked at because a condition did not hold; nil if it was written.
+        var seen: [EtcdKeyValue?]?
+    }
+
+    /// Writes if, and only if, the epoch of this revision is still the newest and `conditions` hold.
+    ///
+    /// - Parameter keys: looked at if one of the conditions does not hold.
+    func write(
+        _ operations: [EtcdOperation], ofEpoch epochRevision: Int64, if conditions: [EtcdCompare],
+        elseLookAt keys: [String] = [],
+        _ completion: @escaping (Result<Written, LogStoreError>) -> Void
+    ) {
         let transaction = EtcdTransaction(
-            compare: [.modRevision(key: layout.epoch, epochRevision)], success: operations,
-            failure: [.get(key: layout.epoch)])
+            compare: [.modRevision(key: layout.epoch, epochRevision)] + conditions,
+            success: operations,
+            failure: ([layout.epoch] + keys).map { .get(key: $0) })
         gateway.transaction(transaction) { [self] result in
             switch result {
             case .failure(let failure): completion(.failure(failure.error(name)))
-            case .success(let answer) where answer.isDone:
-                completion(.success(answer.header.number))
-            case .success(let answer): completion(.failure(fenced(by: answer.range(0).first)))
+            case .success(let answer):
+                let newest = answer.range(0).first
+                if answer.isDone {
+                    completion(.success(Written(revision: answer.header.number)))
+                } else if conditions.isEmpty || newest?.modRevision != epochRevision {
+                    completion(.failure(fenced(by: newest)))
+                } else {
+                    let seen = keys.indices.map { answer.range($0 + 1).first }
+                    completion(.success(Written(revision: answer.header.number, seen: seen)))
+                }
             }
         }
     }
@@ -352,35 +378,23 @@ public final class EtcdLogStore: FollowableLogStore {
             index == 1
             ? .modRevision(key: layout.next, 0)
             : .value(key: layout.next, Array("\(index)".utf8))
-        let transaction = EtcdTransaction(
-            compare: [.modRevision(key: layout.epoch, epochRevision), expected],
-            success: [
-                .put(key: layout.log(last), batch),
-                .put(key: layout.next, Array("\(next)".utf8)),
-            ],
-            failure: [
-                .get(key: layout.epoch), .get(key: layout.next), .get(key: layout.log(last)),
-            ])
-        gateway.transaction(transaction) { [self] result in
-            switch result {
-            case .failure(let failure): completion(.failure(failure.error(name)))
-            case .success(let answer) where answer.isDone: completion(.success(()))
-            case .success(let answer):
-                if answer.range(0).first?.modRevision != epochRevision {
-                    return completion(.failure(fenced(by: answer.range(0).first)))
-                }
-                // An earlier try of ours has come through although its answer did not.
-                if answer.range(1).first?.text == "\(next)",
-                    answer.range(2).first?.bytes == batch
-                {
-                    return completion(.success(()))
-                }
-                let found = answer.range(1).first?.text ?? "nothing"
-                completion(
-                    .failure(
+        let operations: [EtcdOperation] = [
+            .put(key: layout.log(last), batch), .put(key: layout.next, Array("\(next)".utf8)),
+        ]
+        write(
+            operations, ofEpoch: epochRevision, if: [expected],
+            elseLookAt: [layout.next, layout.log(last)]
+        ) { [name] result in
+            completion(
+                result.flatMap { written in
+                    guard let seen = written.seen else { return .success(()) }
+                    // An earlier try of ours has come through although its answer did not.
+                    if seen[0]?.text == "\(next)", seen[1]?.bytes == batch { return .success(()) }
+                    let found = seen[0]?.text ?? "nothing"
+                    return .failure(
                         .corrupt(
-                            path: name, reason: "the next record is \(found), expected \(index)")))
-            }
+                            path: name, reason: "the next record is \(found), expected \(index)"))
+                })
         }
     }
 

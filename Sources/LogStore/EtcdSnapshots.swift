@@ -87,38 +87,31 @@ extension EtcdLogStore: ReadableLogStore {
     ///   - operations: what happens in the same moment.
     ///   - completion: gets its revision.
     private func putManifest(
-        _ manifest: EtcdManifest, and operations: [EtcdOperation] = [],
+        _ manifest: EtcdManifest, and operations: [EtcdOperation],
         _ completion: @escaping (Result<Int64, LogStoreError>) -> Void
     ) {
         let value = jsonBytes(manifest)
         let epoch = epoch
-        let epochRevision = epochRevision
-        let transaction = EtcdTransaction(
-            compare: [
-                .modRevision(key: layout.epoch, epochRevision),
-                .modRevision(key: layout.snapshot, manifestRevision),
-            ],
-            success: [.put(key: layout.snapshot, value)] + operations,
-            failure: [.get(key: layout.epoch), .get(key: layout.snapshot)])
-        gateway.transaction(transaction) { [self] result in
+        write(
+            [.put(key: layout.snapshot, value)] + operations, ofEpoch: epochRevision,
+            if: [.modRevision(key: layout.snapshot, manifestRevision)],
+            elseLookAt: [layout.snapshot]
+        ) { [self] result in
             guard epoch == self.epoch else { return }
-            switch result {
-            case .failure(let failure): completion(.failure(failure.error(name)))
-            case .success(let answer) where answer.isDone:
-                manifestRevision = answer.header.number
-                completion(.success(manifestRevision))
-            case .success(let answer):
-                if answer.range(0).first?.modRevision != epochRevision {
-                    return completion(.failure(fenced(by: answer.range(0).first)))
-                }
-                guard let found = answer.range(1).first, found.bytes == value else {
-                    let reason = "somebody else has changed the key `snapshot`"
-                    return completion(.failure(.corrupt(path: name, reason: reason)))
-                }
-                // An earlier try of ours.
-                manifestRevision = found.modRevision
-                completion(.success(manifestRevision))
-            }
+            completion(
+                result.flatMap { written in
+                    if let seen = written.seen {
+                        guard let found = seen[0], found.bytes == value else {
+                            let reason = "somebody else has changed the key `snapshot`"
+                            return .failure(.corrupt(path: name, reason: reason))
+                        }
+                        // An earlier try of ours.
+                        manifestRevision = found.modRevision
+                    } else {
+                        manifestRevision = written.revision
+                    }
+                    return .success(manifestRevision)
+                })
         }
     }
 

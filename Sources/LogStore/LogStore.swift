@@ -137,6 +137,14 @@ public enum LogStoreError: Error, Hashable, Sendable, CustomStringConvertible {
     /// The store does not let this server in.
     case notPermitted(store: String, reason: String)
 
+    /// What is in the log, and will not be better after another look.
+    public var isFinal: Bool {
+        switch self {
+        case .corrupt, .newerFormat: true
+        case .fenced, .inUse, .cannotOpen, .writeFailed, .unavailable, .full, .notPermitted: false
+        }
+    }
+
     public var description: String {
         switch self {
         case .fenced(let epoch):

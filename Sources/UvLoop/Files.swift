@@ -59,7 +59,7 @@ public enum Files {
     public static func writeAtomically(
         path: String, bytes: [UInt8], durable: Bool, mode: UInt32 = 0o644
     ) throws(UvError) {
-        let suffix = randomBytes(6).map { String($0, radix: 16) }.joined()
+        let suffix = randomName(byteCount: 6)
         let temporary = "\(path).\(suffix).new"
         do {
             try create(path: temporary, bytes: bytes, durable: durable, mode: mode)

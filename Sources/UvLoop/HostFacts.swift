@@ -28,6 +28,11 @@ public enum HostFacts {
     public static var processID: Int32 { getpid() }
 }
 
+/// Hexadecimal digits that nobody else has: up to two for each byte from the kernel's random source.
+public func randomName(byteCount: Int) -> String {
+    randomBytes(byteCount).map { String($0, radix: 16) }.joined()
+}
+
 /// Bytes from the kernel's random source, fit for keys.
 public func randomBytes(_ count: Int) -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: count)

@@ -8,7 +8,7 @@ struct LocksCommand: ParsableCommand {
         commandName: "locks", abstract: "Lists the locks that are held, or releases a stuck one.",
         subcommands: [List.self, Release.self], defaultSubcommand: List.self)
 
-    struct List: QueryCommand {
+    struct List: StaleQueryCommand {
         static let configuration = CommandConfiguration(
             commandName: "list", abstract: "Lists the locks that are held (the default).",
             discussion: """
@@ -20,7 +20,6 @@ struct LocksCommand: ParsableCommand {
                 """)
         @OptionGroup var client: ClientOptions
         @OptionGroup var staleOption: StaleOption
-        var stale: Bool { staleOption.isGiven }
         var query: OperatorQuery { .locks }
 
         func show(_ result: OperatorQueryResult) throws(CommandFailure) {

@@ -10,13 +10,12 @@ struct ReleaseCommand: ParsableCommand {
         commandName: "release", abstract: "Adds and lists what can be installed.",
         subcommands: [Add.self, List.self])
 
-    struct List: QueryCommand {
+    struct List: StaleQueryCommand {
         static let configuration = CommandConfiguration(
             commandName: "list", abstract: "Lists the releases.",
             discussion: "  fermata release list")
         @OptionGroup var client: ClientOptions
         @OptionGroup var staleOption: StaleOption
-        var stale: Bool { staleOption.isGiven }
         var query: OperatorQuery { .releases }
 
         func show(_ result: OperatorQueryResult) throws(CommandFailure) {

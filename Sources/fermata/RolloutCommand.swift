@@ -78,13 +78,12 @@ struct RolloutWatchCommand: ParsableCommand {
     }
 }
 
-struct RolloutShow: QueryCommand {
+struct RolloutShow: StaleQueryCommand {
     static let configuration = CommandConfiguration(
         commandName: "show", abstract: "Shows a rollout with each of its steps.",
         discussion: "  fermata rollout show rollout-1")
     @OptionGroup var client: ClientOptions
     @OptionGroup var staleOption: StaleOption
-    var stale: Bool { staleOption.isGiven }
     @Argument(help: "The rollout, such as rollout-1.", transform: parseRollout)
     var id: RolloutID
     var query: OperatorQuery { .rollout(id) }
@@ -95,13 +94,12 @@ struct RolloutShow: QueryCommand {
     }
 }
 
-struct RolloutList: QueryCommand {
+struct RolloutList: StaleQueryCommand {
     static let configuration = CommandConfiguration(
         commandName: "list", abstract: "Lists the rollouts.",
         discussion: "  fermata rollout list")
     @OptionGroup var client: ClientOptions
     @OptionGroup var staleOption: StaleOption
-    var stale: Bool { staleOption.isGiven }
     var query: OperatorQuery { .rollouts }
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {

@@ -35,7 +35,12 @@ struct ServerCommand: ParsableCommand {
             "For the audit record and, unless --store says otherwise, the log; made if missing.",
             valueName: "directory"))
     var data: String?
-    @OptionGroup var storeOptions: StoreOptions
+    @Option(
+        help: ArgumentHelp(
+            "sqlite:DIRECTORY, for one server, or etcd:URL,URL,… for several. Default: sqlite in "
+                + "--data.", valueName: "store"), transform: parseStore)
+    var store: StoreLocation?
+    @OptionGroup var etcd: EtcdOptionGroup
     @OptionGroup var groupOptions: GroupOptions
     @Option(
         help: ArgumentHelp(
@@ -83,8 +88,9 @@ struct ServerCommand: ParsableCommand {
         let log = daemon.logger("server")
         let credentials = try loadCredentials(try daemon.credentials, roles: [.server])
         let process = DaemonProcess(loop: try makeLoop())
-        let store = try storeOptions.makeStore(
-            data: data, cluster: credentials.identity.cluster, on: process.loop)
+        let cluster = credentials.identity.cluster
+        let store = try etcd.openStore(
+            store ?? .sqlite(directory: data), cluster: cluster, on: process.loop)
         let group = try groupOptions.group(for: store)
         // The audit record is there also if the log is somewhere else.
         do {
@@ -111,7 +117,6 @@ struct ServerCommand: ParsableCommand {
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
         process.onStop = { shell.stop() }
         process.keep(credentials, log: log) { shell.use($0) }
-        let cluster = credentials.identity.cluster
         shell.onRole = { role in
             switch role {
             case .leader(let term):
@@ -131,6 +136,26 @@ struct ServerCommand: ParsableCommand {
             }
         }
         try process.run()
+    }
+}
+
+struct ServerStepDown: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "step-down",
+        abstract: "Makes the leader hand over to another server, at once.",
+        discussion: """
+            For the update of the leader's own host, for example. Running holds are not touched, and \
+            waiting steps go on under the new leader. Whoever leads then is shown by `fermata status`.
+
+              fermata server step-down
+            """)
+    @OptionGroup var client: ClientOptions
+
+    func run() throws {
+        let connection = try ClientConnection.open(client)
+        let accepted = try connection.command(.stepDown)
+        connection.close()
+        client.output.show(text: "the leader hands over\n", json: accepted.json)
     }
 }
 

@@ -15,6 +15,15 @@ protocol QueryCommand: ParsableCommand {
     func show(_ result: OperatorQueryResult) throws(CommandFailure)
 }
 
+/// One that a standby can answer, too.
+protocol StaleQueryCommand: QueryCommand {
+    var staleOption: StaleOption { get }
+}
+
+extension StaleQueryCommand {
+    var stale: Bool { staleOption.isGiven }
+}
+
 extension QueryCommand {
     func run() throws {
         let connection = try ClientConnection.open(client, stale: stale)
@@ -31,7 +40,7 @@ extension QueryCommand {
     }
 }
 
-struct StatusCommand: QueryCommand {
+struct StatusCommand: StaleQueryCommand {
     static let configuration = CommandConfiguration(
         commandName: "status", abstract: "Shows how the fleet is, on a few lines.",
         discussion: """
@@ -42,7 +51,6 @@ struct StatusCommand: QueryCommand {
             """)
     @OptionGroup var client: ClientOptions
     @OptionGroup var staleOption: StaleOption
-    var stale: Bool { staleOption.isGiven }
     var query: OperatorQuery { .status }
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {
@@ -51,7 +59,7 @@ struct StatusCommand: QueryCommand {
     }
 }
 
-struct MetricsCommand: QueryCommand {
+struct MetricsCommand: StaleQueryCommand {
     static let configuration = CommandConfiguration(
         commandName: "metrics", abstract: "Prints the leader's figures for Prometheus.",
         discussion: """
@@ -66,7 +74,6 @@ struct MetricsCommand: QueryCommand {
             """)
     @OptionGroup var client: ClientOptions
     @OptionGroup var staleOption: StaleOption
-    var stale: Bool { staleOption.isGiven }
     var query: OperatorQuery { .status }
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {
@@ -75,7 +82,7 @@ struct MetricsCommand: QueryCommand {
     }
 }
 
-struct HostsCommand: QueryCommand {
+struct HostsCommand: StaleQueryCommand {
     static let configuration = CommandConfiguration(
         commandName: "hosts", abstract: "Lists the hosts and whether their agents are connected.",
         discussion: """
@@ -86,7 +93,6 @@ struct HostsCommand: QueryCommand {
             """)
     @OptionGroup var client: ClientOptions
     @OptionGroup var staleOption: StaleOption
-    var stale: Bool { staleOption.isGiven }
     var query: OperatorQuery { .hosts }
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {
@@ -96,7 +102,7 @@ struct HostsCommand: QueryCommand {
     }
 }
 
-struct GuestsCommand: QueryCommand {
+struct GuestsCommand: StaleQueryCommand {
     static let configuration = CommandConfiguration(
         commandName: "guests",
         abstract: "Lists the guests with their set, update domain, state and QEMU.",
@@ -107,7 +113,6 @@ struct GuestsCommand: QueryCommand {
             """)
     @OptionGroup var client: ClientOptions
     @OptionGroup var staleOption: StaleOption
-    var stale: Bool { staleOption.isGiven }
     @Option(help: "Only guests of this availability set.", transform: parseName)
     var set: SetID?
     @Option(help: "Only guests of this host.", transform: parseName)
@@ -123,7 +128,7 @@ struct GuestsCommand: QueryCommand {
     }
 }
 
-struct SetsCommand: QueryCommand {
+struct SetsCommand: StaleQueryCommand {
     static let configuration = CommandConfiguration(
         commandName: "sets",
         abstract: "Lists the availability sets, their update domains and guests.",
@@ -135,7 +140,6 @@ struct SetsCommand: QueryCommand {
             """)
     @OptionGroup var client: ClientOptions
     @OptionGroup var staleOption: StaleOption
-    var stale: Bool { staleOption.isGiven }
     var query: OperatorQuery { .sets }
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {

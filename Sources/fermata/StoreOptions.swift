@@ -1,30 +1,9 @@
 import ArgumentParser
-import Fleet
 import Foundation
 import LeaderShell
 import LogStore
 import Presentation
 import UvLoop
-import Wire
-
-/// Where a server keeps its log.
-struct StoreOptions: ParsableArguments {
-    @Option(
-        help: ArgumentHelp(
-            "sqlite:DIRECTORY, for one server, or etcd:URL,URL,… for several. Default: sqlite in "
-                + "--data.", valueName: "store"), transform: parseStore)
-    var store: StoreLocation?
-    @OptionGroup var etcd: EtcdOptionGroup
-
-    /// - Parameters:
-    ///   - data: the directory of a log for which no store is named.
-    ///   - cluster: the name of the cluster, for the default prefix.
-    func makeStore(
-        data: String, cluster: String, on loop: Loop
-    ) throws(CommandFailure) -> any ReadableLogStore {
-        try etcd.openStore(store ?? .sqlite(directory: data), cluster: cluster, on: loop)
-    }
-}
 
 func parseStore(_ text: String) throws -> StoreLocation {
     do {
@@ -157,25 +136,5 @@ struct GroupOptions: ParsableArguments {
         let own = try serverList([advertise], environment: "", fallback: nil)
         let peers = peer.isEmpty ? [] : try serverList(peer, environment: "", fallback: nil)
         return ServerGroup(advertise: own[0], peers: peers.filter { $0 != own[0] })
-    }
-}
-
-struct ServerStepDown: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "step-down",
-        abstract: "Makes the leader hand over to another server, at once.",
-        discussion: """
-            For the update of the leader's own host, for example. Running holds are not touched, and \
-            waiting steps go on under the new leader. Whoever leads then is shown by `fermata status`.
-
-              fermata server step-down
-            """)
-    @OptionGroup var client: ClientOptions
-
-    func run() throws {
-        let connection = try ClientConnection.open(client)
-        let accepted = try connection.command(.stepDown)
-        connection.close()
-        client.output.show(text: "the leader hands over\n", json: accepted.json)
     }
 }
