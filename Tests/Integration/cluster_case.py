@@ -18,6 +18,18 @@ from lab import Cluster, Guest, LabError, wait_until
 _shared = None
 
 
+def begin_sharing(cluster):
+    """Starts a cluster that many tests share; it ends with this process, however that ends."""
+    atexit.register(cluster.close)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    cluster.start()
+    cluster.add_release("to-new", cluster.new)
+    cluster.add_release("to-old", cluster.old)
+    cluster.first_reports = {name: cluster.ask(name, "report") for name in cluster.guests}
+    # How often the watcher had to connect; more only after a test that loses a guest on purpose.
+    cluster.connections = dict.fromkeys(cluster.guests, 1)
+
+
 def shared_cluster():
     """The cluster; made on the first call."""
     global _shared
@@ -30,14 +42,7 @@ def shared_cluster():
         ]
         cluster = Cluster(FERMATA, CACHE, guests, update_domains={"db": 3}, cluster="test",
                           keep_directory=bool(os.environ.get("FERMATA_KEEP_LOGS")))
-        atexit.register(cluster.close)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        cluster.start()
-        cluster.add_release("to-new", cluster.new)
-        cluster.add_release("to-old", cluster.old)
-        cluster.first_reports = {name: cluster.ask(name, "report") for name in cluster.guests}
-        # How often the watcher had to connect; more only after a test that loses a guest on purpose.
-        cluster.connections = dict.fromkeys(cluster.guests, 1)
+        begin_sharing(cluster)
         _shared = cluster
     return _shared
 
@@ -84,6 +89,14 @@ class ClusterCase(unittest.TestCase):
         c = self.cluster
         if not c.server.is_running or not c.notifier.is_running:
             self.heal()
+        self.check_guests()
+        self.check_annotations()
+
+    def rollouts(self):
+        return [self.show(r["id"]) for r in self.cluster.cli_json("rollout", "list")]
+
+    def check_guests(self):
+        c = self.cluster
         for name, first in c.first_reports.items():
             self.wait(lambda n=name: c.try_ask(n, "report"), 20, f"{name} to answer")
             now = c.ask(name, "report")
@@ -96,18 +109,16 @@ class ClusterCase(unittest.TestCase):
                 status = c.watch_status()[name]
                 self.assertEqual(status["connections"], c.connections[name],
                                  f"TCP connection into {name}: {status}")
-        self.check_annotations()
 
-    def check_annotations(self):
+    def check_annotations(self, rollouts=None):
         """Exactly one for each hold of every rollout, with the hold's own times."""
-        def rows(items, **names):
-            return sorted((i["guest"], i["heldAt"], i["holdMilliseconds"] or -1.0, i["outcome"])
-                          for i in items)
+        def rows(items):
+            # A guest that never went on has no length.
+            return sorted(((i["guest"], i["heldAt"], i["holdMilliseconds"], i["outcome"])
+                           for i in items), key=lambda r: (r[0], r[1], r[2] or -1.0, r[3]))
         c = self.cluster
-        holds = []
-        for rollout in c.cli_json("rollout", "list"):
-            for step in c.cli_json("rollout", "show", rollout["id"])["steps"]:
-                holds += step["holds"]
+        rollouts = self.rollouts() if rollouts is None else rollouts
+        holds = [hold for rollout in rollouts for hold in self.holds(rollout)]
         try:
             self.wait(lambda: len(c.annotations()) >= len(holds), 15, "the annotations")
         except LabError:

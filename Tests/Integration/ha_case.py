@@ -8,22 +8,20 @@ other host waits for the lock of set db meanwhile. What happens to servers and m
 After every test: the invariants of design.md, by what each server says, what the guests say, what the
 watcher saw from outside, and what the notifier has; and everything that was ever acknowledged is there.
 """
-import atexit
 import contextlib
 import json
 import os
 import signal
-import sys
 import threading
 import time
-import unittest
 
+from cluster_case import ClusterCase, begin_sharing  # first: it sets the path for the others
 from support import CACHE, FERMATA
 
 import demo_report
 import lab
 from ha_lab import HACluster
-from lab import Guest, LabError, wait_until
+from lab import Guest, LabError
 
 # The commands of a host's release may take 20 s; what is left of 30 s is for resume and undo.
 DEADLINE = "30s"
@@ -50,12 +48,7 @@ def shared_ha_cluster():
         cluster = HACluster(FERMATA, CACHE, guests, update_domains={"db": 2}, cluster="test",
                             small_disks=("e3",),
                             keep_directory=bool(os.environ.get("FERMATA_KEEP_LOGS")))
-        atexit.register(cluster.close)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        cluster.start()
-        cluster.add_release("to-new", cluster.new)
-        cluster.add_release("to-old", cluster.old)
-        cluster.first_reports = {name: cluster.ask(name, "report") for name in cluster.guests}
+        begin_sharing(cluster)
         cluster.acknowledged = {"release": {"to-new", "to-old"}, "rollout": set()}
         cluster.outcomes, cluster.tokens = {}, {}
         cluster.count = 0
@@ -102,10 +95,8 @@ class Hold:
             (self.directory / f"go-{host}").touch()
 
 
-class HACase(unittest.TestCase):
+class HACase(ClusterCase):
     """A test on the shared cluster."""
-
-    maxDiff = None
 
     @classmethod
     def setUpClass(cls):
@@ -115,9 +106,6 @@ class HACase(unittest.TestCase):
         self.heal()
         self.addCleanup(self.check_invariants)
         self.addCleanup(self.heal)
-
-    def wait(self, condition, seconds, what):
-        return wait_until(condition, seconds, what)
 
     # ---- the state before and after each test ----
 
@@ -170,10 +158,6 @@ class HACase(unittest.TestCase):
         self.check_annotations(rollouts)                    # 6
         self.check_acknowledged(rollouts)                   # 7
 
-    def rollouts(self):
-        return [self.cluster.cli_json("rollout", "show", r["id"])
-                for r in self.cluster.cli_json("rollout", "list")]
-
     def check_one_update_domain(self, rollouts):
         """By the holds' own records, on the clocks of the agents, which are one clock here."""
         rows = []
@@ -196,19 +180,6 @@ class HACase(unittest.TestCase):
         for gap in self.cluster.watch_gaps():
             self.assertLess(gap["milliseconds"], DEADLINE_MILLISECONDS + 1000, gap)
 
-    def check_guests(self):
-        c = self.cluster
-        for name, first in c.first_reports.items():
-            self.wait(lambda n=name: c.try_ask(n, "report"), 20, f"{name} to answer")
-            now = c.ask(name, "report")
-            self.assertEqual(now["bootId"], first["bootId"], f"{name} was rebooted")
-            self.assertGreater(now["counter"], first["counter"], f"{name} stands still")
-            self.assertTrue(now["memoryIntact"], f"memory of {name}")
-            self.assertIs(now["diskOk"], True, f"disk of {name}")
-            self.assertEqual(len(c.qemus(name)), 1, f"QEMU processes of {name}: {c.qemus(name)}")
-            status = c.watch_status()[name]
-            self.assertEqual(status["connections"], 1, f"TCP connection into {name}: {status}")
-
     def check_tokens(self, rollouts):
         """No two steps have one, a step keeps its own, and no host's accepted one ever falls."""
         tokens = [s["token"] for r in rollouts for s in r["steps"] if s["token"] is not None]
@@ -217,24 +188,6 @@ class HACase(unittest.TestCase):
             before = self.cluster.tokens.get(host["id"], 0)
             self.assertGreaterEqual(host["acceptedToken"], before, host)
             self.cluster.tokens[host["id"]] = host["acceptedToken"]
-
-    def check_annotations(self, rollouts):
-        """Exactly one for each hold of every rollout, with the hold's own times."""
-        def rows(items):
-            return sorted((i["guest"], i["heldAt"], i["holdMilliseconds"], i["outcome"])
-                          for i in items)
-        c = self.cluster
-        holds = [hold for rollout in rollouts for hold in self.holds(rollout)]
-        with contextlib.suppress(LabError):
-            self.wait(lambda: len(c.annotations()) >= len(holds), 15, "the annotations")
-        annotations = c.annotations()
-        self.assertEqual(rows(annotations), rows(holds))
-        ids = [a["annotationId"] for a in annotations]
-        self.assertEqual(len(ids), len(set(ids)), ids)
-        lines = c.directory / "annotations.jsonl"
-        appended = [json.loads(line)["annotationId"]
-                    for line in (lines.read_text().splitlines() if lines.exists() else [])]
-        self.assertEqual(sorted(appended), sorted(ids), "the appended lines")
 
     def check_acknowledged(self, rollouts):
         """Releases and rollouts that were accepted, and how each rollout that was over had ended."""
@@ -261,11 +214,7 @@ class HACase(unittest.TestCase):
         return name
 
     def start(self, release, *hosts, deadline=DEADLINE):
-        """Starts a rollout; its id."""
-        arguments = ["rollout", "start", "--release", release, "--deadline", deadline]
-        for host in hosts:
-            arguments += ["--host", host]
-        rollout = self.cluster.cli_json(*arguments)["rollout"]
+        rollout = super().start(release, *hosts, deadline=deadline)
         self.cluster.acknowledged["rollout"].add(rollout)
         return rollout
 
@@ -293,16 +242,8 @@ class HACase(unittest.TestCase):
         self.cluster.acknowledged["rollout"].add(found[0])
         return found[0]
 
-    def show(self, rollout):
-        return self.cluster.cli_json("rollout", "show", rollout)
-
     def finish(self, rollout, seconds=60):
-        """Waits until a rollout is over, whoever leads; the whole of it."""
-        def look():
-            with contextlib.suppress(LabError):
-                found = self.show(rollout)
-                return found if found["finishedAt"] else None
-        return self.wait(look, seconds, f"{rollout} to be over")
+        return super().finish(rollout, seconds)
 
     def succeed(self, rollout, seconds=60):
         """Waits until it is over, and each of its steps has succeeded, with one hold for each guest."""
@@ -313,25 +254,12 @@ class HACase(unittest.TestCase):
             self.assertEqual([h["guest"] for h in step["holds"]], step["guests"], step)
         return found
 
-    def holds(self, rollout):
-        return [hold for step in rollout["steps"] for hold in step["holds"]]
-
     def next_release(self, guest="free"):
-        """The release that changes the QEMU of this guest."""
-        version = next(g["hypervisorVersion"] for g in self.cluster.cli_json("guests")
-                       if g["id"] == guest)
-        return "to-old" if version == self.cluster.new["version"] else "to-new"
+        return super().next_release(guest)
 
     def roll_free(self, seconds=60):
         """A whole hand-over of guest `free`, while others may be held."""
         return self.succeed(self.start(self.next_release(), "c", deadline="15s"), seconds)
-
-    def assertRuns(self, guest, seconds=20):
-        """The guest executes: its counter goes on."""
-        first = self.wait(lambda: self.cluster.try_ask(guest, "report"), seconds,
-                          f"{guest} to answer")
-        self.wait(lambda: (self.cluster.try_ask(guest, "report") or first)["counter"]
-                  > first["counter"], seconds, f"{guest} to go on")
 
     # ---- a hold as long as the test wants ----
 

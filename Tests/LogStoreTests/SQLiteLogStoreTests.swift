@@ -5,32 +5,7 @@ import Testing
 import UvLoop
 
 @Suite("SQLite log store")
-final class SQLiteLogStoreTests {
-    let directory = NSTemporaryDirectory() + "fermata-log-\(UUID().uuidString)"
-    let loop: Loop
-
-    init() throws { loop = try Loop() }
-    deinit { try? FileManager.default.removeItem(atPath: directory) }
-
-    private func wait<T>(
-        _ start: (@escaping (Result<T, LogStoreError>) -> Void) -> Void
-    ) throws -> T {
-        var answer: Result<T, LogStoreError>?
-        start { [loop] result in
-            answer = result
-            loop.stop()
-        }
-        #expect(answer == nil, "a completion came inside the call")
-        loop.run()
-        return try #require(answer).get()
-    }
-
-    private func open() throws -> (SQLiteLogStore, OpenedLog) {
-        let store = SQLiteLogStore(directory: directory, loop: loop)
-        let writer = LogWriter(name: "one", address: "")
-        return (store, try wait { store.lead(as: writer, after: 0, completion: $0) })
-    }
-
+final class SQLiteLogStoreTests: SQLiteCase {
     private func append(_ store: SQLiteLogStore, _ texts: [String], at index: UInt64) throws {
         try wait {
             store.append(texts.map { Array($0.utf8) }, firstIndex: index, completion: $0)

@@ -6,33 +6,9 @@ import UvLoop
 
 /// Snapshots of the embedded log: chunk by chunk, all or nothing, beside appends.
 @Suite("SQLite snapshots")
-final class SQLiteSnapshotTests {
-    let directory = NSTemporaryDirectory() + "fermata-snapshot-\(UUID().uuidString)"
-    let loop: Loop
+final class SQLiteSnapshotTests: SQLiteCase {
     let old = LogSnapshot(index: 2, chunks: [[1], [2], [3]])
     let new = LogSnapshot(index: 4, chunks: (10..<20).map { [$0] })
-
-    init() throws { loop = try Loop() }
-    deinit { try? FileManager.default.removeItem(atPath: directory) }
-
-    private func wait<T>(
-        _ start: (@escaping (Result<T, LogStoreError>) -> Void) -> Void
-    ) throws -> T {
-        var answer: Result<T, LogStoreError>?
-        start { [loop] result in
-            answer = result
-            loop.stop()
-        }
-        #expect(answer == nil, "a completion came inside the call")
-        loop.run()
-        return try #require(answer).get()
-    }
-
-    private func open() throws -> (SQLiteLogStore, OpenedLog) {
-        let store = SQLiteLogStore(directory: directory, loop: loop)
-        let writer = LogWriter(name: "one", address: "")
-        return (store, try wait { store.lead(as: writer, after: 0, completion: $0) })
-    }
 
     private func append(_ store: SQLiteLogStore, _ bytes: [UInt8], at index: UInt64) throws {
         try wait {

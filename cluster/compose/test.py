@@ -26,6 +26,9 @@ import time
 import engine
 from engine import ROOT, Engine, EngineError
 
+sys.path.insert(0, str(ROOT / "cluster"))
+import lab  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 GUESTS = {f"{kind}-{n}": f"10.80.1.{base + n}" for kind, base in (("db", 10), ("web", 20))
           for n in range(3)}
@@ -49,15 +52,8 @@ def check(condition, what):
 
 
 def wait_until(condition, seconds, what, interval=0.2):
-    """Asks again and again until `condition()` is true, and returns what it gave."""
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise EngineError(f"waited {seconds} s in vain: {what}")
-        time.sleep(interval)
+    """Each look starts a program or two."""
+    return lab.wait_until(condition, seconds, what, interval)
 
 
 def pinned(kind):
@@ -325,7 +321,7 @@ def story(directory, options):
 def run(directory, options):
     try:
         return story(directory, options)
-    except (EngineError, subprocess.TimeoutExpired) as error:
+    except (EngineError, lab.LabError, subprocess.TimeoutExpired) as error:
         print(f"test-compose: {error}", file=sys.stderr)
         return 1
 
