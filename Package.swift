@@ -57,20 +57,22 @@ let package = Package(
             providers: [.apt(["libcurl4-openssl-dev"])]),
 
         pure("Fleet"),
+        pure("Edges"),
         pure("Wire", ["Fleet", protobuf]),
         pure("Coordination", ["Fleet", collections]),
         pure("Presentation", ["Fleet"]),
+        pure("LogCore"),
         pure("QMP"),
         pure("AgentCore", ["Fleet"]),
         pure("HostConfiguration", ["Fleet", yams]),
 
-        shell("UvLoop", ["CUv", "COpenSSL", "CCurl"]),
-        shell("LogStore", ["Fleet", "UvLoop", grdb]),
+        shell("UvLoop", ["Edges", "CUv", "COpenSSL", "CCurl"]),
+        shell("LogStore", ["Fleet", "LogCore", "UvLoop", grdb]),
         shell("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
         shell(
             "LeaderShell",
             [
-                "Fleet", "Wire", "Coordination", "Presentation", "LogStore", "UvLoop",
+                "Fleet", "Wire", "Coordination", "Presentation", "LogCore", "LogStore", "UvLoop",
                 "SessionShell", logging, protobuf, collections,
             ]),
         shell(
@@ -86,8 +88,8 @@ let package = Package(
             name: "fermata",
             dependencies: [
                 "Fleet", "Wire", "Presentation", "HostConfiguration", "AgentCore", "UvLoop",
-                "SessionShell", "LogStore", "LeaderShell", "AgentShell", "NotifierShell",
-                arguments, logging,
+                "SessionShell", "LogCore", "LogStore", "LeaderShell", "AgentShell",
+                "NotifierShell", arguments, logging,
             ],
             swiftSettings: settings),
 
@@ -107,7 +109,7 @@ let package = Package(
         .executableTarget(
             name: "snapshot-bench",
             dependencies: [
-                "Fleet", "Coordination", "LogStore", "LeaderShell", "UvLoop", logging,
+                "Fleet", "Coordination", "LogCore", "LogStore", "LeaderShell", "UvLoop", logging,
             ],
             path: "Benchmarks/Snapshot", swiftSettings: settings),
 
@@ -120,11 +122,14 @@ let package = Package(
         tests("AgentCore", ["Fleet"]),
         tests("HostConfiguration", ["Fleet"]),
         tests("UvLoop", ["COpenSSL"]),
-        tests("LogStore", ["UvLoop", grdb]),
+        tests("LogStore", ["LogCore", "UvLoop", grdb]),
         tests("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
         tests(
             "LeaderShell",
-            ["Fleet", "Wire", "Coordination", "LogStore", "UvLoop", "SessionShell", logging]),
+            [
+                "Fleet", "Wire", "Coordination", "LogCore", "LogStore", "UvLoop", "SessionShell",
+                logging,
+            ]),
         // An agent without a leader, for tests that kill it.
         .executableTarget(
             name: "AgentProbe",

@@ -1,6 +1,7 @@
 import Coordination
 import Fleet
 import LeaderShell
+import LogCore
 import LogStore
 import UvLoop
 

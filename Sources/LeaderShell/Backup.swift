@@ -1,5 +1,6 @@
 import Coordination
 public import Fleet
+public import LogCore
 public import LogStore
 public import UvLoop
 

@@ -1,5 +1,6 @@
 package import Coordination
 package import Fleet
+package import LogCore
 package import LogStore
 package import Logging
 package import UvLoop

@@ -1,5 +1,6 @@
 package import Coordination
 import Fleet
+import LogCore
 import LogStore
 import SwiftProtobuf
 import Wire

@@ -17,6 +17,7 @@
 
 import Coordination
 public import Fleet
+public import LogCore
 public import LogStore
 public import Logging
 public import SessionShell

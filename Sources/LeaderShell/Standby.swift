@@ -6,6 +6,7 @@
 
 import Coordination
 import Fleet
+import LogCore
 import LogStore
 import Logging
 import SessionShell

@@ -12,6 +12,7 @@
 // member is watched; compacted → loaded again from the snapshot; etcd restored from a back-up → all
 // is told anew.
 
+public import LogCore
 import UvLoop
 
 final class EtcdFollower {

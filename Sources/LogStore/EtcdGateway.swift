@@ -7,6 +7,7 @@
 // long after the second (a member that slept): transactions are guarded by their conditions,
 // everything else only reads.
 
+public import LogCore
 import Foundation
 public import UvLoop
 

@@ -15,6 +15,7 @@
 //
 // Followers watch from `alive` to `log/`: without snapshots and parts.
 
+public import LogCore
 import Foundation
 
 struct EtcdLayout {

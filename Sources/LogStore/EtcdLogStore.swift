@@ -12,6 +12,7 @@
 // lead any more: only ``lead(as:after:completion:)`` finds out what is in the log.
 // See EtcdLayout for the keys.
 
+public import LogCore
 import Foundation
 public import UvLoop
 

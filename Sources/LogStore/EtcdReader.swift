@@ -6,6 +6,7 @@
 // or a value that we did not write → `damaged`; the log ends before what the caller has →
 // `isSetBack`, since etcd was restored from a back-up.
 
+public import LogCore
 import UvLoop
 
 /// What is in etcd as of one revision, as far as the reader did not have it.

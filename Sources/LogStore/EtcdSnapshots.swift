@@ -5,6 +5,8 @@
 // Failure modes: whatever ends it before `snapshot` is written leaves the old one, and chunks that the
 // next one deletes.
 
+public import LogCore
+
 extension EtcdLogStore: ReadableLogStore {
     public func save(
         index: UInt64, next: @escaping () -> [UInt8]?,

@@ -1,3 +1,4 @@
+public import LogCore
 import Foundation
 import GRDB
 import UvLoop

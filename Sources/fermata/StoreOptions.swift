@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LeaderShell
+import LogCore
 import LogStore
 import Presentation
 import UvLoop

@@ -1,6 +1,7 @@
 import Coordination
 import Fleet
 import Foundation
+import LogCore
 import LogStore
 import Testing
 import UvLoop

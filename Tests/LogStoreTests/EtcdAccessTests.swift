@@ -2,6 +2,7 @@ import Foundation
 import Testing
 import UvLoop
 
+import LogCore
 @testable import LogStore
 
 /// Who is let in, and what is said when etcd does not want.

@@ -2,6 +2,7 @@ import Foundation
 import Testing
 import UvLoop
 
+import LogCore
 @testable import LogStore
 
 /// Members that die or sleep, networks that lose and delay.

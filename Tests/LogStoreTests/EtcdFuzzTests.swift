@@ -2,6 +2,7 @@ import Foundation
 import Testing
 import UvLoop
 
+import LogCore
 @testable import LogStore
 
 /// Numbers from a seed.

@@ -1,6 +1,7 @@
 import Testing
 import UvLoop
 
+import LogCore
 @testable import LogStore
 
 /// On a real cluster of three members that all run.

@@ -1,4 +1,5 @@
 import Foundation
+import LogCore
 import LogStore
 import Testing
 import UvLoop

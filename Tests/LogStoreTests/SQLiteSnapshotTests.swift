@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import LogCore
 import LogStore
 import Testing
 import UvLoop
