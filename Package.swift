@@ -63,11 +63,13 @@ let package = Package(
         pure("Presentation", ["Fleet"]),
         pure("LogCore"),
         pure("QMP"),
+        pure("EtcdLog", ["Edges", "LogCore", "QMP"]),
+        pure("Simulation", ["Edges", "LogCore", "EtcdLog"]),
         pure("AgentCore", ["Fleet"]),
         pure("HostConfiguration", ["Fleet", yams]),
 
         shell("UvLoop", ["Edges", "CUv", "COpenSSL", "CCurl"]),
-        shell("LogStore", ["Fleet", "LogCore", "UvLoop", grdb]),
+        shell("LogStore", ["Fleet", "LogCore", "EtcdLog", "UvLoop", grdb]),
         shell("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
         shell(
             "LeaderShell",
@@ -88,7 +90,7 @@ let package = Package(
             name: "fermata",
             dependencies: [
                 "Fleet", "Wire", "Presentation", "HostConfiguration", "AgentCore", "UvLoop",
-                "SessionShell", "LogCore", "LogStore", "LeaderShell", "AgentShell",
+                "SessionShell", "LogCore", "EtcdLog", "LogStore", "LeaderShell", "AgentShell",
                 "NotifierShell", arguments, logging,
             ],
             swiftSettings: settings),
@@ -122,7 +124,8 @@ let package = Package(
         tests("AgentCore", ["Fleet"]),
         tests("HostConfiguration", ["Fleet"]),
         tests("UvLoop", ["COpenSSL"]),
-        tests("LogStore", ["LogCore", "UvLoop", grdb]),
+        tests("EtcdLog", ["Edges", "LogCore", "Simulation"]),
+        tests("LogStore", ["LogCore", "EtcdLog", "UvLoop", grdb]),
         tests("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
         tests(
             "LeaderShell",

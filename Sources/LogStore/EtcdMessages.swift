@@ -3,14 +3,12 @@
 // Keys and values are base64, 64-bit numbers are strings, what is zero or empty is left out. Requests
 // are written as text; answers are read by Foundation.
 
+import EtcdLog
 import Foundation
 
-/// A part of a transaction's condition.
-enum EtcdCompare: Hashable {
-    /// The key was last changed by this revision; 0: there is no such key.
-    case modRevision(key: String, Int64)
-    case value(key: String, [UInt8])
+// MARK: - Questions
 
+extension EtcdCompare {
     var json: String {
         switch self {
         case .modRevision(let key, let revision):
@@ -21,14 +19,7 @@ enum EtcdCompare: Hashable {
     }
 }
 
-/// One thing that is done in a transaction.
-enum EtcdOperation: Hashable {
-    case put(key: String, [UInt8])
-    case get(key: String)
-    /// Keys from `from` on and below `to`, ascending.
-    case range(from: String, to: String, limit: Int)
-    case delete(from: String, to: String)
-
+extension EtcdOperation {
     var json: String {
         switch self {
         case .put(let key, let value):
@@ -54,11 +45,7 @@ enum EtcdOperation: Hashable {
     }
 }
 
-struct EtcdTransaction: Hashable {
-    var compare: [EtcdCompare]
-    var success: [EtcdOperation]
-    var failure: [EtcdOperation] = []
-
+extension EtcdTransaction {
     var json: String {
         func list(_ items: [String]) -> String { "[" + items.joined(separator: ",") + "]" }
         return #"{"compare":\#(list(compare.map(\.json))),"success":\#(list(success.map(\.json)))"#
@@ -68,17 +55,24 @@ struct EtcdTransaction: Hashable {
 
 // MARK: - Answers
 
-struct EtcdHeader: Decodable {
+/// What the gateway answers to a question, as it is written.
+protocol EtcdMessage: Decodable {
+    associatedtype Meaning
+    var meaning: Meaning { get }
+}
+
+private func number(_ text: String?) -> Int64 { text.flatMap { Int64($0) } ?? 0 }
+
+struct HeaderMessage: Decodable {
     var cluster: String?
     var revision: String?
     enum CodingKeys: String, CodingKey {
         case cluster = "cluster_id"
         case revision
     }
-    var number: Int64 { revision.flatMap { Int64($0) } ?? 0 }
 }
 
-struct EtcdKeyValue: Decodable {
+struct KeyValueMessage: Decodable {
     var key: String
     var value: String?
     var changed: String?
@@ -87,64 +81,89 @@ struct EtcdKeyValue: Decodable {
         case changed = "mod_revision"
     }
 
-    var name: String { String(decoding: unbase64(key), as: UTF8.self) }
-    var bytes: [UInt8] { value.map { unbase64($0) } ?? [] }
-    var text: String { String(decoding: bytes, as: UTF8.self) }
-    var modRevision: Int64 { changed.flatMap { Int64($0) } ?? 0 }
+    var meaning: EtcdKeyValue {
+        EtcdKeyValue(
+            key: String(decoding: unbase64(key), as: UTF8.self),
+            value: value.map { unbase64($0) } ?? [], modRevision: number(changed))
+    }
 }
 
-struct EtcdRange: Decodable {
-    var header: EtcdHeader?
-    var kvs: [EtcdKeyValue]?
+struct RangeMessage: EtcdMessage {
+    var kvs: [KeyValueMessage]?
     var more: Bool?
 
-    var all: [EtcdKeyValue] { kvs ?? [] }
-    var first: EtcdKeyValue? { kvs?.first }
+    var meaning: EtcdRange { EtcdRange((kvs ?? []).map(\.meaning), hasMore: more ?? false) }
 }
 
-struct EtcdTransactionAnswer: Decodable {
+struct TransactionMessage: EtcdMessage {
     struct Response: Decodable {
-        var range: EtcdRange?
+        var range: RangeMessage?
         enum CodingKeys: String, CodingKey { case range = "response_range" }
     }
-    var header: EtcdHeader
+    var header: HeaderMessage
     var succeeded: Bool?
     var responses: [Response]?
 
-    var isDone: Bool { succeeded ?? false }
-    /// What the operation with this index has read.
-    func range(_ index: Int) -> EtcdRange {
-        guard let responses, index < responses.count else { return EtcdRange() }
-        return responses[index].range ?? EtcdRange()
+    var meaning: EtcdTransactionAnswer {
+        EtcdTransactionAnswer(
+            cluster: header.cluster ?? "", revision: number(header.revision),
+            isDone: succeeded ?? false,
+            ranges: (responses ?? []).map { $0.range?.meaning ?? EtcdRange() })
     }
 }
 
+struct CompactionMessage: EtcdMessage {
+    var meaning: Void { () }
+}
+
+struct StatusMessage: EtcdMessage {
+    var dbSize: String?
+    /// Size of the database in bytes.
+    var meaning: Int64 { number(dbSize) }
+}
+
+struct AlarmsMessage: EtcdMessage {
+    struct Alarm: Decodable { var alarm: String? }
+    var alarms: [Alarm]?
+    var meaning: [String] { (alarms ?? []).map { $0.alarm ?? "NOSPACE" } }
+}
+
+struct TokenMessage: EtcdMessage {
+    var token: String?
+    var meaning: String { token ?? "" }
+}
+
 /// One line of a watch.
-struct EtcdWatchLine: Decodable {
+struct WatchMessage: Decodable {
     struct Result: Decodable {
-        var header: EtcdHeader?
-        var created: Bool?
         var canceled: Bool?
         var compacted: String?
         var reason: String?
         var events: [Event]?
         enum CodingKeys: String, CodingKey {
-            case header, created, canceled, events
+            case canceled, events
             case compacted = "compact_revision"
             case reason = "cancel_reason"
+        }
+
+        var meaning: EtcdWatchLine {
+            guard canceled != true else {
+                return .cancelled(isCompacted: compacted != nil, reason: reason)
+            }
+            return .puts((events ?? []).filter { $0.type != "DELETE" }.map(\.kv.meaning))
         }
     }
     struct Event: Decodable {
         /// `DELETE`; a put has none.
         var type: String?
-        var kv: EtcdKeyValue
+        var kv: KeyValueMessage
     }
     var result: Result?
-    var error: EtcdProblem?
+    var error: ProblemMessage?
 }
 
 /// What the gateway says instead of an answer.
-struct EtcdProblem: Decodable {
+struct ProblemMessage: Decodable {
     var message: String?
     var error: String?
     /// Of gRPC.

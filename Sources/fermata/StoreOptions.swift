@@ -1,4 +1,5 @@
 import ArgumentParser
+import EtcdLog
 import Foundation
 import LeaderShell
 import LogCore

@@ -1,8 +1,9 @@
 import Foundation
+import LogCore
 import Testing
 import UvLoop
 
-import LogCore
+@testable import EtcdLog
 @testable import LogStore
 
 /// A loop with stores on it.
@@ -114,32 +115,18 @@ final class Bench {
     func keys(_ endpoints: [String]) throws -> [String] {
         let range: EtcdRange = try wait {
             gateway(endpoints).range(
-                .range(from: prefix, to: EtcdGateway.endOfPrefix(prefix), limit: 10_000),
-                completion: $0)
+                .range(from: prefix, to: EtcdLayout.endOfPrefix(prefix), limit: 10_000), $0)
         }
-        return range.all.map { String($0.name.dropFirst(prefix.count)) }
+        return range.values.map { String($0.key.dropFirst(prefix.count)) }
     }
 
     func put(_ endpoints: [String], _ key: String, _ value: [UInt8]) throws {
         let answer: EtcdTransactionAnswer = try wait {
             gateway(endpoints).transaction(
-                EtcdTransaction(compare: [], success: [.put(key: prefix + key, value)]),
-                completion: $0)
+                EtcdTransaction(compare: [], success: [.put(key: prefix + key, value)]), $0)
         }
         #expect(answer.isDone)
     }
-}
-
-extension EtcdGateway {
-    func range(
-        _ operation: EtcdOperation,
-        completion: @escaping (Result<EtcdRange, EtcdFailure>) -> Void
-    ) { range(operation, revision: 0, completion) }
-
-    func transaction(
-        _ transaction: EtcdTransaction,
-        completion: @escaping (Result<EtcdTransactionAnswer, EtcdFailure>) -> Void
-    ) { self.transaction(transaction, completion) }
 }
 
 /// What a follower was told.

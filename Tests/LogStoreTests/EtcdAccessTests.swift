@@ -1,8 +1,9 @@
 import Foundation
+import LogCore
 import Testing
 import UvLoop
 
-import LogCore
+@testable import EtcdLog
 @testable import LogStore
 
 /// Who is let in, and what is said when etcd does not want.
@@ -193,7 +194,7 @@ final class EtcdAnswerTests {
         var result: Result<EtcdRange, EtcdFailure>?
         gateway.range(.get(key: "k")) { result = $0 }
         bench.until { result != nil }
-        return try #require(result).map(\.all.count)
+        return try #require(result).map(\.values.count)
     }
 
     private static let good = #"{"header":{"revision":"3"},"kvs":[{"key":"aw==","value":"dg=="}]}"#
@@ -287,22 +288,5 @@ final class EtcdAnswerTests {
             #expect(lines == ["one", "two", "three"])
             #expect(splitter.rest == Array("rest".utf8))
         }
-    }
-
-    @Test("a batch is read back, and never what is cut short or longer than it says")
-    func batches() {
-        let records: [[UInt8]] = [[1, 2, 3], [], [4]]
-        let bytes = EtcdBatch.encode(records)
-        #expect(EtcdBatch(bytes) == .records(records))
-        for count in 0..<bytes.count {
-            let cut = EtcdBatch(Array(bytes[..<count]))
-            if case .records(let some) = cut { #expect(some == Array(records.prefix(some.count))) }
-            #expect(cut != .records(records))
-        }
-        let parts = EtcdBatch.encodeParts(epoch: .max, count: 7)
-        #expect(EtcdBatch(parts) == .parts(epoch: .max, count: 7))
-        #expect(EtcdBatch(parts + [0]) == nil)
-        #expect(EtcdBatch([0, 255, 255, 255, 255]) == nil)
-        #expect(EtcdBatch([2]) == nil)
     }
 }

@@ -1,8 +1,9 @@
 import Foundation
+import LogCore
 import Testing
 import UvLoop
 
-import LogCore
+@testable import EtcdLog
 @testable import LogStore
 
 /// Members that die or sleep, networks that lose and delay.

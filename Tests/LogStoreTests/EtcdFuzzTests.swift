@@ -1,8 +1,9 @@
 import Foundation
+import LogCore
 import Testing
 import UvLoop
 
-import LogCore
+@testable import EtcdLog
 @testable import LogStore
 
 /// Numbers from a seed.

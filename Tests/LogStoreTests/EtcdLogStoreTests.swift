@@ -1,7 +1,8 @@
+import LogCore
 import Testing
 import UvLoop
 
-import LogCore
+@testable import EtcdLog
 @testable import LogStore
 
 /// On a real cluster of three members that all run.
@@ -183,7 +184,7 @@ final class EtcdLogStoreTests {
         relay.mode = .swallowAnswers
         let before: EtcdTransactionAnswer = try bench.wait {
             bench.gateway(ends).transaction(
-                EtcdTransaction(compare: [], success: []), completion: $0)
+                EtcdTransaction(compare: [], success: []), $0)
         }
         for index in UInt64(2)...5 {
             try bench.append(writer, ["r\(index)"], at: index)
@@ -193,7 +194,7 @@ final class EtcdLogStoreTests {
         #expect(throws: EtcdFailure.compacted) {
             let _: EtcdRange = try bench.wait {
                 bench.gateway(ends).range(
-                    .get(key: bench.prefix + "next"), revision: before.header.number, $0)
+                    .get(key: bench.prefix + "next"), revision: before.revision, $0)
             }
         }
         relay.mode = .pass

@@ -2,6 +2,7 @@ import Foundation
 import Testing
 import UvLoop
 
+@testable import EtcdLog
 @testable import LogStore
 
 /// Figures, printed: `FERMATA_MEASURE=1 swift test -c release -Xswiftc -enable-testing --filter Measure`.

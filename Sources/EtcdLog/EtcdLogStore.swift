@@ -12,9 +12,8 @@
 // lead any more: only ``lead(as:after:completion:)`` finds out what is in the log.
 // See EtcdLayout for the keys.
 
+public import Edges
 public import LogCore
-import Foundation
-public import UvLoop
 
 public final class EtcdLogStore: FollowableLogStore {
     /// Of one request: etcd's default limit is 1.5 MiB with everything around.
@@ -32,15 +31,15 @@ public final class EtcdLogStore: FollowableLogStore {
     public private(set) var warnings: [String] = []
 
     let layout: EtcdLayout
-    let gateway: EtcdGateway
-    let loop: Loop
+    let etcd: any EtcdAccess
+    let loop: any EventLoop
     private var follower: EtcdFollower?
 
     /// Of this writer; nil while it does not lead.
     var epoch: EtcdEpoch?
     var epochRevision: Int64 = 0
-    private var aliveTimer: UvLoop.Timer?
-    private var healthTimer: UvLoop.Timer?
+    private var aliveTimer: (any LoopTimer)?
+    private var healthTimer: (any LoopTimer)?
     private var hasWritten = false
     private var isShowingLife = false
     private var confirming: [(Result<Void, LogStoreError>) -> Void] = []
@@ -53,16 +52,16 @@ public final class EtcdLogStore: FollowableLogStore {
     /// Up to where etcd may forget its history: a follower that reads the last snapshot needs it.
     var compactableRevision: Int64 = 0
 
-    public convenience init(_ options: EtcdOptions, on loop: Loop) {
-        self.init(options, on: loop, limit: EtcdGateway.limitDefault)
-    }
-
-    /// - Parameter limit: how long etcd is asked before it is said to be unavailable.
-    init(_ options: EtcdOptions, on loop: Loop, limit: Duration) {
+    /// - Parameters:
+    ///   - name: see ``LogStore/name``.
+    ///   - prefix: everything of ours is below it; ends with a slash.
+    public init(
+        _ etcd: any EtcdAccess, name: String, prefix: String, on loop: any EventLoop
+    ) {
+        self.etcd = etcd
+        self.name = name
         self.loop = loop
-        layout = EtcdLayout(prefix: options.prefix)
-        gateway = EtcdGateway(options, on: loop, limit: limit)
-        name = "etcd:" + options.endpoints.joined(separator: ",")
+        layout = EtcdLayout(prefix: prefix)
         // Servers that only follow want to know of a full etcd, too.
         healthTimer = loop.every(Self.healthInterval) { [weak self] in self?.lookAtHealth() }
         loop.soon { [weak self] in self?.lookAtHealth() }
@@ -89,7 +88,7 @@ public final class EtcdLogStore: FollowableLogStore {
         turn += 1
         stopLeading()
         follower?.stop()
-        follower = EtcdFollower(gateway, layout, store: name, onUpdate)
+        follower = EtcdFollower(etcd, layout, store: name, on: loop, onUpdate)
     }
 
     // MARK: Leading
@@ -109,7 +108,7 @@ public final class EtcdLogStore: FollowableLogStore {
             success: [
                 .get(key: layout.epoch), .get(key: layout.next), .get(key: layout.alive),
             ])
-        gateway.transaction(look) { [self] result in
+        etcd.transaction(look) { [self] result in
             guard self.turn == turn else { return }
             switch result {
             case .failure(let failure): finish(.failure(failure.error(name)))
@@ -121,7 +120,7 @@ public final class EtcdLogStore: FollowableLogStore {
                     let reason = "its writer lives, and this server has not heard it"
                     return finish(.failure(.unavailable(store: name, reason: reason)))
                 }
-                let known = found?.decoded(as: EtcdEpoch.self)
+                let known = found.flatMap { EtcdEpoch($0.value) }
                 guard found == nil || known != nil else {
                     let reason = "the key `epoch` is not ours"
                     return finish(.failure(.corrupt(path: name, reason: reason)))
@@ -136,25 +135,25 @@ public final class EtcdLogStore: FollowableLogStore {
         _ completion: @escaping (Result<OpenedLog, LogStoreError>) -> Void
     ) {
         let turn = turn
-        let nonce = randomName(byteCount: 16)
+        let nonce = loop.randomBytes(16).map { String($0, radix: 16) }.joined()
         let mine = EtcdEpoch(
             epoch: (known?.epoch ?? 0) + 1, name: writer.name, address: writer.address,
             nonce: nonce)
         let transaction = EtcdTransaction(
             compare: [.modRevision(key: layout.epoch, revision)],
             success: [
-                .put(key: layout.epoch, jsonBytes(mine)),
+                .put(key: layout.epoch, mine.bytes),
                 .put(key: layout.alive, Array("\(mine.epoch)".utf8)),
             ], failure: [.get(key: layout.epoch)])
-        gateway.transaction(transaction) { [self] result in
+        etcd.transaction(transaction) { [self] result in
             guard self.turn == turn else { return }
             switch result {
             case .failure(let failure): completion(.failure(failure.error(name)))
             case .success(let answer) where answer.isDone:
-                begin(mine, answer.header.number, after: index, completion)
+                begin(mine, answer.revision, after: index, completion)
             case .success(let answer):
                 let newest = answer.range(0).first
-                let other = newest?.decoded(as: EtcdEpoch.self)
+                let other = newest.flatMap { EtcdEpoch($0.value) }
                 // Our own, sent twice.
                 if let newest, other == mine {
                     return begin(mine, newest.modRevision, after: index, completion)
@@ -171,7 +170,7 @@ public final class EtcdLogStore: FollowableLogStore {
         let turn = turn
         let seen = follower
         // Nobody else writes from here on, so what is read now is all there is.
-        EtcdReader(gateway, layout, after: index) { [self] result in
+        EtcdReader(etcd, layout, after: index) { [self] result in
             guard self.turn == turn else { return }
             switch result {
             case .failure(.compacted):
@@ -252,25 +251,25 @@ public final class EtcdLogStore: FollowableLogStore {
             compare: [.modRevision(key: layout.epoch, epochRevision)] + conditions,
             success: operations,
             failure: ([layout.epoch] + keys).map { .get(key: $0) })
-        gateway.transaction(transaction) { [self] result in
+        etcd.transaction(transaction) { [self] result in
             switch result {
             case .failure(let failure): completion(.failure(failure.error(name)))
             case .success(let answer):
                 let newest = answer.range(0).first
                 if answer.isDone {
-                    completion(.success(Written(revision: answer.header.number)))
+                    completion(.success(Written(revision: answer.revision)))
                 } else if conditions.isEmpty || newest?.modRevision != epochRevision {
                     completion(.failure(fenced(by: newest)))
                 } else {
                     let seen = keys.indices.map { answer.range($0 + 1).first }
-                    completion(.success(Written(revision: answer.header.number, seen: seen)))
+                    completion(.success(Written(revision: answer.revision, seen: seen)))
                 }
             }
         }
     }
 
     func fenced(by value: EtcdKeyValue?) -> LogStoreError {
-        .fenced(byEpoch: value?.decoded(as: EtcdEpoch.self)?.epoch ?? 0)
+        .fenced(byEpoch: value.flatMap { EtcdEpoch($0.value) }?.epoch ?? 0)
     }
 
     private func showLife() {
@@ -304,7 +303,7 @@ public final class EtcdLogStore: FollowableLogStore {
         isConfirming = true
         let asked = confirming
         confirming = []
-        gateway.range(.get(key: layout.epoch)) { [self] result in
+        etcd.range(.get(key: layout.epoch)) { [self] result in
             isConfirming = false
             // It may lead again, with a newer epoch, and be asked for that.
             guard self.epoch == epoch else { return confirmNext() }
@@ -390,7 +389,7 @@ public final class EtcdLogStore: FollowableLogStore {
                 result.flatMap { written in
                     guard let seen = written.seen else { return .success(()) }
                     // An earlier try of ours has come through although its answer did not.
-                    if seen[0]?.text == "\(next)", seen[1]?.bytes == batch { return .success(()) }
+                    if seen[0]?.text == "\(next)", seen[1]?.value == batch { return .success(()) }
                     let found = seen[0]?.text ?? "nothing"
                     return .failure(
                         .corrupt(
@@ -402,7 +401,7 @@ public final class EtcdLogStore: FollowableLogStore {
     // MARK: Health
 
     private func lookAtHealth() {
-        gateway.health { [weak self] result in
+        etcd.health { [weak self] result in
             guard let self else { return }
             switch result {
             case .failure(let failure): warnings = ["\(failure.error(name))"]

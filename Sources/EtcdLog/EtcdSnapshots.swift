@@ -16,7 +16,7 @@ extension EtcdLogStore: ReadableLogStore {
     }
 
     public func read(completion: @escaping (Result<StoredLog, LogStoreError>) -> Void) {
-        EtcdReader(gateway, layout, after: 0) { [self] result in
+        EtcdReader(etcd, layout, after: 0) { [self] result in
             switch result {
             // A server has just written a snapshot.
             case .failure(.compacted): read(completion: completion)
@@ -92,7 +92,7 @@ extension EtcdLogStore: ReadableLogStore {
         _ manifest: EtcdManifest, and operations: [EtcdOperation],
         _ completion: @escaping (Result<Int64, LogStoreError>) -> Void
     ) {
-        let value = jsonBytes(manifest)
+        let value = manifest.bytes
         let epoch = epoch
         write(
             [.put(key: layout.snapshot, value)] + operations, ofEpoch: epochRevision,
@@ -103,7 +103,7 @@ extension EtcdLogStore: ReadableLogStore {
             completion(
                 result.flatMap { written in
                     if let seen = written.seen {
-                        guard let found = seen[0], found.bytes == value else {
+                        guard let found = seen[0], found.value == value else {
                             let reason = "somebody else has changed the key `snapshot`"
                             return .failure(.corrupt(path: name, reason: reason))
                         }
@@ -131,7 +131,7 @@ extension EtcdLogStore: ReadableLogStore {
             // Not up to now: who is just reading the snapshot before needs that history.
             let until = compactableRevision
             compactableRevision = revision
-            gateway.compact(until) { _ in completion(.success(())) }
+            etcd.compact(until) { _ in completion(.success(())) }
         }
     }
 }

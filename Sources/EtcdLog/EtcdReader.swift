@@ -6,8 +6,7 @@
 // or a value that we did not write → `damaged`; the log ends before what the caller has →
 // `isSetBack`, since etcd was restored from a back-up.
 
-public import LogCore
-import UvLoop
+import LogCore
 
 /// What is in etcd as of one revision, as far as the reader did not have it.
 struct EtcdContents {
@@ -33,7 +32,7 @@ struct EtcdContents {
 
 /// One reading; stays alive by itself until its completion.
 final class EtcdReader {
-    private let gateway: EtcdGateway
+    private let etcd: any EtcdAccess
     private let layout: EtcdLayout
     private let after: UInt64
     private var contents = EtcdContents()
@@ -45,14 +44,14 @@ final class EtcdReader {
     ///   - completion: called once, later.
     @discardableResult
     init(
-        _ gateway: EtcdGateway, _ layout: EtcdLayout, after: UInt64,
+        _ etcd: any EtcdAccess, _ layout: EtcdLayout, after: UInt64,
         completion: @escaping (Result<EtcdContents, EtcdFailure>) -> Void
     ) {
-        self.gateway = gateway
+        self.etcd = etcd
         self.layout = layout
         self.after = after
         self.completion = completion
-        gateway.transaction(
+        etcd.transaction(
             EtcdTransaction(
                 compare: [],
                 success: [
@@ -68,10 +67,10 @@ final class EtcdReader {
     }
 
     private func begin(_ answer: EtcdTransactionAnswer) {
-        contents.revision = answer.header.number
-        contents.cluster = answer.header.cluster ?? ""
+        contents.revision = answer.revision
+        contents.cluster = answer.cluster
         if let value = answer.range(0).first {
-            guard let epoch = value.decoded(as: EtcdEpoch.self) else {
+            guard let epoch = EtcdEpoch(value.value) else {
                 return fail("the key `epoch` is not ours")
             }
             contents.epoch = epoch
@@ -85,7 +84,7 @@ final class EtcdReader {
         }
         var manifest: EtcdManifest?
         if let value = answer.range(2).first {
-            manifest = value.decoded(as: EtcdManifest.self)
+            manifest = EtcdManifest(value.value)
             guard let manifest, manifest.index < contents.next else {
                 return fail("the key `snapshot` is not ours")
             }
@@ -105,10 +104,10 @@ final class EtcdReader {
     }
 
     private func readChunks(_ manifest: EtcdManifest, from key: String) {
-        read(key, EtcdGateway.endOfPrefix(layout.chunks(manifest.id))) { [self] range in
-            for value in range.all { contents.snapshot?.chunks.append(value.bytes) }
-            if range.more == true, let last = range.all.last {
-                return readChunks(manifest, from: last.name + "\0")
+        read(key, EtcdLayout.endOfPrefix(layout.chunks(manifest.id))) { [self] range in
+            for value in range.values { contents.snapshot?.chunks.append(value.value) }
+            if range.hasMore, let last = range.values.last {
+                return readChunks(manifest, from: last.key + "\0")
             }
             let found = contents.snapshot?.chunks.count ?? 0
             guard found == manifest.count else {
@@ -124,8 +123,8 @@ final class EtcdReader {
         let index = expected
         guard index < contents.next else { return finish() }
         read(layout.log(index), layout.endOfLog) { [self] range in
-            add(range.all[...]) { [self] in
-                if range.more == true, expected > index { return readLog() }
+            add(range.values[...]) { [self] in
+                if range.hasMore, expected > index { return readLog() }
                 finish()
             }
         }
@@ -134,16 +133,15 @@ final class EtcdReader {
     private func add(_ values: ArraySlice<EtcdKeyValue>, _ then: @escaping () -> Void) {
         var values = values
         while let value = values.popFirst() {
-            let name = value.name
-            guard let last = layout.lastIndex(name), let batch = EtcdBatch(value.bytes) else {
-                return fail("the key \(name) is not ours")
+            guard let last = layout.lastIndex(value.key), let batch = EtcdBatch(value.value) else {
+                return fail("the key \(value.key) is not ours")
             }
             switch batch {
             case .records(let records):
                 guard add(records, last: last) else { return }
             case .parts(let epoch, let count):
                 Self.readParts(
-                    gateway, layout, last: last, epoch: epoch, count: count,
+                    etcd, layout, last: last, epoch: epoch, count: count,
                     revision: contents.revision
                 ) { [self, values] result in
                     switch result {
@@ -177,7 +175,7 @@ final class EtcdReader {
 
     /// A batch that did not fit one key.
     static func readParts(
-        _ gateway: EtcdGateway, _ layout: EtcdLayout, last: UInt64, epoch: UInt64, count: Int,
+        _ etcd: any EtcdAccess, _ layout: EtcdLayout, last: UInt64, epoch: UInt64, count: Int,
         revision: Int64, completion: @escaping (Result<[[UInt8]], EtcdFailure>) -> Void
     ) {
         let prefix = layout.parts(last, epoch)
@@ -185,14 +183,14 @@ final class EtcdReader {
         var bytes: [UInt8] = []
         var found = 0
         func next(_ key: String) {
-            page.read(gateway, key, EtcdGateway.endOfPrefix(prefix), revision: revision) { result in
+            page.read(etcd, key, EtcdLayout.endOfPrefix(prefix), revision: revision) { result in
                 switch result {
                 case .failure(let failure): completion(.failure(failure))
                 case .success(let range):
-                    for value in range.all { bytes += value.bytes }
-                    found += range.all.count
-                    if range.more == true, let last = range.all.last {
-                        return next(last.name + "\0")
+                    for value in range.values { bytes += value.value }
+                    found += range.values.count
+                    if range.hasMore, let last = range.values.last {
+                        return next(last.key + "\0")
                     }
                     guard found == count, case .records(let records) = EtcdBatch(bytes) else {
                         let reason = "record \(last) has \(found) of its \(count) parts"
@@ -206,7 +204,7 @@ final class EtcdReader {
     }
 
     private func read(_ from: String, _ to: String, _ then: @escaping (EtcdRange) -> Void) {
-        page.read(gateway, from, to, revision: contents.revision) { [self] result in
+        page.read(etcd, from, to, revision: contents.revision) { [self] result in
             switch result {
             case .failure(let failure): completion(.failure(failure))
             case .success(let range): then(range)
@@ -232,19 +230,19 @@ final class EtcdPage {
     private var limit = 4
 
     func read(
-        _ gateway: EtcdGateway, _ from: String, _ to: String, revision: Int64,
+        _ etcd: any EtcdAccess, _ from: String, _ to: String, revision: Int64,
         _ completion: @escaping (Result<EtcdRange, EtcdFailure>) -> Void
     ) {
-        gateway.range(.range(from: from, to: to, limit: limit), revision: revision) {
+        etcd.range(.range(from: from, to: to, limit: limit), revision: revision) {
             [self] result in
             switch result {
             case .failure(.tooLarge) where limit > 1:
                 limit = max(1, limit / 8)
-                read(gateway, from, to, revision: revision, completion)
+                read(etcd, from, to, revision: revision, completion)
             case .failure: completion(result)
             case .success(let range):
-                // In base64, about.
-                let byteCount = range.all.reduce(0) { $0 + ($1.value?.utf8.count ?? 0) }
+                // In base64, as they come.
+                let byteCount = range.values.reduce(0) { $0 + ($1.value.count + 2) / 3 * 4 }
                 if byteCount > 2 * Self.byteCountTarget {
                     limit = max(1, limit / 2)
                 } else if byteCount < Self.byteCountTarget {

@@ -15,8 +15,8 @@
 //
 // Followers watch from `alive` to `log/`: without snapshots and parts.
 
-public import LogCore
-import Foundation
+import LogCore
+import QMP
 
 struct EtcdLayout {
     let prefix: String
@@ -57,13 +57,21 @@ struct EtcdLayout {
         return UInt64(key.dropFirst(start.count))
     }
 
+    /// The smallest key that is not below the prefix.
+    static func endOfPrefix(_ prefix: String) -> String {
+        var bytes = Array(prefix.utf8)
+        bytes[bytes.count - 1] += 1
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
     static func digits(_ number: UInt64, _ count: Int) -> String {
         let text = "\(number)"
         return String(repeating: "0", count: max(0, count - text.count)) + text
     }
 }
 
-struct EtcdEpoch: Codable, Hashable {
+/// Who may write; in etcd as JSON.
+struct EtcdEpoch: Hashable {
     var epoch: UInt64
     var name: String
     var address: String
@@ -73,10 +81,61 @@ struct EtcdEpoch: Codable, Hashable {
     var writer: LogWriter { LogWriter(name: name, address: address) }
 }
 
-struct EtcdManifest: Codable, Hashable {
+/// The newest whole snapshot; in etcd as JSON.
+struct EtcdManifest: Hashable {
     var index: UInt64
     var id: String
     var count: Int
+}
+
+// The names are in the order of the alphabet, as they always were.
+
+extension EtcdEpoch {
+    var bytes: [UInt8] {
+        JSON.object([
+            JSON.Member("address", .string(address)), JSON.Member("epoch", number(epoch)),
+            JSON.Member("name", .string(name)), JSON.Member("nonce", .string(nonce)),
+        ]).bytes
+    }
+
+    /// - Returns: nil if it cannot be what we wrote; members of a newer version are no harm.
+    init?(_ bytes: [UInt8]) {
+        guard let json = try? JSON.parse(bytes),
+            let epoch = json["epoch"]?.integer.flatMap({ UInt64(exactly: $0) }),
+            // There has to be a next one.
+            epoch < Int64.max, let name = json["name"]?.string,
+            let address = json["address"]?.string,
+            let nonce = json["nonce"]?.string
+        else { return nil }
+        self.init(epoch: epoch, name: name, address: address, nonce: nonce)
+    }
+}
+
+extension EtcdManifest {
+    var bytes: [UInt8] {
+        JSON.object([
+            JSON.Member("count", .integer(Int64(count))), JSON.Member("id", .string(id)),
+            JSON.Member("index", number(index)),
+        ]).bytes
+    }
+
+    /// - Returns: nil if it cannot be what we wrote; members of a newer version are no harm.
+    init?(_ bytes: [UInt8]) {
+        guard let json = try? JSON.parse(bytes),
+            let index = json["index"]?.integer.flatMap({ UInt64(exactly: $0) }),
+            let id = json["id"]?.string,
+            let count = json["count"]?.integer.flatMap({ Int(exactly: $0) })
+        else { return nil }
+        self.init(index: index, id: id, count: count)
+    }
+}
+
+/// Epochs and indexes count by one from 1: none ever comes near the end of `Int64`.
+private func number(_ value: UInt64) -> JSON {
+    guard let number = Int64(exactly: value) else {
+        preconditionFailure("\(value) is no index and no epoch")
+    }
+    return .integer(number)
 }
 
 /// A batch of records as the value of one key.
@@ -135,19 +194,4 @@ enum EtcdBatch: Hashable {
         guard at + count <= bytes.count else { return nil }
         return (0..<count).reduce(0) { $0 | UInt64(bytes[at + $1]) << (8 * $1) }
     }
-}
-
-extension EtcdKeyValue {
-    func decoded<Value: Decodable>(as type: Value.Type) -> Value? {
-        try? JSONDecoder().decode(type, from: Data(bytes))
-    }
-}
-
-func jsonBytes(_ value: some Encodable) -> [UInt8] {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys]
-    guard let data = try? encoder.encode(value) else {
-        preconditionFailure("\(value) cannot be written as JSON")
-    }
-    return [UInt8](data)
 }

@@ -12,15 +12,16 @@
 // member is watched; compacted → loaded again from the snapshot; etcd restored from a back-up → all
 // is told anew.
 
-public import LogCore
-import UvLoop
+import Edges
+import LogCore
 
 final class EtcdFollower {
     private static let pause = Duration.milliseconds(200)
     /// The writer shows life each second, or within two after its last append.
     private static let silence = Duration.milliseconds(2_200)
 
-    private let gateway: EtcdGateway
+    private let etcd: any EtcdAccess
+    private let loop: any EventLoop
     private let layout: EtcdLayout
     private let store: String
     private var onUpdate: ((LogUpdate) -> Void)?
@@ -33,18 +34,19 @@ final class EtcdFollower {
     private var epochRevision: Int64 = 0
     private var aliveRevision: Int64 = 0
     private var epochNumber: UInt64 = 0
-    private var watch: HTTPCall?
-    private var timer: Timer?
-    private var pending: [EtcdWatchLine.Event] = []
+    private var watch: (any EtcdWatch)?
+    private var timer: (any LoopTimer)?
+    private var pending: [EtcdKeyValue] = []
     private var isReadingParts = false
     /// Counts loads and watches: what belongs to an earlier one is not listened to.
     private var turn = 0
 
     init(
-        _ gateway: EtcdGateway, _ layout: EtcdLayout, store: String,
+        _ etcd: any EtcdAccess, _ layout: EtcdLayout, store: String, on loop: any EventLoop,
         _ onUpdate: @escaping (LogUpdate) -> Void
     ) {
-        self.gateway = gateway
+        self.etcd = etcd
+        self.loop = loop
         self.layout = layout
         self.store = store
         self.onUpdate = onUpdate
@@ -72,7 +74,7 @@ final class EtcdFollower {
         let turn = turn
         pending = []
         isReadingParts = false
-        EtcdReader(gateway, layout, after: index ?? 0) { [weak self] result in
+        EtcdReader(etcd, layout, after: index ?? 0) { [weak self] result in
             guard let self, self.turn == turn else { return }
             switch result {
             case .success(let contents): loaded(contents)
@@ -91,7 +93,7 @@ final class EtcdFollower {
         turn += 1
         let turn = turn
         timer?.cancel()
-        timer = gateway.loop.after(failure == nil ? .milliseconds(10) : Self.pause) { [weak self] in
+        timer = loop.after(failure == nil ? .milliseconds(10) : Self.pause) { [weak self] in
             guard let self, self.turn == turn else { return }
             load()
         }
@@ -152,7 +154,7 @@ final class EtcdFollower {
         guard onUpdate != nil else { return }
         turn += 1
         let turn = turn
-        watch = gateway.watch(
+        watch = etcd.watch(
             from: layout.alive, to: layout.endOfLog, revision: revision + 1,
             onLine: { [weak self] line in
                 guard let self, self.turn == turn else { return }
@@ -168,38 +170,35 @@ final class EtcdFollower {
     private func listen() {
         let turn = turn
         timer?.cancel()
-        timer = gateway.loop.after(Self.silence) { [weak self] in
+        timer = loop.after(Self.silence) { [weak self] in
             guard let self, self.turn == turn else { return }
             askAfterSilence()
         }
     }
 
-    private func received(_ line: EtcdWatchLine.Result) {
-        if line.canceled == true {
+    private func received(_ line: EtcdWatchLine) {
+        switch line {
+        case .cancelled(let isCompacted, let reason):
             // The load finds out more. Without a right there is nothing to hurry for.
-            let isCompacted = line.compacted != nil
-            let reason = "the watch was cancelled: \(line.reason ?? "no reason given")"
-            return again(isCompacted ? nil : .unavailable(reason))
+            let reason = "the watch was cancelled: \(reason ?? "no reason given")"
+            again(isCompacted ? nil : .unavailable(reason))
+        case .puts(let values):
+            listen()
+            pending += values
+            drain()
         }
-        listen()
-        pending += line.events ?? []
-        drain()
     }
 
     private func drain() {
         guard !isReadingParts else { return }
-        while let event = pending.first, onUpdate != nil {
+        while let put = pending.first, onUpdate != nil {
             pending.removeFirst()
-            guard event.type != "DELETE" else { continue }
-            let key = event.kv.name
-            if key == layout.epoch {
-                if let epoch = event.kv.decoded(as: EtcdEpoch.self) {
-                    saw(epoch, event.kv.modRevision)
-                }
-            } else if key == layout.alive {
-                sawAlive(event.kv.modRevision)
-            } else if let last = layout.lastIndex(key) {
-                guard received(event.kv, last: last) else { return }
+            if put.key == layout.epoch {
+                if let epoch = EtcdEpoch(put.value) { saw(epoch, put.modRevision) }
+            } else if put.key == layout.alive {
+                sawAlive(put.modRevision)
+            } else if let last = layout.lastIndex(put.key) {
+                guard received(put, last: last) else { return }
             }
         }
     }
@@ -207,13 +206,13 @@ final class EtcdFollower {
     /// - Returns: false if the rest has to wait.
     private func received(_ value: EtcdKeyValue, last: UInt64) -> Bool {
         guard let known = index, last > known else { return true }
-        switch EtcdBatch(value.bytes) {
+        switch EtcdBatch(value.value) {
         case .records(let records): return tell(records, last: last)
         case .parts(let epoch, let count):
             isReadingParts = true
             let turn = turn
             EtcdReader.readParts(
-                gateway, layout, last: last, epoch: epoch, count: count,
+                etcd, layout, last: last, epoch: epoch, count: count,
                 revision: value.modRevision
             ) { [weak self] result in
                 guard let self, self.turn == turn else { return }
@@ -245,7 +244,7 @@ final class EtcdFollower {
     /// Nothing came for a while: because nothing is written, or because nobody tells us?
     private func askAfterSilence() {
         let turn = turn
-        gateway.transaction(
+        etcd.transaction(
             EtcdTransaction(
                 compare: [], success: [.get(key: layout.next), .get(key: layout.alive)])
         ) { [weak self] result in
