@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import LeaderShell
+import LeaderCore
 import LogCore
 import LogStore
 import Presentation
