@@ -68,14 +68,21 @@ let package = Package(
         pure("AgentCore", ["Fleet"]),
         pure("HostConfiguration", ["Fleet", yams]),
 
+        pure(
+            "LeaderCore",
+            [
+                "Fleet", "Edges", "Wire", "Coordination", "Presentation", "LogCore", logging,
+                protobuf,
+            ]),
+
         shell("UvLoop", ["Edges", "CUv", "COpenSSL", "CCurl"]),
         shell("LogStore", ["Fleet", "LogCore", "EtcdLog", "UvLoop", grdb]),
         shell("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
         shell(
             "LeaderShell",
             [
-                "Fleet", "Wire", "Coordination", "Presentation", "LogCore", "LogStore", "UvLoop",
-                "SessionShell", logging, protobuf, collections,
+                "Fleet", "Wire", "Coordination", "Presentation", "LogCore", "LeaderCore",
+                "UvLoop", "SessionShell", logging,
             ]),
         shell(
             "AgentShell",
@@ -90,7 +97,8 @@ let package = Package(
             name: "fermata",
             dependencies: [
                 "Fleet", "Wire", "Presentation", "HostConfiguration", "AgentCore", "UvLoop",
-                "SessionShell", "LogCore", "EtcdLog", "LogStore", "LeaderShell", "AgentShell",
+                "SessionShell", "LogCore", "EtcdLog", "LogStore", "LeaderCore", "LeaderShell",
+                "AgentShell",
                 "NotifierShell", arguments, logging,
             ],
             swiftSettings: settings),
@@ -111,7 +119,8 @@ let package = Package(
         .executableTarget(
             name: "snapshot-bench",
             dependencies: [
-                "Fleet", "Coordination", "LogCore", "LogStore", "LeaderShell", "UvLoop", logging,
+                "Fleet", "Coordination", "LogCore", "LogStore", "LeaderCore", "LeaderShell",
+                "UvLoop", logging,
             ],
             path: "Benchmarks/Snapshot", swiftSettings: settings),
 
@@ -128,10 +137,13 @@ let package = Package(
         tests("LogStore", ["LogCore", "EtcdLog", "UvLoop", grdb]),
         tests("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
         tests(
+            "LeaderCore",
+            ["Fleet", "Edges", "Wire", "Coordination", "LogCore", "LogStore", "UvLoop", logging]),
+        tests(
             "LeaderShell",
             [
-                "Fleet", "Wire", "Coordination", "LogCore", "LogStore", "UvLoop", "SessionShell",
-                logging,
+                "Fleet", "Wire", "Coordination", "LogCore", "LogStore", "LeaderCore", "UvLoop",
+                "SessionShell", logging,
             ]),
         // An agent without a leader, for tests that kill it.
         .executableTarget(

@@ -30,7 +30,7 @@ SHELLS = {
 # The one target that sees C.
 C_TARGET = "UvLoop"
 # Libraries that only compute, as far as we use them.
-PURE_PRODUCTS = {"SwiftProtobuf", "OrderedCollections", "Yams"}
+PURE_PRODUCTS = {"SwiftProtobuf", "OrderedCollections", "Yams", "Logging"}
 # They come with the toolchain, so that no target declares them.
 SYSTEM_MODULES = {
     "Swift", "Foundation", "FoundationEssentials", "FoundationNetworking", "Glibc", "Musl",
@@ -45,10 +45,11 @@ IMPORT = re.compile(
     r"(?:(?:typealias|struct|class|enum|protocol|let|var|func|actor)\s+)?"
     r"(?P<module>[A-Za-z_]\w*)"
 )
+# `loop.random` is an `EventLoop`'s, which is handed in.
 IMPURE = re.compile(
     r"\b(?P<what>ContinuousClock|SuspendingClock|SystemRandomNumberGenerator|CommandLine(?=\.)"
     r"|getenv(?=\()|readLine(?=\())|(?<![\w.])(?P<print>print|debugPrint)(?=\()"
-    r"|(?P<random>\.(?:shuffled|shuffle|randomElement)\(\)|\.random\((?![^()]*\busing:))"
+    r"|(?P<random>\.(?:shuffled|shuffle|randomElement)\(\)|(?<!loop)\.random\((?![^()]*\busing:))"
 )
 TOKEN = re.compile(
     r'//[^\n]*|/\*|\*/|(?P<hashes>#*)(?P<quotes>"""|")', re.DOTALL

@@ -1,5 +1,6 @@
 import Coordination
 import Fleet
+import LeaderCore
 import LeaderShell
 import LogCore
 import LogStore

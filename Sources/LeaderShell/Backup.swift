@@ -1,7 +1,7 @@
 import Coordination
 public import Fleet
+import LeaderCore
 public import LogCore
-public import LogStore
 public import UvLoop
 
 // Back-up and restore of a log, whatever store it is in. Moving a cluster from one store to another is a

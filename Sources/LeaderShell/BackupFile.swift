@@ -1,5 +1,6 @@
 import Coordination
 import Fleet
+import LeaderCore
 import UvLoop
 import Wire
 

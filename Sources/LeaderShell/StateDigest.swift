@@ -1,4 +1,5 @@
 package import Coordination
+import LeaderCore
 import Presentation
 import UvLoop
 

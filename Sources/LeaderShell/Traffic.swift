@@ -7,13 +7,6 @@ import Wire
 // What a server tells of its sessions and of certificates that will end.
 
 extension LeaderShell {
-    /// Fills in what the state does not know.
-    func complete(_ view: inout StatusView) {
-        view.store = store.name
-        view.traffic = traffic
-        view.warnings += certificateWarnings + store.warnings
-    }
-
     var traffic: ServerTraffic {
         ServerTraffic(
             sessionCount: UInt32(clamping: listener?.sessionCount ?? 0),

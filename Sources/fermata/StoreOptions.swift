@@ -1,7 +1,7 @@
 import ArgumentParser
 import EtcdLog
 import Foundation
-import LeaderShell
+import LeaderCore
 import LogCore
 import LogStore
 import Presentation

@@ -6,6 +6,7 @@ import LogStore
 import Testing
 import UvLoop
 
+@testable import LeaderCore
 @testable import LeaderShell
 
 @Suite("Back-up and restore")

@@ -3,6 +3,7 @@ import Fleet
 import Testing
 import Wire
 
+@testable import LeaderCore
 @testable import LeaderShell
 
 private let digest = [UInt8](repeating: 5, count: 32)
@@ -154,6 +155,21 @@ struct RecordTests {
         for fact in facts { other.apply(try FactRecord.decode(FactRecord.encode(fact))) }
         #expect(self.chunks(other.state) == chunks)
         #expect(!coordinator.state.locks.isEmpty || !coordinator.state.active.isEmpty)
+    }
+
+    @Test("servers that have applied the same index have equal digests")
+    func digests() throws {
+        var one = Coordinator()
+        var other = Coordinator()
+        var digests: [String] = []
+        for fact in eventfulFleet().facts {
+            one.apply(fact)
+            other.apply(try FactRecord.decode(FactRecord.encode(fact)))
+            digests.append(StateDigest.of(one.state))
+            #expect(digests.last == StateDigest.of(other.state))
+        }
+        #expect(digests.last?.count == 64)
+        #expect(Set(digests).count == digests.count, "different states with one digest")
     }
 
     @Test("a snapshot comes back wherever it is cut", arguments: [1, 7, 100, 1_000_000])

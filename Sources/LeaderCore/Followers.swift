@@ -1,6 +1,5 @@
 import Coordination
 import Fleet
-import SessionShell
 import Wire
 
 /// Sessions that follow the events: notifiers, and operators who watch.
@@ -9,11 +8,11 @@ import Wire
 /// is closed by the session's high-water mark and comes back with its cursor.
 final class Followers {
     private final class Follower {
-        let session: ServerSession
+        let session: any PeerSession
         let correlation: UInt64
         let wantsProgress: Bool
         var sentSequence: UInt64
-        init(session: ServerSession, correlation: UInt64, wantsProgress: Bool, after: UInt64) {
+        init(session: any PeerSession, correlation: UInt64, wantsProgress: Bool, after: UInt64) {
             self.session = session
             self.correlation = correlation
             self.wantsProgress = wantsProgress
@@ -27,7 +26,7 @@ final class Followers {
     private var followers: [Follower] = []
 
     func add(
-        _ session: ServerSession, correlation: UInt64, after sequence: UInt64, progress: Bool,
+        _ session: any PeerSession, correlation: UInt64, after sequence: UInt64, progress: Bool,
         state: FleetState
     ) {
         remove(session)
@@ -38,7 +37,7 @@ final class Followers {
         send(state, to: follower, evenIfEmpty: true)
     }
 
-    func remove(_ session: ServerSession) { followers.removeAll { $0.session === session } }
+    func remove(_ session: any PeerSession) { followers.removeAll { $0.session === session } }
 
     func sendNew(_ state: FleetState) {
         for follower in followers { send(state, to: follower, evenIfEmpty: false) }

@@ -1,9 +1,8 @@
 package import Coordination
+package import Edges
 package import Fleet
 package import LogCore
-package import LogStore
 package import Logging
-package import UvLoop
 
 /// What a command has made true, durably.
 package struct Committed {
@@ -38,9 +37,9 @@ package final class Committer {
 
     private let store: any LogStore
     private let snapshotRetry: Duration
-    private let loop: Loop
+    private let loop: any EventLoop
     private let log: Logger
-    private let pause: TestPause
+    private let pause: (any PausePoint)?
     package private(set) var coordinator: Coordinator
     private var queue: [Item] = []
     private var isInFlight = false
@@ -52,11 +51,13 @@ package final class Committer {
     private var snapshots: SnapshotSchedule
     private var isSaving = false
     /// Runs while no snapshot may be tried again.
-    private var retryTimer: Timer?
+    private var retryTimer: (any LoopTimer)?
 
     /// The hosts whose agents can be told something now.
     package var connectedHosts: () -> Set<HostID> = { [] }
-    /// After every commit, when all that the state says is durable.
+    /// After every commit, before anybody is told: its facts and the index of the first of them.
+    package var onDurable: ([Fact], _ firstIndex: UInt64) -> Void = { _, _ in }
+    /// After every commit, when all that the state says is durable and the answers are given.
     package var onCommitted: () -> Void = {}
     /// The log cannot be written any more.
     package var onFatal: (LogStoreError) -> Void = { _ in }
@@ -70,7 +71,8 @@ package final class Committer {
         store: any LogStore, snapshotFactsInterval: UInt64,
         snapshotFactBytesDivisor: Int = Limits.snapshotFactBytesDivisor,
         snapshotRetry: Duration = .milliseconds(Limits.snapshotRetryMilliseconds),
-        loop: Loop, log: Logger, warm: Coordinator? = nil, pause: TestPause = TestPause(nil)
+        loop: any EventLoop, log: Logger, warm: Coordinator? = nil,
+        pause: (any PausePoint)? = nil
     ) {
         coordinator = warm ?? Coordinator()
         self.pause = pause
@@ -154,6 +156,7 @@ package final class Committer {
         queue = []
         // They hold, through those who set them, this object and its state.
         connectedHosts = { [] }
+        onDurable = { _, _ in }
         onCommitted = {}
         onFatal = { _ in }
     }
@@ -172,33 +175,35 @@ package final class Committer {
         let items = queue
         queue = []
         let firstIndex = coordinator.state.index + 1
-        var records: [[UInt8]] = []
+        var facts: [Fact] = []
         var answers: [() -> Void] = []
         for item in items {
             switch item {
             case .read(let body):
                 answers.append(body)
             case .command(let command, let completion):
-                let result = carryOut(command, &records)
+                let result = carryOut(command, &facts)
                 answers.append { completion(result) }
             }
         }
-        if mustSchedule || !records.isEmpty {
+        if mustSchedule || !facts.isEmpty {
             mustSchedule = false
-            _ = carryOut(.schedule(connected: connectedHosts()), &records)
+            _ = carryOut(.schedule(connected: connectedHosts()), &facts)
         }
-        if records.isEmpty {
+        if facts.isEmpty {
             if !answers.isEmpty { confirm(answers) }
             return
         }
         let grants = hasGranted
         hasGranted = false
-        if grants { pause.reached("granted") }
+        if grants { pause?.reached("granted") }
         isInFlight = true
+        let records = facts.map(FactRecord.encode)
         store.append(records, firstIndex: firstIndex) { [self] result in
             settle(result) {
-                if grants { pause.reached("committed") }
+                if grants { pause?.reached("committed") }
                 snapshots.onAppended(records)
+                onDurable(facts, firstIndex)
                 for answer in answers { answer() }
                 // An answer may have ended this server's leadership.
                 guard !isOver else { return }
@@ -232,19 +237,19 @@ package final class Committer {
     }
 
     private func carryOut(
-        _ command: Command, _ records: inout [[UInt8]]
+        _ command: Command, _ facts: inout [Fact]
     ) -> Result<Committed, Refusal> {
-        let now = Timestamp(microseconds: WallClock.nowMicroseconds)
+        let now = Timestamp(microseconds: loop.wallMicroseconds)
         switch coordinator.propose(command, at: now) {
         case .failure(let refusal):
             return .failure(refusal)
-        case .success(let facts):
-            for fact in facts {
+        case .success(let new):
+            for fact in new {
                 if case .stepGranted = fact.body { hasGranted = true }
                 coordinator.apply(fact)
-                records.append(FactRecord.encode(fact))
             }
-            return .success(Committed(index: coordinator.state.index, facts: facts))
+            facts += new
+            return .success(Committed(index: coordinator.state.index, facts: new))
         }
     }
 

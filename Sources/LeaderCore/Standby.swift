@@ -5,16 +5,14 @@
 // a record that cannot be read → onCorrupt: another version wrote it, or the log is damaged.
 
 import Coordination
+import Edges
 import Fleet
 import LogCore
-import LogStore
 import Logging
-import SessionShell
-import UvLoop
 import Wire
 
 final class Standby {
-    private unowned let server: LeaderShell
+    private unowned let server: ServerCore
     private let store: any FollowableLogStore
     private(set) var coordinator = Coordinator()
     /// Who leads, as the log says.
@@ -25,20 +23,20 @@ final class Standby {
     var onCorrupt: (LogStoreError) -> Void = { _ in }
 
     private var succession: Succession
-    private var watch: SessionClient?
-    private var timer: UvLoop.Timer?
+    private var watch: (any LeaderWatch)?
+    private var timer: (any LoopTimer)?
     private var isTakingOver = false
     private var isOver = false
     private var problem: String?
     private var log: Logger { server.log }
 
-    init(_ server: LeaderShell, store: any FollowableLogStore) {
+    init(_ server: ServerCore, store: any FollowableLogStore) {
         self.server = server
         self.store = store
         succession = Succession(
-            name: server.credentials.identity.name,
+            name: server.identity.name,
             rank: Self.rank(in: server.group, after: nil),
-            jitterMilliseconds: Int64.random(in: 0...50), at: SessionClock.nowMilliseconds)
+            jitterMilliseconds: server.loop.random(in: 0...50), at: server.loop.nowMilliseconds)
         follow()
     }
 
@@ -55,8 +53,6 @@ final class Standby {
         watch = nil
     }
 
-    func use(_ credentials: Credentials) { watch?.use(credentials) }
-
     func couldNotTakeOver() {
         isTakingOver = false
         succession.stepsBack(at: now)
@@ -72,7 +68,7 @@ final class Standby {
         plan()
     }
 
-    private var now: Int64 { SessionClock.nowMilliseconds }
+    private var now: Int64 { server.loop.nowMilliseconds }
 
     // MARK: The log
 
@@ -133,9 +129,7 @@ final class Standby {
         watch = nil
         guard let writer, !writer.address.isEmpty, writer.address != server.group.advertise
         else { return }
-        let watch = SessionClient(
-            on: server.loop, servers: [writer.address], credentials: server.credentials,
-            software: "fermata \(server.softwareVersion)", logger: log)
+        let watch = server.edges.watch(writer.address)
         self.watch = watch
         // Every moment without a leader is one in which nothing is granted.
         watch.isUrgent = { true }
@@ -145,24 +139,23 @@ final class Standby {
             succession.sessionOpened(at: now)
             plan()
         }
-        watch.onDown = { [unowned self] down in
-            switch (down.wasReady, down.problem.kind) {
-            case (true, .notLeader), (true, .shuttingDown):
-                succession.sessionEnded(.handedOver, at: now)
+        watch.whenDown { [unowned self] down in
+            switch (down.wasReady, down.reason) {
+            case (true, .handedOver): succession.sessionEnded(.handedOver, at: now)
             case (true, _): succession.sessionEnded(.broken, at: now)
             case (false, .refused): succession.connectionRefused(at: now)
             case (false, _): break
             }
-            if down.retryAfter == nil { rewatch(down.problem) }
+            if down.hasGivenUp { rewatch(down.problem) }
             plan()
         }
         watch.start()
     }
 
     /// Certificates may be mended while this server runs.
-    private func rewatch(_ problem: SessionProblem) {
+    private func rewatch(_ problem: String) {
         log.error("the leader cannot be watched", metadata: ["problem": "\(problem)"])
-        server.loop.after(.seconds(5)) { [weak self] in
+        _ = server.loop.after(.seconds(5)) { [weak self] in
             guard let self, !isOver else { return }
             watch?.start()
         }
@@ -197,8 +190,8 @@ final class Standby {
                     advice: "Ask without --stale."))
         case .status:
             var view = coordinator.statusView(
-                cluster: server.credentials.identity.cluster,
-                server: server.credentials.identity.name,
+                cluster: server.identity.cluster,
+                server: server.identity.name,
                 softwareVersion: server.softwareVersion,
                 connected: Set(coordinator.state.hosts.keys))
             view.connectedHostCount = 0

@@ -7,34 +7,34 @@
 import Coordination
 import Fleet
 import LogCore
-import LogStore
 import Logging
-import SessionShell
 import Wire
 
 final class Leadership {
-    private unowned let server: LeaderShell
-    private let startedAt = SessionClock.nowMilliseconds
+    private unowned let server: ServerCore
+    private let startedAt: Int64
     private let committer: Committer
     private let agents: AgentPeers
     private let followers = Followers()
     private var log: Logger { server.log }
-    private var audit: AuditLog { server.audit }
-    private var tally: Tally { server.tally }
 
     /// The log cannot be written any more, at least not by this server.
     var onLost: (LogStoreError) -> Void = { _ in }
     var coordinator: Coordinator { committer.coordinator }
 
     /// - Parameter warm: what the server knows of the log already; nil for nothing.
-    init(_ server: LeaderShell, warm: Coordinator?) {
+    init(_ server: ServerCore, warm: Coordinator?) {
         self.server = server
+        startedAt = server.loop.nowMilliseconds
         committer = Committer(
             store: server.store, snapshotFactsInterval: server.snapshotFactsInterval,
             loop: server.loop, log: server.log, warm: warm, pause: server.pause)
         agents = AgentPeers(
             committer: committer, loop: server.loop, log: server.log, pause: server.pause)
         committer.connectedHosts = { [agents] in agents.connectedHosts }
+        committer.onDurable = { [unowned self] facts, firstIndex in
+            self.server.onCommitted(facts, firstIndex, coordinator.state)
+        }
         committer.onCommitted = { [unowned self] in
             followers.sendNew(committer.coordinator.state)
             agents.sendDirectives()
@@ -48,25 +48,29 @@ final class Leadership {
     /// - Parameter completion: the term, once it is durable.
     func start(completion: @escaping (Result<UInt64, LogStoreError>) -> Void) {
         let writer = LogWriter(
-            name: server.credentials.identity.name, address: server.group.advertise)
+            name: server.identity.name, address: server.group.advertise)
         committer.start(writer, completion: completion)
     }
 
     /// After this nothing is committed or answered.
-    func close() { committer.close() }
+    func close() {
+        committer.close()
+        // It holds the server.
+        onLost = { _ in }
+    }
 
     // MARK: Sessions
 
-    func onReady(_ session: ServerSession) {
+    func onReady(_ session: any PeerSession) {
         if session.identity.role == .agent { agents.add(session) }
     }
 
-    func onDown(_ session: ServerSession) {
+    func onDown(_ session: any PeerSession) {
         if session.identity.role == .agent { agents.remove(session) }
         followers.remove(session)
     }
 
-    func onMessage(_ message: Message, _ correlation: UInt64, _ session: ServerSession) {
+    func onMessage(_ message: Message, _ correlation: UInt64, _ session: any PeerSession) {
         if session.identity.role == .agent {
             agents.onMessage(message, correlation: correlation, of: session)
         } else {
@@ -75,7 +79,7 @@ final class Leadership {
     }
 
     private func onClientMessage(
-        _ message: Message, _ correlation: UInt64, _ session: ServerSession
+        _ message: Message, _ correlation: UInt64, _ session: any PeerSession
     ) {
         switch message {
         case .command(let command):
@@ -114,7 +118,7 @@ final class Leadership {
     // MARK: Operators
 
     private func onCommand(
-        _ command: OperatorCommand, _ correlation: UInt64, _ session: ServerSession
+        _ command: OperatorCommand, _ correlation: UInt64, _ session: any PeerSession
     ) {
         let by = session.identity.name
         if let refusal = refusalWhileAtWork(command) {
@@ -132,10 +136,11 @@ final class Leadership {
                 let started = committed.facts.compactMap { fact in
                     if case .rolloutStarted(let started) = fact.body { started.id } else { nil }
                 }
-                tally.count("commands_accepted")
-                audit.record(
-                    AuditLog.Asker(session), command.auditJSON,
-                    .accepted(index: committed.index, rollout: started.first)
+                server.edges.count("commands_accepted", "")
+                server.edges.audit.record(
+                    AuditEntry(
+                        session, .command(command),
+                        .accepted(index: committed.index, rollout: started.first))
                 ) {
                     session.send(
                         .commandAccepted(index: committed.index, rollout: started.first),
@@ -147,7 +152,7 @@ final class Leadership {
     }
 
     /// Answers first: the session ends with the leadership.
-    private func onStepDown(_ correlation: UInt64, _ session: ServerSession) {
+    private func onStepDown(_ correlation: UInt64, _ session: any PeerSession) {
         guard server.store is any FollowableLogStore else {
             let refusal = Refusal(
                 .notSupported, "no other server can read the log in \(server.store.name)",
@@ -156,10 +161,9 @@ final class Leadership {
         }
         committer.read { [self] in
             let index = coordinator.state.index
-            tally.count("commands_accepted")
-            audit.record(
-                AuditLog.Asker(session), OperatorCommand.stepDown.auditJSON,
-                .accepted(index: index, rollout: nil)
+            server.edges.count("commands_accepted", "")
+            server.edges.audit.record(
+                AuditEntry(session, .command(.stepDown), .accepted(index: index, rollout: nil))
             ) { [server] in
                 session.send(
                     .commandAccepted(index: index, rollout: nil), correlation: correlation)
@@ -170,18 +174,19 @@ final class Leadership {
 
     private func refuse(
         _ refusal: Refusal, _ command: OperatorCommand, _ correlation: UInt64,
-        _ session: ServerSession
+        _ session: any PeerSession
     ) {
-        tally.count("commands_refused", refusal.code.rawValue)
+        server.edges.count("commands_refused", refusal.code.rawValue)
         log.notice(
             "command refused",
             metadata: [
                 "by": "\(session.identity.name)", "code": "\(refusal.code.rawValue)",
                 "reason": "\(refusal.message)", "command": "\(command)",
             ])
-        audit.record(
-            AuditLog.Asker(session), command.auditJSON,
-            .refused(code: refusal.code.rawValue, reason: refusal.message)
+        server.edges.audit.record(
+            AuditEntry(
+                session, .command(command),
+                .refused(code: refusal.code.rawValue, reason: refusal.message))
         ) { session.send(.refused(refusal), correlation: correlation) }
     }
 
@@ -192,7 +197,7 @@ final class Leadership {
         let connected = agents.connectedHosts
         let atWork = committer.coordinator.lockViews().filter { $0.set == set && !$0.stuck }
         let busy = atWork.first { connected.contains($0.host) }
-        let age = SessionClock.nowMilliseconds - startedAt
+        let age = server.loop.nowMilliseconds - startedAt
         if busy == nil, age < Limits.lockReleaseMillisecondsMin,
             let unknown = atWork.first(where: { !agents.seenHosts.contains($0.host) })
         {
@@ -228,8 +233,8 @@ final class Leadership {
         switch query {
         case .status:
             var view = coordinator.statusView(
-                cluster: server.credentials.identity.cluster,
-                server: server.credentials.identity.name,
+                cluster: server.identity.cluster,
+                server: server.identity.name,
                 softwareVersion: server.softwareVersion, connected: connected)
             view.leader = view.server
             server.complete(&view)

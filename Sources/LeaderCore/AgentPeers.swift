@@ -1,8 +1,7 @@
 import Coordination
+import Edges
 import Fleet
 import Logging
-import SessionShell
-import UvLoop
 import Wire
 
 /// The agents that are connected, one session for each host, and what each was told in it.
@@ -11,23 +10,23 @@ import Wire
 /// guests and its accepted token known to be what they are now.
 final class AgentPeers {
     private final class Peer {
-        let session: ServerSession
+        let session: any PeerSession
         var isReady = false
         /// Directives sent in this session, by step; sent again only if the agent was busy.
         var sent: [StepID: Token] = [:]
-        init(session: ServerSession) { self.session = session }
+        init(session: any PeerSession) { self.session = session }
     }
 
     private var peers: [HostID: Peer] = [:]
     private let committer: Committer
-    private let loop: Loop
+    private let loop: any EventLoop
     private let log: Logger
-    private let pause: TestPause
+    private let pause: (any PausePoint)?
 
     /// An agent has said where a step is.
     var onProgress: (StepProgress) -> Void = { _ in }
 
-    init(committer: Committer, loop: Loop, log: Logger, pause: TestPause) {
+    init(committer: Committer, loop: any EventLoop, log: Logger, pause: (any PausePoint)?) {
         self.pause = pause
         self.committer = committer
         self.loop = loop
@@ -39,21 +38,21 @@ final class AgentPeers {
     var connectedHosts: Set<HostID> { Set(peers.filter { $0.value.isReady }.map(\.key)) }
 
     /// Takes a new session; the newer one of a host wins, since the older may be a dead connection.
-    func add(_ session: ServerSession) {
+    func add(_ session: any PeerSession) {
         let host = HostID(checked: session.identity.name)
         // The listener has closed the older session of this host, if there was one.
         log.info("agent connected", metadata: ["host": "\(host)"])
         peers[host] = Peer(session: session)
     }
 
-    func remove(_ session: ServerSession) {
+    func remove(_ session: any PeerSession) {
         let host = HostID(checked: session.identity.name)
         guard peers[host]?.session === session else { return }
         peers.removeValue(forKey: host)
         log.notice("agent disconnected", metadata: ["host": "\(host)"])
     }
 
-    func onMessage(_ message: Message, correlation: UInt64, of session: ServerSession) {
+    func onMessage(_ message: Message, correlation: UInt64, of session: any PeerSession) {
         let host = HostID(checked: session.identity.name)
         guard let peer = peers[host], peer.session === session else { return }
         if let step = message.step, let owner = committer.coordinator.state.step(step)?.plan.host,
@@ -153,11 +152,11 @@ final class AgentPeers {
     private func onStepReport(
         _ report: StepReport, _ correlation: UInt64, _ peer: Peer, _ host: HostID
     ) {
-        pause.reached("reported")
+        pause?.reached("reported")
         committer.submit(.reportStep(report, host: host)) { [self] result in
             switch result {
             case .success:
-                pause.reached("recorded")
+                pause?.reached("recorded")
                 log.info(
                     "step finished",
                     metadata: [
@@ -191,7 +190,7 @@ final class AgentPeers {
                     "token": "\(directive.token)",
                 ])
             peer.session.send(.directive(directive), correlation: directive.token.number)
-            pause.reached("directed")
+            pause?.reached("directed")
         }
     }
 }

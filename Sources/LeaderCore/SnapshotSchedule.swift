@@ -1,5 +1,4 @@
 import LogCore
-import LogStore
 
 /// When the next snapshot is due: after enough facts, by number and by bytes.
 struct SnapshotSchedule {

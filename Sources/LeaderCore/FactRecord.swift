@@ -1,17 +1,16 @@
 package import Coordination
 import Fleet
-import LogCore
-import LogStore
-import SwiftProtobuf
+package import LogCore
+package import SwiftProtobuf
 import Wire
 
 /// What a log's record or snapshot cannot be.
-enum RecordError: Error, Hashable, CustomStringConvertible {
+package enum RecordError: Error, Hashable, CustomStringConvertible {
     case notAMessage(String)
     case missing(String)
     case wrongIndex(expected: UInt64, found: UInt64)
 
-    var description: String {
+    package var description: String {
         switch self {
         case .notAMessage(let reason): "a record cannot be read: \(reason)"
         case .missing(let what): "a record lacks \(what)"
@@ -25,7 +24,7 @@ extension Coordinator {
     /// Folds in what a log has: a snapshot, which replaces what was there, and the records behind it.
     ///
     /// - Throws: ``RecordError`` or a conversion error; the log was not written by us.
-    mutating func load(_ snapshot: LogSnapshot?, _ records: [[UInt8]]) throws {
+    package mutating func load(_ snapshot: LogSnapshot?, _ records: [[UInt8]]) throws {
         if let snapshot {
             self = Coordinator(state: try SnapshotDecoder.decode(snapshot.chunks))
             guard state.index == snapshot.index else {
@@ -190,7 +189,7 @@ package enum FactRecord {
 // MARK: - Parts that facts and snapshots share
 
 /// Never fails: our messages have no required fields and no invalid text.
-func serialized(_ message: some SwiftProtobuf.Message) -> [UInt8] {
+package func serialized(_ message: some SwiftProtobuf.Message) -> [UInt8] {
     guard let bytes: [UInt8] = try? message.serializedBytes() else {
         preconditionFailure("a record cannot be serialized")
     }
