@@ -7,7 +7,9 @@ internal import UvLoop
 final class StepGuest {
     let keeper: GuestKeeper
     let plan: GuestPlan
-    let newNumber: Int
+    /// Numbers of its two generations.
+    let oldNumber: Int
+    var newNumber: Int { oldNumber + 1 }
     var old: Generation?
     var new: Generation?
     let oldQueues = TapQueues()
@@ -35,7 +37,7 @@ final class StepGuest {
     init(_ keeper: GuestKeeper, _ plan: GuestPlan, oldNumber: Int) {
         self.keeper = keeper
         self.plan = plan
-        newNumber = oldNumber + 1
+        self.oldNumber = oldNumber
     }
 
     var id: GuestID { keeper.id }
