@@ -96,7 +96,9 @@ extension AgentShell {
         step.guests.compactMap { entry in
             guard let keeper = keepers.first(where: { $0.id == entry.plan.id }) else { return nil }
             keeper.step = step.directive.step
-            return StepGuest(keeper, entry.plan, oldNumber: entry.oldGeneration)
+            return StepGuest(
+                keeper, entry.plan, oldNumber: entry.oldGeneration,
+                budget: HoldBudget(deadlineMilliseconds: step.directive.deadlineMilliseconds))
         }
     }
 
@@ -119,7 +121,7 @@ extension AgentShell {
 
     /// What the next step has to know of this one.
     private func remember(_ report: StepReport, of runner: HoldRunner) {
-        runner.measure(&parts, report)
+        parts.note(report, runner.directive.release.scope, runner.guests.map(\.handOver))
         partsRecord.write(parts)
         let release = runner.directive.release
         guard case .host = release.work else { return }
