@@ -34,6 +34,33 @@ public struct MeasuredParts: Hashable, Sendable {
         if list.count > countMax { list.removeFirst(list.count - countMax) }
     }
 
+    /// Takes in what a step has told about how long things take on this host.
+    ///
+    /// - Parameters:
+    ///   - report: of the step.
+    ///   - scope: whom its release holds.
+    ///   - handOvers: one for each of its guests.
+    public mutating func note(_ report: StepReport, _ scope: HoldScope, _ handOvers: [HandOver]) {
+        // What a guard or a restarted agent had to end says nothing about the next hold.
+        guard report.holds.allSatisfy({ $0.resumedBy == .agent }) else { return }
+        switch scope {
+        case .none: break
+        case .guest:
+            for record in report.holds where record.outcome == .succeeded {
+                if let hold = record.holdMicroseconds { noteHandOver(hold) }
+            }
+        case .host:
+            let sent = handOvers.compactMap(\.stopSentAt).min()
+            if let sent, let last = handOvers.compactMap({ $0.stopped?.hold }).max() {
+                notePause(last - sent)
+            }
+            let continued = handOvers.compactMap(\.continueSentAt).min()
+            if let continued, let last = handOvers.compactMap({ $0.resumed?.hold }).max() {
+                noteResume(last - continued)
+            }
+        }
+    }
+
     /// What is set aside for pausing every guest: three times the worst that was seen.
     public var pauseReserve: Int64 { Self.reserve(pause) }
     public var resumeReserve: Int64 { Self.reserve(resume) }

@@ -38,14 +38,19 @@ public final class AgentShell {
     private var control: ControlSocket?
     private var locks: [FileLock] = []
 
-    var gate = TokenGate(acceptedToken: Token(0))
+    var machine: AgentMachine
+    private var events: [AgentMachine.Event] = []
+    private var isDraining = false
     var runner: HoldRunner?
-    /// Reports that the leader has not committed, in the order in which the steps ended.
-    var reports: [StepReport] = []
+    /// The guests of a step that was taken up, until what to do with them is known.
+    var recovering: [StepGuest] = []
+    /// Directives without an answer, and who waits for it.
+    var asked: [(TokenGate.Grant, (DirectiveAnswer) -> Void)] = []
     /// Called at the first session.
     var whenFirstReady: (() -> Void)?
-    private var isReady = false
-    private var reportIsDue = false
+    private var whenReady: (() -> Void)?
+    /// Guests, and one more while they are counted, that are not found, started or given up yet.
+    private var unsettled = 0
     private var lastReport: HostReport?
 
     /// - Parameters:
@@ -66,6 +71,7 @@ public final class AgentShell {
         self.guardProgram = guardProgram
         self.softwareVersion = softwareVersion
         logger = log
+        machine = AgentMachine(host: configuration.host, bootID: HostFacts.bootID)
         store = StepStore(paths: paths)
         software = SoftwareRecords(paths: paths)
         partsRecord = PartsRecord(path: paths.parts)
@@ -79,14 +85,9 @@ public final class AgentShell {
     /// - Throws: ``AgentError``; nothing has been started then.
     public func start(ready: @escaping () -> Void) throws(AgentError) {
         try makeDirectories()
-        let contents = try store.load()
-        gate = TokenGate(
-            acceptedToken: contents.acceptedToken,
-            inFlight: contents.inFlight.map {
-                TokenGate.Grant(step: $0.directive.step, token: $0.directive.token)
-            },
-            reported: contents.reports.map { TokenGate.Grant(step: $0.step, token: $0.token) })
-        reports = contents.reports
+        machine = AgentMachine(
+            host: host.host, bootID: HostFacts.bootID, records: try store.load())
+        whenReady = ready
         installed = software.read()
         parts = partsRecord.read()
         // Of commands that had left something running, or whose agent died.
@@ -94,13 +95,13 @@ public final class AgentShell {
         keepers = host.guests.map { GuestKeeper($0, launcher: launcher, logger: logger) }
         for keeper in keepers {
             keeper.onChange = { [unowned self] in
-                scheduleHostReport()
-                if isReady { preflight?.changed(keeper) }
+                feed(.hostChanged)
+                if machine.isReady { preflight?.changed(keeper) }
             }
         }
         preflight = PreflightWatch(keepers, on: loop) { [unowned self] in runner != nil }
         connectLink()
-        afterGuard { [self] in takeUp(contents.inFlight, ready: ready) }
+        afterGuard { [self] in feed(.start(guests: keepers.map(\.id))) }
     }
 
     /// Closes the session. Guests and guard are left as they are.
@@ -112,8 +113,8 @@ public final class AgentShell {
     /// What the agent says of its host now.
     public var report: HostReport {
         HostReport(
-            host: host.host, agentVersion: softwareVersion, bootID: HostFacts.bootID,
-            acceptedToken: gate.acceptedToken, sets: host.sets.sorted { $0.id < $1.id },
+            host: host.host, agentVersion: softwareVersion, bootID: machine.bootID,
+            acceptedToken: machine.gate.acceptedToken, sets: host.sets.sorted { $0.id < $1.id },
             guests: keepers.map(\.report).sorted { $0.id < $1.id },
             abilities: AgentAbility.allCases, software: installed)
     }
@@ -167,39 +168,43 @@ public final class AgentShell {
         loop.after(.milliseconds(20)) { [self] in afterGuard(since, body) }
     }
 
-    private func takeUp(_ record: StepRecord?, ready: @escaping () -> Void) {
+    /// Every process that is one of the host's guests'.
+    func findProcesses() -> [(label: ProcessLabel, process: ProcessReference)] {
         var found = ProcessLabel.processes(of: paths.run)
         for guest in host.guests {
             guard let monitor = guest.adopt else { continue }
             let foreign = ForeignProcess.find(guest: guest.id, monitor: monitor, run: paths.run)
             if case .success(let foreign) = foreign { found.insert(foreign, at: 0) }
         }
-        let stepGuests = record?.guests.map(\.plan.id) ?? []
-        var pending = 1
-        let settled = { [self] in
-            pending -= 1
-            if pending == 0 { becomeReady(ready) }
-        }
-        if let record, case .agent = record.directive.release.work {
-            recoverUpgrade(record)
-        } else if let record {
-            pending += 1
-            let mine = found.filter { stepGuests.contains($0.label.guest) }
-            found.removeAll { stepGuests.contains($0.label.guest) }
-            recover(record, mine, settled: settled)
-        }
+        return found
+    }
+
+    private func settled() {
+        unsettled -= 1
+        if unsettled == 0 { feed(.guestsSettled) }
+    }
+
+    func takeUp(_ guests: [GuestID]) {
+        let found = findProcesses()
+        unsettled += 1
         var toStart: [GuestKeeper] = []
-        for keeper in keepers where !stepGuests.contains(keeper.id) {
+        for keeper in keepers where guests.contains(keeper.id) {
             let mine = found.filter { $0.label.guest == keeper.id }
-            pending += 1
+            unsettled += 1
             if let generation = choose(mine) {
                 keeper.adopt(generation, settled: settled)
             } else {
                 toStart.append(keeper)
             }
         }
-        startNext(toStart[...], atOnce: max(2, HostFacts.cpuCount), settled: settled)
+        startNext(toStart[...], atOnce: max(2, HostFacts.cpuCount))
         settled()
+    }
+
+    func startAfresh(_ guests: [GuestID]) {
+        let keepers = keepers.filter { guests.contains($0.id) }
+        unsettled += keepers.count
+        for keeper in keepers { keeper.start(settled: settled) }
     }
 
     /// Without a step in flight a guest has one process. Should there be more, the others are what
@@ -233,13 +238,11 @@ public final class AgentShell {
         return launcher.generation(found, monitor: guest?.adopt)
     }
 
-    private func startNext(
-        _ keepers: ArraySlice<GuestKeeper>, atOnce: Int, settled: @escaping () -> Void
-    ) {
+    private func startNext(_ keepers: ArraySlice<GuestKeeper>, atOnce: Int) {
         var waiting = keepers
         func next() {
             guard let keeper = waiting.popFirst() else { return }
-            keeper.start {
+            keeper.start { [self] in
                 settled()
                 next()
             }
@@ -247,51 +250,48 @@ public final class AgentShell {
         for _ in 0..<atOnce { next() }
     }
 
-    private func becomeReady(_ ready: () -> Void) {
-        isReady = true
+    func becomeReady() {
         preflight?.start()
         control = ControlSocket.open(for: self)
-        ready()
+        let body = whenReady
+        whenReady = nil
+        body?()
         link.start()
-        loop.every(.seconds(5)) { [self] in for report in reports { link.send(report) } }
+    }
+
+    // MARK: Events
+
+    /// Gives the machine an event and carries out what it says, before this returns. An event that
+    /// comes of that, such as the outcome of a write, is handled after the effects before it.
+    func feed(_ event: AgentMachine.Event) {
+        events.append(event)
+        guard !isDraining else { return }
+        isDraining = true
+        while !events.isEmpty {
+            for effect in machine.handle(events.removeFirst()) { carryOut(effect) }
+        }
+        isDraining = false
     }
 
     // MARK: Leader
 
     private func connectLink() {
         link.isUrgent = { [unowned self] in
-            runner != nil || !reports.isEmpty || keepers.contains { $0.state == .held }
+            runner != nil || !machine.reports.isEmpty || keepers.contains { $0.state == .held }
         }
         link.onReady = { [unowned self] in
-            lastReport = nil
             let body = whenFirstReady
             whenFirstReady = nil
             body?()
-            sendHostReport()
-            for report in reports { link.send(report) }
+            feed(.sessionReady)
         }
-        link.onDirective = { [unowned self] directive, answer in
-            answer(take(directive))
-        }
-        link.onReportCommitted = { [unowned self] step, token in
-            reports.removeAll { $0.step == step && $0.token == token }
-            gate.forget(step: step, token: token)
-            store.forget(step: step, token: token)
-        }
+        link.onDirective = { [unowned self] in take($0, answer: $1) }
+        link.onReportCommitted = { [unowned self] in feed(.reportCommitted($0, $1)) }
     }
 
-    func scheduleHostReport() {
-        guard isReady, !reportIsDue else { return }
-        reportIsDue = true
-        loop.after(.milliseconds(20)) { [self] in
-            reportIsDue = false
-            sendHostReport()
-        }
-    }
-
-    private func sendHostReport() {
+    func sendHostReport(always: Bool) {
         let report = report
-        guard report != lastReport else { return }
+        guard always || report != lastReport else { return }
         lastReport = report
         link.send(report)
     }

@@ -46,7 +46,7 @@ enum AgentUpgrade {
 
 extension AgentShell {
     /// From an accepted directive to the exec, or to a report of why not.
-    func upgrade(_ record: StepRecord) {
+    func upgrade(_ record: AcceptedStep) {
         guard case .agent(_, let program) = record.directive.release.work else { return }
         logger.notice("replacing the agent", metadata: ["program": "\(program.path)"])
         let fail = { [self] reason in endUpgrade(record, .failed, reason) }
@@ -119,7 +119,7 @@ extension AgentShell {
     // MARK: In the agent that comes up afterwards
 
     /// Which program runs now decides what became of it.
-    func recoverUpgrade(_ record: StepRecord) {
+    func recoverUpgrade(_ record: AcceptedStep) {
         guard case .agent(_, let program) = record.directive.release.work else { return }
         let channel = AgentUpgrade.takeChannel()
         guard let digest = try? SHA256Digest.ofFile("/proc/self/exe"), digest == program.sha256
@@ -150,9 +150,9 @@ extension AgentShell {
         _exit(75)
     }
 
-    private func endUpgrade(_ record: StepRecord, _ outcome: StepOutcome, _ reason: String) {
+    private func endUpgrade(_ record: AcceptedStep, _ outcome: StepOutcome, _ reason: String) {
         if outcome == .succeeded { recordInstalled(record.directive.release) }
-        end(record, outcome, reason)
+        feed(.stepEnded(record.report(outcome, reason)))
     }
 }
 

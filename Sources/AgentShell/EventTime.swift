@@ -1,32 +1,12 @@
 internal import AgentCore
-internal import Fleet
 internal import QMP
 internal import UvLoop
 
-/// When QEMU did something, on both clocks.
-///
-/// QEMU stamps its events by the wall clock, which may be set meanwhile. The stamp is therefore only
-/// used as a distance from now, and held between the time the command was sent and now, both read
-/// on the hold clock: the error is never more than what passed between the two.
-struct EventTime {
-    var hold: Int64
-    var wall: Timestamp
-
+extension EventTime {
     /// - Parameter sentAt: when the command that caused it was sent, on the hold clock.
     init(_ event: Event, notBefore sentAt: Int64) {
         self.init(
             stamp: event.timestampMicroseconds, notBefore: sentAt,
             hold: HoldClock.nowMicroseconds, wall: WallClock.nowMicroseconds)
-    }
-
-    /// The same with both clocks as they are read now, in microseconds.
-    init(stamp: Int64?, notBefore sentAt: Int64, hold: Int64, wall: Int64) {
-        var ago: Int64 = 0
-        if let stamp {
-            let (difference, overflow) = wall.subtractingReportingOverflow(stamp)
-            if !overflow { ago = max(0, min(difference, hold - sentAt)) }
-        }
-        self.hold = hold - ago
-        self.wall = Timestamp(microseconds: wall - ago)
     }
 }

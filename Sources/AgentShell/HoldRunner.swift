@@ -103,100 +103,76 @@ final class HoldRunner {
             switch notice {
             case .connected:
                 if side == .new { configureNew(guest) }
-                lookAgain(generation, side, guest)
+                tell(guest, .connected(side))
             case .disconnected: break
             case .event(let event): onEvent(event, side, guest)
             case .exited:
-                if side == .new {
-                    let said = generation.paths.lastLogLine()
-                    let reason = "its new QEMU ended" + (said.isEmpty ? "" : ": \(said)")
-                    feed(guest, .prepareFailed(reason: reason))
-                    feed(guest, .moveFailed(reason: reason))
-                    donePreparing(guest)
-                }
-                feed(guest, .exited(side))
-                guard side == .old else { break }
-                // What it had sent before it ended may be all there was to send, and the new one may
-                // still be reading it. An ended process never continues its guest.
-                guest.hasLeft = true
-                if guest.hasArrived { feed(guest, .moved) }
+                let said = side == .new ? generation.paths.lastLogLine() : ""
+                tell(guest, .exited(side, lastWords: said))
+                if side == .new { donePreparing(guest) }
             }
         }
     }
 
     private func onEvent(_ event: Event, _ side: Side, _ guest: StepGuest) {
-        switch (event.kind, side) {
-        case (.stop, .old):
-            guard let sentAt = guest.stopSentAt else { break }
-            let time = EventTime(event, notBefore: sentAt)
-            guest.stopped = time
-            feed(guest, .stopped(at: time.hold, wall: time.wall))
-            context.pause.reached("stopped")
-        case (.resume, _):
-            // An old one whose migration failed continues by itself.
-            guard let sentAt = guest.continueSentAt ?? guest.stopSentAt else { break }
-            guest.resumed = EventTime(event, notBefore: sentAt)
-            // The event is proof enough: the reply behind it may be lost with its connection.
-            if guest.continueSentAt != nil { onContinued(guest, side) }
-        case (.migration(.completed), _):
-            onCompleted(side, guest)
-        case (.migration(.failed), .old), (.migration(.cancelled), .old): onMoveFailed(guest)
-        case (.migration(.failed), .new):
-            feed(guest, .moveFailed(reason: refusal(guest)))
-        default: break
+        if case (.migration(.failed), .new) = (event.kind, side) {
+            tell(guest, .refused(lastWords: guest.new?.paths.lastLogLine() ?? ""))
+        } else if let said = MonitorEvent(event) {
+            tell(guest, .event(said, side, stamp: event.timestampMicroseconds))
         }
     }
 
-    private func onMoveFailed(_ guest: StepGuest) {
-        // The new one says why in its log, and ends; its end usually comes first.
-        context.loop.after(.milliseconds(20)) { [self] in
-            feed(guest, .moveFailed(reason: "the device state could not be handed over"))
-        }
+    // MARK: A guest's QEMUs
+
+    /// Gives a guest's ``HandOver`` an input and carries out what it says, in its order.
+    func tell(_ guest: StepGuest, _ input: HandOver.Input) {
+        let outputs = guest.handOver.handle(
+            input, at: HoldClock.nowMicroseconds,
+            wall: Timestamp(microseconds: WallClock.nowMicroseconds))
+        for output in outputs { carryOut(output, guest) }
     }
 
-    private func onCompleted(_ side: Side, _ guest: StepGuest) {
-        if side == .old { guest.hasLeft = true } else { guest.hasArrived = true }
-        guard guest.hasLeft, guest.hasArrived else { return askTheOther(side.other, guest) }
-        if guest.new?.origin != nil, let old = guest.pid(.old), let new = guest.pid(.new) {
-            notes.append(.processes(guest.id, old: old, new: new))
-        }
-        guest.new?.takePidFile(from: guest.pid(.old))
-        context.pause.reached("moved")
-        feed(guest, .moved)
-    }
-
-    /// One side has everything, and the other one's word does not come: its connection may be hung.
-    private func askTheOther(_ side: Side, _ guest: StepGuest) {
-        context.loop.after(machine.budget.replyLimit) { [self] in
-            guard !guest.hasLeft || !guest.hasArrived, let generation = guest.generation(side)
-            else { return }
-            lookAgain(generation, side, guest)
-        }
-    }
-
-    /// A monitor connection that came back in the middle of the move: its events are lost.
-    private func lookAgain(_ generation: Generation, _ side: Side, _ guest: StepGuest) {
-        guard guest.stopSentAt != nil, guest.continueSentAt == nil else { return }
-        generation.send([.queryMigrate], limit: machine.budget.replyLimit) { [self] _, result in
-            // Without an answer the connection ends, and this is called again when it is back.
-            guard case .success(let value) = result, let reply = MigrationReply(value) else {
-                return
+    private func carryOut(_ output: HandOver.Output, _ guest: StepGuest) {
+        switch output {
+        case .event(let event): feed(guest, event)
+        case .send(let request, let side, let limit): send(request, to: guest, side, limit)
+        case .wake(let side):
+            try? guest.generation(side)?.process.send(signal: Scheduling.continueSignal)
+        case .kill(let side):
+            do {
+                try guest.generation(side)?.kill()
+                tell(guest, .killed(side, problem: nil))
+            } catch { tell(guest, .killed(side, problem: error.description)) }
+        case .handPidOver:
+            if guest.new?.origin != nil, let old = guest.pid(.old), let new = guest.pid(.new) {
+                notes.append(.processes(guest.id, old: old, new: new))
             }
-            switch reply.status {
-            case .completed: onCompleted(side, guest)
-            case .none where side == .old:
-                feed(
-                    guest, .moveFailed(reason: "the monitor connection ended before the move began")
-                )
-            case .failed where side == .old, .cancelled where side == .old: onMoveFailed(guest)
-            default: break
-            }
+            guest.new?.takePidFile(from: guest.pid(.old))
+        case .setTimer(let timer, let delay):
+            context.loop.after(delay) { [self] in tell(guest, .timerFired(timer)) }
+        case .reached(let point): context.pause.reached(point)
         }
     }
 
-    private func refusal(_ guest: StepGuest) -> String {
-        let said = guest.new?.paths.lastLogLine() ?? ""
-        return "the new QEMU refused the device state" + (said.isEmpty ? "" : ": \(said)")
+    private func send(
+        _ request: MonitorRequest, to guest: StepGuest, _ side: Side, _ limit: Duration?
+    ) {
+        let reply = { [self] in tell(guest, .replied(request, side, $0)) }
+        guard let generation = guest.generation(side) else {
+            return reply(.ended("there is no such process"))
+        }
+        let command: Command
+        switch request {
+        case .queryReadiness:
+            return generation.isReadyToContinue(limit: limit ?? .seconds(1)) {
+                reply(.readiness($0))
+            }
+        case .migrate: command = .migrate(uri: "unix:\(guest.new?.paths.incoming ?? "")")
+        case .queryMigrate: command = .queryMigrate
+        case .stop: command = .stop
+        case .cont: command = .cont
+        }
+        generation.send([command], limit: limit) { reply(MonitorReply(request, $1)) }
     }
 
     // MARK: Effects
@@ -217,7 +193,8 @@ final class HoldRunner {
         case .run(let kind): run(kind)
         case .killCommand: killCommand()
         case .kill(let id, let side): with(id) { kill($0, side) }
-        case .continueGuest(let id, let side): with(id) { continueGuest($0, side) }
+        case .continueGuest(let id, let side):
+            with(id) { tell($0, .continueGuest(side, $0.reach(side))) }
         case .adoptNew(let id): with(id) { adoptNew($0) }
         case .discard(let id, let side): with(id) { discard($0, side) }
         case .confirm(let id, let side): with(id) { confirm($0, side) }
@@ -305,72 +282,18 @@ final class HoldRunner {
         guard let old = guest.old, let new = guest.new else { return }
         // Both main loops and our own do little, but the hold waits for each of them in turn.
         for pid in [old.process.pid, new.process.pid, 0] { Scheduling.prefer(pid) }
-        guest.stopSentAt = HoldClock.nowMicroseconds
-        old.send([.migrate(uri: "unix:\(new.paths.incoming)")]) { [self] _, result in
-            // Only a refusal is certain: after a lost connection `lookAgain` finds out.
-            guard case .failure(.refused(let error)) = result else { return }
-            feed(guest, .moveFailed(reason: "migrate: \(error.text)"))
-        }
+        tell(guest, .stopAndMove)
     }
 
     private func kill(_ guest: StepGuest, _ side: Side) {
-        // The last look before the commit: a new one that has ended since it said `completed` cannot
-        // be continued, and its end may not have been read yet. The old one is whole.
-        if side == .old, guest.new?.isEnding != false, guest.old?.hasExited == false {
-            return feed(guest, .exited(.new))
+        guard side == .old else {
+            return tell(guest, .kill(.new, isOldAlive: false, isNewEnding: false))
         }
-        do {
-            try guest.generation(side)?.kill()
-            feed(guest, .killed(side))
-        } catch { feed(guest, .killFailed(side, reason: error.description)) }
-        if side == .old { context.pause.reached("killed") }
-    }
-
-    private func continueGuest(_ guest: StepGuest, _ side: Side) {
-        guard let generation = guest.generation(side) else {
-            return feed(guest, .continueFailed(side, reason: "there is no such process"))
-        }
-        // Whoever stopped it in its hold (SIGSTOP) did not mean to strand its guest.
-        try? generation.process.send(signal: Scheduling.continueSignal)
-        guard generation.isConnected else {
-            return feed(guest, .continueFailed(side, reason: "its monitor is not connected"))
-        }
-        guard side == .old else { return cont(guest, generation, side) }
-        generation.isReadyToContinue(limit: machine.budget.replyLimit) { [self] readiness in
-            switch readiness {
-            case .notYet(let reason): feed(guest, .continueFailed(side, reason: reason))
-            case .ready(let isExecuting):
-                if !isExecuting { noteLostStop(guest) }
-                cont(guest, generation, side)
-            }
-        }
-    }
-
-    /// Its STOP was lost with a connection, or never told. When it stopped nobody knows, but not
-    /// before it was told to: its record makes the hold some milliseconds too long, not too short.
-    private func noteLostStop(_ guest: StepGuest) {
-        guard guest.stopped == nil, let sentAt = guest.stopSentAt else { return }
-        let ago = HoldClock.nowMicroseconds - sentAt
-        let wall = Timestamp(microseconds: WallClock.nowMicroseconds - ago)
-        feed(guest, .stopped(at: sentAt, wall: wall))
-    }
-
-    private func cont(_ guest: StepGuest, _ generation: Generation, _ side: Side) {
-        if guest.continueSentAt == nil { guest.continueSentAt = HoldClock.nowMicroseconds }
-        generation.send([.cont], limit: machine.budget.replyLimit) { [self] _, result in
-            switch result {
-            case .success:
-                // The event comes before the reply; without one the guest had never stopped.
-                onContinued(guest, side)
-            case .failure(let failure):
-                feed(guest, .continueFailed(side, reason: failure.description))
-            }
-        }
-    }
-
-    private func onContinued(_ guest: StepGuest, _ side: Side) {
-        if side == .new { context.pause.reached("continued") }
-        feed(guest, .continued(side, at: guest.resumed?.hold ?? HoldClock.nowMicroseconds))
+        tell(
+            guest,
+            .kill(
+                .old, isOldAlive: guest.old?.hasExited == false,
+                isNewEnding: guest.new?.isEnding != false))
     }
 
     private func adoptNew(_ guest: StepGuest) {

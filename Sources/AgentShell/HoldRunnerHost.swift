@@ -13,19 +13,7 @@ extension HoldRunner {
     func pause(_ guest: StepGuest) {
         guard let old = guest.old else { return }
         for pid in [old.process.pid, 0] { Scheduling.prefer(pid) }
-        guest.stopSentAt = HoldClock.nowMicroseconds
-        old.send([.stop]) { [self] _, result in
-            switch result {
-            // The event came before; a guest that had stopped by itself brings none.
-            case .success:
-                feed(
-                    guest,
-                    .stopped(
-                        at: HoldClock.nowMicroseconds,
-                        wall: Timestamp(microseconds: WallClock.nowMicroseconds)))
-            case .failure(let failure): feed(guest, .stopFailed(reason: failure.description))
-            }
-        }
+        tell(guest, .pause)
     }
 
     func run(_ kind: CommandKind) {
@@ -106,27 +94,5 @@ extension HoldRunner {
         ]
         if let artifact = work.artifact { values["FERMATA_ARTIFACT"] = artifact.path }
         return values
-    }
-
-    /// What this step has told about how long things take on this host.
-    func measure(_ parts: inout MeasuredParts, _ report: StepReport) {
-        // What a guard or a restarted agent had to end says nothing about the next hold.
-        guard report.holds.allSatisfy({ $0.resumedBy == .agent }) else { return }
-        switch directive.release.scope {
-        case .none: break
-        case .guest:
-            for record in report.holds where record.outcome == .succeeded {
-                if let hold = record.holdMicroseconds { parts.noteHandOver(hold) }
-            }
-        case .host:
-            let sent = guests.compactMap(\.stopSentAt).min()
-            if let sent, let last = guests.compactMap({ $0.stopped?.hold }).max() {
-                parts.notePause(last - sent)
-            }
-            let continued = guests.compactMap(\.continueSentAt).min()
-            if let continued, let last = guests.compactMap({ $0.resumed?.hold }).max() {
-                parts.noteResume(last - continued)
-            }
-        }
     }
 }

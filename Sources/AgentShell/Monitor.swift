@@ -5,6 +5,7 @@
 // Failure modes: the connection ends or what comes is no QMP: every outstanding command fails with
 // `.ended`, onEnd is called once. It is the owner's to connect again.
 
+internal import AgentCore
 internal import QMP
 internal import UvLoop
 
@@ -20,12 +21,6 @@ enum MonitorFailure: Error, CustomStringConvertible {
         case .ended(let reason): "the monitor connection ended: \(reason)"
         }
     }
-}
-
-/// Whether a process that was handing its guest over may be continued.
-enum ContinueReadiness {
-    case ready(isExecuting: Bool)
-    case notYet(reason: String)
 }
 
 final class Monitor {
@@ -108,23 +103,20 @@ final class Monitor {
         send([command]) { completion($1) }
     }
 
-    /// A migration that is under way, or whose end has not been taken in (`finish-migrate`), would
-    /// find a running guest at its end, and QEMU 7.2 then aborts.
-    ///
     /// - Parameter answer: called once.
     func isReadyToContinue(limit: Duration, _ answer: @escaping (ContinueReadiness) -> Void) {
-        var migration: MigrationReply?
+        var migration: MoveStatus?
         send([.queryMigrate, .queryStatus], limit: limit) { index, result in
             switch (index, result) {
-            case (0, .success(let value)): migration = MigrationReply(value)
+            case (0, .success(let value)): migration = MigrationReply(value)?.moveStatus
             case (0, .failure): break
             case (_, .failure(let failure)): answer(.notYet(reason: failure.description))
             case (_, .success(let value)):
-                let status = migration?.status ?? .none
-                guard status == .none || status.isOver, let guest = StatusReply(value),
-                    guest.state != .finishMigrate
-                else { return answer(.notYet(reason: "its migration (\(status)) is not over")) }
-                answer(.ready(isExecuting: guest.running))
+                let status = StatusReply(value)
+                answer(
+                    ContinueReadiness(
+                        migration: migration, runstate: status?.state.description,
+                        isExecuting: status?.running ?? false))
             }
         }
     }
@@ -200,5 +192,37 @@ final class Monitor {
         let onEnd = onEnd
         self.onEnd = nil
         onEnd?(reason)
+    }
+}
+
+extension MigrationReply {
+    var moveStatus: MoveStatus { MoveStatus(status.description) }
+}
+
+extension MonitorEvent {
+    /// - Returns: nil for an event that no hold needs.
+    init?(_ event: Event) {
+        switch event.kind {
+        case .stop: self = .stop
+        case .resume: self = .resume
+        case .migration(let status): self = .migration(MoveStatus(status.description))
+        default: return nil
+        }
+    }
+}
+
+extension MonitorReply {
+    init(_ request: MonitorRequest, _ result: Result<JSON, MonitorFailure>) {
+        switch result {
+        case .failure(.refused(let error)): self = .refused(error.text)
+        case .failure(let failure): self = .ended(failure.description)
+        case .success(let value):
+            guard request == .queryMigrate else {
+                self = .done
+                break
+            }
+            // An answer that is none says as little as no answer.
+            self = MigrationReply(value).map { .migration($0.moveStatus) } ?? .done
+        }
     }
 }

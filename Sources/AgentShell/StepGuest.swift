@@ -7,7 +7,9 @@ internal import UvLoop
 final class StepGuest {
     let keeper: GuestKeeper
     let plan: GuestPlan
-    let newNumber: Int
+    /// Numbers of its two generations.
+    let oldNumber: Int
+    var newNumber: Int { oldNumber + 1 }
     var old: Generation?
     var new: Generation?
     let oldQueues = TapQueues()
@@ -18,24 +20,21 @@ final class StepGuest {
     var isPreparing = false
     /// What the preflight found out about the old one, for comparing it with the new one.
     var facts: PreflightFacts?
-    /// On the hold clock: the earliest that an event can have been caused by us.
-    var stopSentAt: Int64?
-    var continueSentAt: Int64?
-    var stopped: EventTime?
-    var resumed: EventTime?
-    /// The old QEMU has sent everything and stays stopped.
-    var hasLeft = false
-    /// The new QEMU has received everything.
-    var hasArrived = false
+    /// What its QEMUs say and are asked in the hold.
+    var handOver: HandOver
     /// Of a step that an earlier agent began: its processes as they were then.
     var notedPids: [Side: Int32] = [:]
     /// The new process was started by this step and its forwards were left out.
     var addsForwards = true
 
-    init(_ keeper: GuestKeeper, _ plan: GuestPlan, oldNumber: Int) {
+    /// - Parameters:
+    ///   - oldNumber: of the generation that it runs on before the step.
+    ///   - budget: of the step.
+    init(_ keeper: GuestKeeper, _ plan: GuestPlan, oldNumber: Int, budget: HoldBudget) {
         self.keeper = keeper
         self.plan = plan
-        newNumber = oldNumber + 1
+        self.oldNumber = oldNumber
+        handOver = HandOver(budget: budget)
     }
 
     var id: GuestID { keeper.id }
@@ -45,6 +44,10 @@ final class StepGuest {
 
     func generation(_ side: Side) -> Generation? { side == .old ? old : new }
     func pid(_ side: Side) -> Int32? { generation(side)?.process.pid ?? notedPids[side] }
+    func reach(_ side: Side) -> HandOver.Reach {
+        guard let generation = generation(side) else { return .absent }
+        return generation.isConnected ? .connected : .disconnected
+    }
     func queues(_ side: Side) -> TapQueues { side == .old ? oldQueues : newQueues }
 
     func copyQueues(_ side: Side) throws(UvError) {

@@ -3,8 +3,8 @@
 //   accepted              the highest token, and the step in flight with what it began with
 //   reports/STEP-tTOKEN   one file for each report that the leader has not committed
 //
-// Order at the end of a step: the report, then `accepted` without the step. A crash between the two
-// leaves both; the report then counts. All of it is fsynced, and none of it during a hold.
+// All of it is fsynced, and none of it during a hold. In which order it is written, and what counts
+// after a crash in between, is in AgentCore/AgentMachine.swift.
 
 internal import AgentCore
 internal import Fleet
@@ -12,30 +12,12 @@ internal import QMP
 internal import UvLoop
 internal import Wire
 
-/// A step that was accepted, as it is kept.
-struct StepRecord: Hashable {
-    struct Guest: Hashable {
-        var plan: GuestPlan
-        /// Number of the generation that it runs on; the step's own is the next.
-        var oldGeneration: Int
-    }
-    var directive: Directive
-    var acceptedAt: Timestamp
-    var bootID: String
-    var guests: [Guest]
-}
-
 struct StepStore {
     let paths: HostPaths
 
-    struct Contents {
-        var acceptedToken = Token(0)
-        var inFlight: StepRecord?
-        var reports: [StepReport] = []
-    }
-
-    func load() throws(AgentError) -> Contents {
-        var contents = Contents()
+    /// What the three kinds of file say; what of it counts is for the ``AgentMachine``.
+    func load() throws(AgentError) -> AgentRecords {
+        var contents = AgentRecords()
         if Files.exists(path: paths.accepted) {
             (contents.acceptedToken, contents.inFlight) = try loadAccepted()
         }
@@ -43,18 +25,11 @@ struct StepStore {
         where !name.hasSuffix(".new") {
             contents.reports.append(try loadReport("\(paths.reports)/\(name)"))
         }
-        if let record = contents.inFlight,
-            contents.reports.contains(where: {
-                $0.step == record.directive.step && $0.token == record.directive.token
-            })
-        {
-            contents.inFlight = nil
-        }
         return contents
     }
 
     /// Durable before the directive has any effect.
-    func keep(acceptedToken: Token, inFlight: StepRecord?) throws(UvError) {
+    func keep(acceptedToken: Token, inFlight: AcceptedStep?) throws(UvError) {
         var members = [JSON.Member("token", .string("\(acceptedToken)"))]
         if let record = inFlight {
             members += [
@@ -92,7 +67,7 @@ struct StepStore {
         "\(paths.reports)/\(step)-t\(token)"
     }
 
-    private func loadAccepted() throws(AgentError) -> (Token, StepRecord?) {
+    private func loadAccepted() throws(AgentError) -> (Token, AcceptedStep?) {
         let path = paths.accepted
         do {
             let bytes = try Files.read(path: path, byteCountMax: 8 << 20)
@@ -105,12 +80,12 @@ struct StepStore {
                 case .directive(let directive) = try Message(kind: .directive, body: body),
                 let acceptedAt = value["acceptedAt"]?.integer, let bootID = value["bootID"]?.string
             else { throw AgentError.state(path: path, reason: "the step in it is not whole") }
-            let guests = (value["guests"]?.array ?? []).compactMap { entry -> StepRecord.Guest? in
+            let guests = (value["guests"]?.array ?? []).compactMap { entry -> AcceptedStep.Guest? in
                 guard let id = entry["id"]?.string.flatMap({ GuestID($0) }),
                     let version = entry["hypervisor"]?.string,
                     let generation = entry["generation"]?.integer
                 else { return nil }
-                return StepRecord.Guest(
+                return AcceptedStep.Guest(
                     plan: GuestPlan(id: id, hypervisorBefore: version),
                     oldGeneration: Int(clamping: generation))
             }
@@ -119,7 +94,7 @@ struct StepStore {
             }
             return (
                 Token(token),
-                StepRecord(
+                AcceptedStep(
                     directive: directive, acceptedAt: Timestamp(microseconds: acceptedAt),
                     bootID: bootID, guests: guests)
             )

@@ -86,7 +86,7 @@ import UvLoop
         HostPaths(run: directory, state: directory, memory: directory)
     }
 
-    private func record() -> StepRecord {
+    private func record() -> AcceptedStep {
         let guest = GuestID(checked: "g")
         let directive = Directive(
             step: StepID(rollout: RolloutID(3), number: 4), token: Token(.max),
@@ -96,10 +96,10 @@ import UvLoop
                 hypervisor: Hypervisor(version: "v", path: "/q", moduleDirectory: "/m"),
                 sha256: [UInt8](repeating: 9, count: 32)),
             guests: [guest], deadlineMilliseconds: 1_000)
-        return StepRecord(
+        return AcceptedStep(
             directive: directive, acceptedAt: Timestamp(microseconds: 5), bootID: "b",
             guests: [
-                StepRecord.Guest(
+                AcceptedStep.Guest(
                     plan: GuestPlan(id: guest, hypervisorBefore: "o"), oldGeneration: 7)
             ])
     }
@@ -119,7 +119,10 @@ import UvLoop
             phases: [], holds: [])
         try store.keep(report)
         contents = try store.load()
-        #expect(contents.inFlight == nil, "the report counts, not the step")
+        #expect(contents.inFlight == record() && contents.reports == [report])
+        try store.keep(acceptedToken: Token(.max), inFlight: nil)
+        contents = try store.load()
+        #expect(contents.inFlight == nil && contents.acceptedToken == Token(.max))
         #expect(contents.reports == [report])
         store.forget(step: report.step, token: report.token)
         #expect(try store.load().reports.isEmpty)

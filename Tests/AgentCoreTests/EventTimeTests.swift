@@ -1,7 +1,7 @@
 import Fleet
 import Testing
 
-@testable import AgentShell
+@testable import AgentCore
 
 @Suite struct EventTimeTests {
     private let hour: Int64 = 3_600_000_000
