@@ -7,7 +7,8 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
 ]
 
-/// A target that only computes: no Foundation, clock, random source, environment or logging.
+/// A target that only computes: no Foundation, clock, random source or environment. It logs only to a
+/// `Logger` that it is handed.
 func pure(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .target(name: name, dependencies: dependencies, swiftSettings: settings)
 }
@@ -64,31 +65,35 @@ let package = Package(
         pure("LogCore"),
         pure("QMP"),
         pure("AgentCore", ["Fleet"]),
+        pure("SessionCore", ["Fleet", "Wire", "Edges", logging]),
         pure("HostConfiguration", ["Fleet", yams]),
 
         shell("UvLoop", ["Edges", "CUv", "COpenSSL", "CCurl"]),
         shell("LogStore", ["Fleet", "LogCore", "UvLoop", grdb]),
-        shell("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
+        shell("SessionShell", ["Fleet", "Wire", "Edges", "SessionCore", "UvLoop", logging]),
         shell(
             "LeaderShell",
             [
                 "Fleet", "Wire", "Coordination", "Presentation", "LogCore", "LogStore", "UvLoop",
-                "SessionShell", logging, protobuf, collections,
+                "Edges", "SessionCore", "SessionShell", logging, protobuf, collections,
             ]),
         shell(
             "AgentShell",
             [
                 "Fleet", "Wire", "AgentCore", "QMP", "HostConfiguration", "UvLoop",
-                "SessionShell", logging,
+                "SessionCore", "SessionShell", logging,
             ]),
         shell(
             "NotifierShell",
-            ["Fleet", "Wire", "Presentation", "UvLoop", "SessionShell", grdb, logging]),
+            [
+                "Fleet", "Wire", "Presentation", "UvLoop", "SessionCore", "SessionShell", grdb,
+                logging,
+            ]),
         .executableTarget(
             name: "fermata",
             dependencies: [
                 "Fleet", "Wire", "Presentation", "HostConfiguration", "AgentCore", "UvLoop",
-                "SessionShell", "LogCore", "LogStore", "LeaderShell", "AgentShell",
+                "SessionCore", "SessionShell", "LogCore", "LogStore", "LeaderShell", "AgentShell",
                 "NotifierShell", arguments, logging,
             ],
             swiftSettings: settings),
@@ -96,13 +101,13 @@ let package = Package(
         // `make bench-wire`: the codec, sessions and handshakes, measured.
         .executableTarget(
             name: "wire-bench",
-            dependencies: ["Fleet", "Wire", "UvLoop", "SessionShell", logging],
+            dependencies: ["Fleet", "Wire", "UvLoop", "SessionCore", "SessionShell", logging],
             path: "Benchmarks/Wire", swiftSettings: settings),
 
         // `make bench-takeover`, `make bench-locks`: many hosts that only say they have guests.
         .executableTarget(
             name: "hosts-bench",
-            dependencies: ["Fleet", "Wire", "UvLoop", "SessionShell", logging],
+            dependencies: ["Fleet", "Wire", "UvLoop", "SessionCore", "SessionShell", logging],
             path: "Benchmarks/Hosts", swiftSettings: settings),
 
         // `make bench-snapshot`: snapshots of a large state beside commits, measured.
@@ -121,14 +126,15 @@ let package = Package(
         tests("QMP"),
         tests("AgentCore", ["Fleet"]),
         tests("HostConfiguration", ["Fleet"]),
-        tests("UvLoop", ["COpenSSL"]),
+        tests("UvLoop", ["Edges", "COpenSSL"]),
         tests("LogStore", ["LogCore", "UvLoop", grdb]),
-        tests("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
+        tests("SessionCore", ["Fleet", "Wire", "Edges", logging]),
+        tests("SessionShell", ["Fleet", "Wire", "Edges", "SessionCore", "UvLoop", logging]),
         tests(
             "LeaderShell",
             [
-                "Fleet", "Wire", "Coordination", "LogCore", "LogStore", "UvLoop", "SessionShell",
-                logging,
+                "Fleet", "Wire", "Coordination", "LogCore", "LogStore", "UvLoop", "SessionCore",
+                "SessionShell", logging,
             ]),
         // An agent without a leader, for tests that kill it.
         .executableTarget(

@@ -1,7 +1,7 @@
 import Coordination
 import Fleet
 import Logging
-import SessionShell
+import SessionCore
 import UvLoop
 import Wire
 

@@ -8,7 +8,7 @@
 import Fleet
 import Logging
 import Presentation
-import SessionShell
+import SessionCore
 import UvLoop
 import Wire
 

@@ -1,6 +1,6 @@
 import Coordination
 import Fleet
-import SessionShell
+import SessionCore
 import Wire
 
 /// Sessions that follow the events: notifiers, and operators who watch.

@@ -20,6 +20,7 @@ public import Fleet
 public import LogCore
 public import LogStore
 public import Logging
+import SessionCore
 public import SessionShell
 public import UvLoop
 public import Wire

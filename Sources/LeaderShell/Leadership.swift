@@ -9,6 +9,7 @@ import Fleet
 import LogCore
 import LogStore
 import Logging
+import SessionCore
 import SessionShell
 import Wire
 
