@@ -7,7 +7,8 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
 ]
 
-/// A target that only computes: no Foundation, clock, random source, environment or logging.
+/// A target that only computes: no Foundation, clock, random source or environment. It logs only to a
+/// `Logger` that it is handed.
 func pure(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .target(name: name, dependencies: dependencies, swiftSettings: settings)
 }
@@ -66,39 +67,43 @@ let package = Package(
         pure("EtcdLog", ["Edges", "LogCore", "QMP"]),
         pure("Simulation", ["Edges", "LogCore", "EtcdLog"]),
         pure("AgentCore", ["Fleet"]),
+        pure("SessionCore", ["Fleet", "Wire", "Edges", logging]),
         pure("HostConfiguration", ["Fleet", yams]),
 
         pure(
             "LeaderCore",
             [
-                "Fleet", "Edges", "Wire", "Coordination", "Presentation", "LogCore", logging,
-                protobuf,
+                "Fleet", "Edges", "Wire", "Coordination", "Presentation", "LogCore",
+                "SessionCore", logging, protobuf,
             ]),
 
         shell("UvLoop", ["Edges", "CUv", "COpenSSL", "CCurl"]),
         shell("LogStore", ["Fleet", "LogCore", "EtcdLog", "UvLoop", grdb]),
-        shell("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
+        shell("SessionShell", ["Fleet", "Wire", "Edges", "SessionCore", "UvLoop", logging]),
         shell(
             "LeaderShell",
             [
                 "Fleet", "Wire", "Coordination", "Presentation", "LogCore", "LeaderCore",
-                "UvLoop", "SessionShell", logging,
+                "UvLoop", "Edges", "SessionCore", "SessionShell", logging,
             ]),
         shell(
             "AgentShell",
             [
                 "Fleet", "Wire", "AgentCore", "QMP", "HostConfiguration", "UvLoop",
-                "SessionShell", logging,
+                "SessionCore", "SessionShell", logging,
             ]),
         shell(
             "NotifierShell",
-            ["Fleet", "Wire", "Presentation", "UvLoop", "SessionShell", grdb, logging]),
+            [
+                "Fleet", "Wire", "Presentation", "UvLoop", "SessionCore", "SessionShell", grdb,
+                logging,
+            ]),
         .executableTarget(
             name: "fermata",
             dependencies: [
                 "Fleet", "Wire", "Presentation", "HostConfiguration", "AgentCore", "UvLoop",
-                "SessionShell", "LogCore", "EtcdLog", "LogStore", "LeaderCore", "LeaderShell",
-                "AgentShell",
+                "SessionCore", "SessionShell", "LogCore", "EtcdLog", "LogStore", "LeaderCore",
+                "LeaderShell", "AgentShell",
                 "NotifierShell", arguments, logging,
             ],
             swiftSettings: settings),
@@ -106,13 +111,13 @@ let package = Package(
         // `make bench-wire`: the codec, sessions and handshakes, measured.
         .executableTarget(
             name: "wire-bench",
-            dependencies: ["Fleet", "Wire", "UvLoop", "SessionShell", logging],
+            dependencies: ["Fleet", "Wire", "UvLoop", "SessionCore", "SessionShell", logging],
             path: "Benchmarks/Wire", swiftSettings: settings),
 
         // `make bench-takeover`, `make bench-locks`: many hosts that only say they have guests.
         .executableTarget(
             name: "hosts-bench",
-            dependencies: ["Fleet", "Wire", "UvLoop", "SessionShell", logging],
+            dependencies: ["Fleet", "Wire", "UvLoop", "SessionCore", "SessionShell", logging],
             path: "Benchmarks/Hosts", swiftSettings: settings),
 
         // `make bench-snapshot`: snapshots of a large state beside commits, measured.
@@ -132,10 +137,11 @@ let package = Package(
         tests("QMP"),
         tests("AgentCore", ["Fleet"]),
         tests("HostConfiguration", ["Fleet"]),
-        tests("UvLoop", ["COpenSSL"]),
+        tests("UvLoop", ["Edges", "COpenSSL"]),
         tests("EtcdLog", ["Edges", "LogCore", "Simulation"]),
         tests("LogStore", ["LogCore", "EtcdLog", "UvLoop", grdb]),
-        tests("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
+        tests("SessionCore", ["Fleet", "Wire", "Edges", logging]),
+        tests("SessionShell", ["Fleet", "Wire", "Edges", "SessionCore", "UvLoop", logging]),
         tests(
             "LeaderCore",
             ["Fleet", "Edges", "Wire", "Coordination", "LogCore", "LogStore", "UvLoop", logging]),
@@ -143,6 +149,7 @@ let package = Package(
             "LeaderShell",
             [
                 "Fleet", "Wire", "Coordination", "LogCore", "LogStore", "LeaderCore", "UvLoop",
+                "SessionCore",
                 "SessionShell", logging,
             ]),
         // An agent without a leader, for tests that kill it.

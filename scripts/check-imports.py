@@ -3,10 +3,12 @@
 
 The rules, for every Swift file below Sources/ and Tests/:
   1. A pure target depends on pure targets and pure libraries only.
-  2. A pure target imports no system library, and uses no clock, random source, environment or log.
+  2. A pure target imports no system library, and uses no clock, random source, environment or
+     output. Chance comes from an event loop that it is handed (`loop.random`).
   3. Only UvLoop (and its tests) imports a C module.
   4. Nothing imports an executable; only tests depend on one, to run it.
   5. Every import is a declared dependency of the target; none is re-exported.
+  6. The targets that only say what is true (NO_LOG) do not log at all.
 
 A target is pure unless it is named in SHELLS below, so that a new one is held to the rules from its
 first file. Compilers do not check this: they find a module that any other target has built.
@@ -29,8 +31,11 @@ SHELLS = {
 }
 # The one target that sees C.
 C_TARGET = "UvLoop"
-# Libraries that only compute, as far as we use them.
+# Libraries that only compute, as far as we use them. Logging is one since a `Logger` is handed in and
+# only told things: what becomes of them is its owner's affair, and nothing is read back.
 PURE_PRODUCTS = {"SwiftProtobuf", "OrderedCollections", "Yams", "Logging"}
+# Pure targets whose values say all that there is to say: whoever uses them logs, if anybody does.
+NO_LOG = {"Fleet", "Edges", "Wire", "Coordination", "AgentCore", "LogCore"}
 # They come with the toolchain, so that no target declares them.
 SYSTEM_MODULES = {
     "Swift", "Foundation", "FoundationEssentials", "FoundationNetworking", "Glibc", "Musl",
@@ -49,7 +54,7 @@ IMPORT = re.compile(
 IMPURE = re.compile(
     r"\b(?P<what>ContinuousClock|SuspendingClock|SystemRandomNumberGenerator|CommandLine(?=\.)"
     r"|getenv(?=\()|readLine(?=\())|(?<![\w.])(?P<print>print|debugPrint)(?=\()"
-    r"|(?P<random>\.(?:shuffled|shuffle|randomElement)\(\)|(?<!loop)\.random\((?![^()]*\busing:))"
+    r"|(?P<random>\.(?:shuffled|shuffle|randomElement)\(\)|(?<!\bloop)\.random\((?![^()]*\busing:))"
 )
 TOKEN = re.compile(
     r'//[^\n]*|/\*|\*/|(?P<hashes>#*)(?P<quotes>"""|")', re.DOTALL
@@ -159,6 +164,8 @@ def check_dependencies(target, targets):
         if other is None:
             if target.is_pure and name not in PURE_PRODUCTS:
                 breach(f"is pure and depends on {name}, which is no pure library")
+            elif name == "Logging" and target.name in NO_LOG:
+                breach("depends on Logging; it must not log, whoever uses it may")
         elif other.kind == "system":
             if not target.sees_c:
                 breach(f"depends on the C module {name}; only {C_TARGET} may")

@@ -105,23 +105,37 @@ class CheckImports(unittest.TestCase):
     def test_a_pure_target_uses_no_clock_random_environment_or_output(self):
         for code in ["ContinuousClock().now", "SuspendingClock()", "Int.random(in: 0..<3)",
                      "list.shuffled()", "list.randomElement()", "print(1)", "debugPrint(x)",
-                     "CommandLine.arguments", "SystemRandomNumberGenerator()"]:
+                     "CommandLine.arguments", "SystemRandomNumberGenerator()",
+                     "Double.random(in: 0...1)", "backloop.random(in: 0...50)"]:
             with self.subTest(code):
                 self.expect("is pure and uses", {"Sources/Wire/X.swift": f"let x = {code}\n"})
         for code in ["list.randomElement(using: &g)", "Int.random(in: 0..<3, using: &g)",
-                     "loop.random(in: 0...3)", "struct GuestCommandLine {}", "blueprint(1)", "value.print(1)"]:
+                     "loop.random(in: 0...50)", "struct GuestCommandLine {}", "blueprint(1)", "value.print(1)"]:
             with self.subTest(code):
                 self.assertEqual(self.breaches({"Sources/Wire/X.swift": code + "\n"}), [])
         self.assertEqual(self.breaches({"Sources/AgentShell/X.swift": "print(1)\n"}), [])
+
+    def test_a_pure_target_may_log_unless_it_only_says_what_is_true(self):
+        def logs(name):
+            def change(named, _):
+                named[name]["dependencies"].append({"product": ["Logging", "package", None, None]})
+            return change
+
+        def sound(_, entries):
+            entries.append(target("SessionCore", ["Wire"], products=["Logging"]))
+        self.assertEqual(self.breaches(
+            {"Sources/SessionCore/X.swift": "public import Logging\n"}, sound), [])
+        for name in ["Fleet", "Wire"]:
+            self.expect(f"{name} depends on Logging", change=logs(name))
 
     def test_a_pure_target_depends_on_pure_ones_only(self):
         def on_shell(named, _):
             named["Fleet"]["dependencies"].append({"byName": ["UvLoop", None]})
         self.expect("Fleet is pure and depends on the shell UvLoop", change=on_shell)
 
-        def on_grdb(named, _):
-            named["Wire"]["dependencies"].append({"product": ["GRDB", "GRDB.swift", None, None]})
-        self.expect("depends on GRDB, which is no pure library", change=on_grdb)
+        def on_yarn(named, _):
+            named["Wire"]["dependencies"].append({"product": ["Yarn", "yarn", None, None]})
+        self.expect("depends on Yarn, which is no pure library", change=on_yarn)
 
     def test_a_new_target_is_pure_unless_named(self):
         def add(_, targets):

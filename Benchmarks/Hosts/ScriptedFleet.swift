@@ -1,6 +1,7 @@
 import Fleet
 import Foundation
 import Logging
+import SessionCore
 import SessionShell
 import UvLoop
 import Wire

@@ -1,7 +1,7 @@
 // The agent's session with the leader, as the agent sees it.
 
 public import Fleet
-public import SessionShell
+public import SessionCore
 internal import Wire
 
 /// What an agent needs of a session with the leader. Belongs to the loop's thread.

@@ -7,6 +7,7 @@
 // rotation → the next line makes a new one.
 import LeaderCore
 import Logging
+import SessionCore
 import SessionShell
 import UvLoop
 

@@ -10,6 +10,7 @@ public import Fleet
 public import LeaderCore
 public import LogCore
 public import Logging
+import SessionCore
 public import SessionShell
 public import UvLoop
 public import Wire

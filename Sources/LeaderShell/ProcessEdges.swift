@@ -1,6 +1,7 @@
 import Fleet
 public import LeaderCore
 public import SessionShell
+import SessionCore
 import Wire
 
 /// What the core needs of a process, besides its loop.
@@ -34,26 +35,5 @@ final class ProcessEdges: ServerEdges {
             software: "fermata \(softwareVersion)", logger: shell.log)
         self.watch = watch
         return watch
-    }
-}
-
-extension ServerSession: PeerSession {
-    public var serial: String { certificate.serialHex }
-}
-
-extension SessionClient: LeaderWatch {
-    public func whenDown(_ body: @escaping (LeaderWatchDown) -> Void) {
-        onDown = { down in
-            let reason: LeaderWatchDown.Reason =
-                switch down.problem.kind {
-                case .notLeader, .shuttingDown: .handedOver
-                case .refused: .refused
-                default: .other
-                }
-            body(
-                LeaderWatchDown(
-                    reason: reason, wasReady: down.wasReady, hasGivenUp: down.retryAfter == nil,
-                    problem: "\(down.problem)"))
-        }
     }
 }

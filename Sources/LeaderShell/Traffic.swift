@@ -1,3 +1,4 @@
+import Edges
 import Fleet
 import Presentation
 import SessionShell

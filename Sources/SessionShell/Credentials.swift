@@ -1,3 +1,4 @@
+public import Edges
 public import UvLoop
 public import Wire
 

@@ -1,4 +1,5 @@
 import Fleet
+public import SessionCore
 public import UvLoop
 public import Wire
 
@@ -20,8 +21,8 @@ public enum ServerHealth {
     ) {
         let role = credentials.identity.role
         precondition(roles.contains(role), "the role \(role.rawValue) has one session only")
-        let attempt = ConnectAttempt(
-            on: loop, server: server, context: credentials.connectingContext,
+        let attempt = SessionAttempt(
+            on: loop, server: server, dialer: TLSDialer(on: loop, credentials: credentials),
             hello: Hello(
                 identity: credentials.identity,
                 instance: randomBytes(Hello.instanceByteCount), software: software),

@@ -2,6 +2,7 @@
 
 import COpenSSL
 import CUv
+import Edges
 import Glibc
 
 /// The reason of the newest OpenSSL error of this thread.

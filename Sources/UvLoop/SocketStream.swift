@@ -13,6 +13,7 @@
 // (why it refuses us, say) may still be in the socket, and the read end reports the rest.
 
 import CUv
+public import Edges
 import Glibc
 
 /// A connected TCP or Unix stream socket. TCP_NODELAY is always on.

@@ -1,6 +1,7 @@
 // One TLS connection without any I/O: encrypted bytes go in and come out through memory BIOs.
 
 import COpenSSL
+import Edges
 
 final class TLSEngine {
     enum HandshakeResult {
@@ -16,7 +17,7 @@ final class TLSEngine {
         case bytes(Int)
         case wantsInput
         case closed
-        case failed(String)
+        case failed(StreamEnd)
     }
 
     private let ssl: OpaquePointer
@@ -140,8 +141,7 @@ final class TLSEngine {
             let reason = fermata_error_reason()
             return .failed(
                 Self.alerts.contains(reason)
-                    ? TLSError.refusedByPeer(reason: Self.alertText(reason)).description
-                    : opensslReason())
+                    ? .refused(reason: Self.alertText(reason)) : .tls(opensslReason()))
         }
     }
 

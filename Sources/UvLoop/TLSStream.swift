@@ -7,10 +7,11 @@
 // Failure modes:
 // - handshake: the completion gets a TLSError, the peer gets OpenSSL's alert, the transport closes.
 // - TLS 1.3 lets a client finish before the server has looked at its certificate: a refusal then
-//   comes as onEnd(.tls(…)) with the alert's words, before any byte.
+//   comes as onEnd(.refused(…)) with the alert's words, before any byte.
 // - the connection ends without a close_notify: onEnd(.tls(…)); somebody may have cut it.
 
 import CUv
+public import Edges
 
 /// A stream whose peer is known by its certificate. TLS 1.3.
 public final class TLSStream: ByteStream {
@@ -113,11 +114,11 @@ public final class TLSStream: ByteStream {
             case .closed:
                 deliverEnd(.endOfFile)
                 closeAfterWriting()
-            case .failed(let reason):
+            case .failed(let end):
                 isClosing = true
                 sendOutput()  // the alert that tells the peer
                 transport.closeAfterWriting()
-                deliverEnd(.tls(reason))
+                deliverEnd(end)
             }
             return
         }

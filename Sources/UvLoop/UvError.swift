@@ -1,35 +1,26 @@
 import CUv
+public import Edges
 import Glibc
 
-/// A failed call of libuv or of the kernel.
-public struct UvError: Error, Hashable, Sendable, CustomStringConvertible {
-    /// A negative errno, as libuv has it: `-ECONNREFUSED`.
-    public let code: Int32
-    /// What was tried, as a verb and its object: `connect`, `open`.
-    public let operation: String
-    /// What it was tried on: a path, an address, a process.
-    public let subject: String
+/// Under the name by which all that does I/O knows it.
+public typealias UvError = Edges.UvError
 
+extension UvError {
+    /// - Parameter code: a negative errno, as libuv has it: `-ECONNREFUSED`.
     public init(code: Int32, operation: String, subject: String) {
-        self.code = code
-        self.operation = operation
-        self.subject = subject
+        self.init(
+            code: code, name: text { uv_err_name_r(code, $0, $1) },
+            meaning: text { uv_strerror_r(code, $0, $1) }, operation: operation,
+            subject: subject)
     }
+}
 
-    /// The constant's name, such as `ECONNREFUSED`.
-    public var name: String { text { uv_err_name_r(code, $0, $1) } }
-
-    public var description: String {
-        "\(operation) \(subject): \(text { uv_strerror_r(code, $0, $1) }) (\(name))"
-    }
-
-    private func text(
-        _ fill: (UnsafeMutablePointer<CChar>, Int) -> UnsafeMutablePointer<CChar>?
-    ) -> String {
-        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 128) { buffer in
-            guard let base = buffer.baseAddress, fill(base, buffer.count) != nil else { return "" }
-            return String(cString: base)
-        }
+private func text(
+    _ fill: (UnsafeMutablePointer<CChar>, Int) -> UnsafeMutablePointer<CChar>?
+) -> String {
+    withUnsafeTemporaryAllocation(of: CChar.self, capacity: 128) { buffer in
+        guard let base = buffer.baseAddress, fill(base, buffer.count) != nil else { return "" }
+        return String(cString: base)
     }
 }
 

@@ -3,6 +3,7 @@ import ArgumentParser
 import Fleet
 import HostConfiguration
 import Logging
+import SessionCore
 import SessionShell
 import UvLoop
 

@@ -1,6 +1,7 @@
 import Fleet
 import Logging
 import Presentation
+import SessionCore
 import SessionShell
 import UvLoop
 import Wire

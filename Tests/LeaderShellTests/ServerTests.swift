@@ -3,6 +3,7 @@ import Fleet
 import Foundation
 import LogStore
 import Logging
+import SessionCore
 import SessionShell
 import Testing
 import UvLoop

@@ -1,3 +1,4 @@
+import Edges
 import Fleet
 import Glibc
 import Logging
@@ -5,6 +6,7 @@ import Synchronization
 import Testing
 import Wire
 
+@testable import SessionCore
 @testable import SessionShell
 @testable import UvLoop
 
@@ -144,11 +146,11 @@ struct CredentialsTests {
                     secure.onBytes = { _ in }
                 }
             }
-            stage.run(until: { listener.all.count == 1 })
+            stage.run(until: { listener.table.all.count == 1 })
             try stage.revoke("agent", "a")
             #expect(listener.use(try listener.credentials.loadAgain()).count == 1)
             stage.run(until: { closed && kept != nil })
-            #expect(listener.all.isEmpty)
+            #expect(listener.table.all.isEmpty)
         }
     }
 

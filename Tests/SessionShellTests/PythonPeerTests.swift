@@ -4,6 +4,7 @@ import Testing
 import UvLoop
 import Wire
 
+@testable import SessionCore
 @testable import SessionShell
 
 /// The interpreter that the peer runs in. It needs Debian's python3-protobuf and protobuf-compiler;

@@ -2,6 +2,7 @@ import Fleet
 import Testing
 import Wire
 
+@testable import SessionCore
 @testable import SessionShell
 @testable import UvLoop
 
@@ -102,8 +103,9 @@ struct RefusalTests {
         try withStage { stage in
             let listener = try stage.listener()
             let credentials = try stage.credentials("agent-a", roles: [.agent])
-            let attempt = ConnectAttempt(
-                on: stage.loop, server: "\(listener.address)", context: credentials.context,
+            let attempt = SessionAttempt(
+                on: stage.loop, server: "\(listener.address)",
+                dialer: TLSDialer(on: stage.loop, credentials: credentials),
                 hello: Hello(
                     versionMin: 2, versionMax: 4, identity: credentials.identity,
                     instance: randomBytes(16), software: "later"))
@@ -123,8 +125,9 @@ struct RefusalTests {
             let listener = try stage.listener()
             let credentials = try stage.credentials("agent-a", roles: [.agent])
             let other = try #require(PeerIdentity(uri: "fermata://demo/agent/b"))
-            let attempt = ConnectAttempt(
-                on: stage.loop, server: "\(listener.address)", context: credentials.context,
+            let attempt = SessionAttempt(
+                on: stage.loop, server: "\(listener.address)",
+                dialer: TLSDialer(on: stage.loop, credentials: credentials),
                 hello: Hello(identity: other, instance: randomBytes(16), software: ""))
             var problem: SessionProblem?
             attempt.onEnd = { problem = $0 }

@@ -3,6 +3,7 @@ import Testing
 import UvLoop
 import Wire
 
+@testable import SessionCore
 @testable import SessionShell
 
 @Suite("Sessions over real sockets and TLS")
@@ -255,7 +256,7 @@ struct SessionTests {
                     let hello = Hello(
                         identity: credentials.identity, instance: randomBytes(16), software: "")
                     let made = SessionDriver(
-                        SessionMachine(client: hello, peer: peer), over: stream)
+                        SessionMachine(client: hello, peer: peer), over: stream, on: stage.loop)
                     driver = made
                     made.onReady = { _ in
                         var bytes: [UInt8] = []

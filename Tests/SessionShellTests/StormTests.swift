@@ -3,6 +3,7 @@ import Logging
 import Testing
 import Wire
 
+@testable import SessionCore
 @testable import SessionShell
 @testable import UvLoop
 

@@ -4,6 +4,7 @@ import Testing
 import UvLoop
 import Wire
 
+@testable import SessionCore
 @testable import SessionShell
 
 /// An authority in a directory of its own, a loop, and what is on it; all gone with ``close()``.

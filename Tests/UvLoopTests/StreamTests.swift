@@ -1,3 +1,4 @@
+import Edges
 import Glibc
 import Testing
 import UvLoop

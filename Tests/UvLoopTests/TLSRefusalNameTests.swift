@@ -1,4 +1,5 @@
 import COpenSSL
+import Edges
 import Testing
 
 @testable import UvLoop

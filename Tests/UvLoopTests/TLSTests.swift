@@ -1,3 +1,4 @@
+import Edges
 import Glibc
 import Testing
 
@@ -25,8 +26,10 @@ final class Side {
     /// What this side has to say against the other: at the handshake or right after it.
     var complaint: String? {
         if let error { return error.description }
-        if case .tls(let reason) = received.ends.first { return reason }
-        return nil
+        switch received.ends.first {
+        case .tls(let reason), .refused(let reason): return reason
+        default: return nil
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-import UvLoop
+public import Edges
 import Wire
 
 /// Why there is no session, in words and with what a process should do about it.
@@ -69,7 +69,8 @@ public struct SessionProblem: Error, Hashable, Sendable, CustomStringConvertible
 // MARK: - From what the lower layers say. `server` is the address as it was given.
 
 extension SessionProblem {
-    static func connect(_ error: UvError, server: String) -> SessionProblem {
+    /// Nobody could be connected to there.
+    public static func connect(_ error: UvError, server: String) -> SessionProblem {
         SessionProblem(
             error.name == "ETIMEDOUT"
                 ? .timedOut : error.name == "ECONNREFUSED" ? .refused : .unreachable,
@@ -78,41 +79,10 @@ extension SessionProblem {
                 + "there")
     }
 
-    static func handshake(_ error: TLSError, server: String) -> SessionProblem {
-        let message = "no secure connection to the server at \(server): \(error)"
-        switch error {
-        case .timedOut:
-            return SessionProblem(
-                .timedOut, message, advice: "check that a fermata server listens there")
-        case .refusedByPeer(let reason):
-            return refused(reason, server: server)
-        case .ended:
-            return SessionProblem(
-                .unreachable, message,
-                advice: "check that a fermata server listens there, and read its log")
-        case .plaintextPeer, .tlsVersion, .wrongProtocol:
-            return SessionProblem(.protocolViolated, message, advice: "")
-        case .revoked:
-            return SessionProblem(
-                .certificateRefused, message,
-                advice: "do not trust what answers there; if it is your server, it needs a new "
-                    + "certificate")
-        case .expired, .notYetValid, .wrongAuthority, .authorityAsLeaf, .uriNames, .wrongUsage,
-            .noPeerCertificate:
-            return SessionProblem(
-                .certificateRefused, message,
-                advice: "use credentials of this server's cluster; `fermata pki show FILE` tells "
-                    + "whose a certificate is")
-        case .fileUnreadable, .fileInvalid, .keyReadableByOthers, .keyDoesNotMatch,
-            .notAnAuthority, .failed, .alreadyExists, .invalidName, .wrongCluster,
-            .fileUnwritable, .directoryBusy, .neverIssued, .revokedKey:
-            return SessionProblem(
-                .protocolViolated, message, advice: "read the server's log for its side")
-        }
-    }
-
     /// The server has ended the handshake with an alert.
-    static func refused(_ reason: String, server: String) -> SessionProblem {
+    ///
+    /// - Parameter reason: that of a ``Edges/StreamEnd/refused(reason:)``.
+    public static func refused(_ reason: String, server: String) -> SessionProblem {
         let alert = TLSAlert(ofReason: reason)
         guard alert?.isAboutCertificate != false else {
             return SessionProblem(
@@ -139,18 +109,14 @@ extension SessionProblem {
         }
     }
 
-    /// How a stream's end begins that is an alert of the peer.
-    private static let refusalPrefix = TLSError.refusedByPeer(reason: "").description
-
     /// The stream of a session ended without a word.
     static func stream(_ end: StreamEnd, server: String, wasReady: Bool) -> SessionProblem {
         switch end {
         // With TLS 1.3 a client has finished before the server has looked at its certificate: the
         // refusal comes as the first thing it reads. Other failures of TLS are those of a
         // connection that was cut, and may be cured by trying again.
-        case .tls(let reason) where !wasReady && reason.hasPrefix(refusalPrefix):
-            return refused(String(reason.dropFirst(refusalPrefix.count)), server: server)
-        case .tls, .endOfFile, .failed, .closedHere:
+        case .refused(let reason) where !wasReady: return refused(reason, server: server)
+        case .refused, .tls, .endOfFile, .failed, .closedHere:
             return SessionProblem(
                 wasReady ? .lost : .unreachable,
                 wasReady

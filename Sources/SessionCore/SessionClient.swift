@@ -13,9 +13,9 @@
 // Failure modes: each failed try and each lost session is one call of onDown with the reason.
 // Requests under way then fail; nothing is sent again by itself, because only the owner
 // knows what is safe to repeat.
+public import Edges
 import Fleet
 public import Logging
-public import UvLoop
 public import Wire
 
 /// A session was lost or could not be had.
@@ -68,20 +68,20 @@ public final class SessionClient {
     /// Whether servers are tried that a standby has named. Without it only those that were given.
     public var followsHints = true
 
-    /// See ``use(_:)``.
-    public internal(set) var credentials: Credentials
+    /// How a server is reached, and who we are to it.
+    public let dialer: any SessionDialer
     /// The addresses as given, `host:port`.
     public let servers: [String]
     /// The open session's terms; nil if there is none.
     public private(set) var session: HelloAccepted?
     public var isReady: Bool { session != nil }
 
-    private let loop: Loop
+    private let loop: any EventLoop
     private let logger: Logger
     private let software: String
     private let instance: [UInt8]
-    private(set) var attempt: ConnectAttempt?
-    private var pause: UvLoop.Timer?
+    private var attempt: SessionAttempt?
+    private var pause: (any LoopTimer)?
     private var isStarted = false
 
     /// Addresses to try in this round, the next one first.
@@ -94,7 +94,7 @@ public final class SessionClient {
 
     private struct Request {
         let completion: (Result<Message, RequestError>) -> Void
-        let timer: UvLoop.Timer
+        let timer: any LoopTimer
     }
     private var requests: [UInt64: Request] = [:]
     private var lastCorrelation: UInt64 = 0
@@ -102,16 +102,16 @@ public final class SessionClient {
     /// - Parameter servers: `host:port` each, at least one.
     /// - Parameter software: name and version, for people.
     public init(
-        on loop: Loop, servers: [String], credentials: Credentials, software: String,
-        logger: Logger
+        on loop: any EventLoop, servers: [String], dialer: any SessionDialer,
+        software: String, logger: Logger
     ) {
         precondition(!servers.isEmpty, "a client needs a server's address")
         self.loop = loop
         self.servers = servers
-        self.credentials = credentials
+        self.dialer = dialer
         self.software = software
         self.logger = logger
-        instance = randomBytes(Hello.instanceByteCount)
+        instance = loop.randomBytes(Hello.instanceByteCount)
     }
 
     /// Begins to connect, and keeps at it. Also after a fatal problem. Nothing if started already.
@@ -133,6 +133,17 @@ public final class SessionClient {
         session = nil
         attempt?.close(.normal, reason)
         failRequests(.notConnected)
+    }
+
+    /// The server's, once there is an authenticated connection.
+    public var serverCertificate: CertificateIdentity? { attempt?.certificate }
+
+    /// Closes the session, or the authenticated connection that is to become one; nothing if there
+    /// is none. What follows is as with any other end: `onDown`, and another try unless the
+    /// problem is fatal.
+    public func endSession(_ code: CloseCode, reason: String) {
+        guard let attempt, attempt.certificate != nil else { return }
+        attempt.close(code, reason)
     }
 
     /// Sends a message that needs no answer, or answers one with its correlation.
@@ -179,11 +190,9 @@ public final class SessionClient {
     private func connectNext() {
         guard isStarted, let server = round.first else { return }
         round.removeFirst()
-        let hello = Hello(
-            identity: credentials.identity, instance: instance, software: software)
-        let attempt = ConnectAttempt(
-            on: loop, server: server, context: credentials.connectingContext, hello: hello,
-            isUrgent: isUrgent())
+        let hello = Hello(identity: dialer.identity, instance: instance, software: software)
+        let attempt = SessionAttempt(
+            on: loop, server: server, dialer: dialer, hello: hello, isUrgent: isUrgent())
         self.attempt = attempt
         attempt.onReady = { [weak self] accepted in self?.opened(server, accepted) }
         attempt.onMessage = { [weak self] message, correlation in
@@ -294,7 +303,7 @@ public final class SessionClient {
             pauseMilliseconds = min(
                 pauseMilliseconds, Int64(Limits.urgentReconnectMillisecondsMax))
         }
-        let milliseconds = Int64.random(in: pauseMilliseconds / 2...pauseMilliseconds)
+        let milliseconds = loop.random(in: pauseMilliseconds / 2...pauseMilliseconds)
         pauseMilliseconds = min(pauseMilliseconds * 2, Int64(Limits.reconnectMillisecondsMax))
         return .milliseconds(milliseconds)
     }

@@ -3,8 +3,10 @@ public enum StreamEnd: Error, Hashable, Sendable, CustomStringConvertible {
     /// The peer has said everything (for TLS: with its close_notify).
     case endOfFile
     case failed(UvError)
-    /// TLS says that the bytes cannot be trusted or that the peer has refused us; the text says why.
+    /// TLS says that the bytes cannot be trusted; the text says why.
     case tls(String)
+    /// The peer has refused us with an alert; see ``TLSAlert/init(ofReason:)``.
+    case refused(reason: String)
     /// ``ByteStream/close()`` or ``ByteStream/closeAfterWriting()`` was called on our side.
     case closedHere
 
@@ -13,6 +15,7 @@ public enum StreamEnd: Error, Hashable, Sendable, CustomStringConvertible {
         case .endOfFile: "closed by the peer"
         case .failed(let error): error.description
         case .tls(let reason): "TLS: \(reason)"
+        case .refused(let reason): "TLS: the peer refused our certificate or offer: \(reason)"
         case .closedHere: "closed here"
         }
     }
@@ -41,18 +44,4 @@ public protocol ByteStream: AnyObject {
     func close()
     /// Flushes, then closes; gives up on a peer that does not read for 10 s.
     func closeAfterWriting()
-}
-
-/// Something under way whose completion has not been called yet.
-public final class Cancellable {
-    private var body: (() -> Void)?
-
-    init(_ body: @escaping () -> Void) { self.body = body }
-
-    /// The completion then gets `ECANCELED`, unless it has been called already.
-    public func cancel() {
-        let body = body
-        self.body = nil
-        body?()
-    }
 }

@@ -1,6 +1,5 @@
 public import Fleet
 import Logging
-import UvLoop
 
 /// Counts by name and reason, for status and metrics. Belongs to the loop's thread.
 public final class Tally {
@@ -44,7 +43,8 @@ final class RefusalLog {
     private let logger: Logger
     private let now: () -> Int64
 
-    init(_ logger: Logger, now: @escaping () -> Int64 = { SessionClock.nowMilliseconds }) {
+    /// - Parameter now: milliseconds on a clock that only goes forward.
+    init(_ logger: Logger, now: @escaping () -> Int64) {
         self.logger = logger
         self.now = now
     }

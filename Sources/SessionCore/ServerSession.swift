@@ -1,4 +1,4 @@
-public import UvLoop
+public import Edges
 public import Wire
 
 /// One peer's session, on the server. Belongs to the loop's thread.

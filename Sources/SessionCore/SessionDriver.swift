@@ -6,18 +6,9 @@
 // their answers) nothing is read, and TCP slows the peer down.
 // Failure modes: the machine closes (a rule was broken, silence), the stream ends, or the peer does
 // not read what it asked for. Each ends the driver once, with `onEnd`.
+import Edges
 import Fleet
-import UvLoop
 import Wire
-
-/// Milliseconds on a clock that only goes forward, for sessions.
-public struct SessionClock {
-    private static let origin = SuspendingClock.now
-    public static var nowMilliseconds: Int64 {
-        let (seconds, attoseconds) = (SuspendingClock.now - origin).components
-        return seconds * 1_000 + attoseconds / 1_000_000_000_000_000
-    }
-}
 
 /// How a session ended: by a Close of either side, or by its stream.
 enum SessionStop: Hashable, Sendable {
@@ -27,6 +18,7 @@ enum SessionStop: Hashable, Sendable {
 
 final class SessionDriver {
     private let stream: any ByteStream
+    private let loop: any EventLoop
     private var machine: SessionMachine
     private var isPumping = false
     private var isReading = false
@@ -40,9 +32,10 @@ final class SessionDriver {
     /// this driver: then right after that callback.
     var onEnd: ((SessionStop) -> Void)?
 
-    init(_ machine: SessionMachine, over stream: any ByteStream) {
+    init(_ machine: SessionMachine, over stream: any ByteStream, on loop: any EventLoop) {
         self.machine = machine
         self.stream = stream
+        self.loop = loop
     }
 
     var state: SessionMachine.State { machine.state }
@@ -55,7 +48,7 @@ final class SessionDriver {
     ///
     /// - Parameter connectedAt: see ``Wire/SessionMachine/start(at:connectedAt:)``.
     func start(connectedAt: Int64? = nil) {
-        machine.start(at: SessionClock.nowMilliseconds, connectedAt: connectedAt)
+        machine.start(at: loop.nowMilliseconds, connectedAt: connectedAt)
         stream.onEnd = { [self] end in finish(.stream(end)) }
         pump()
     }
@@ -66,19 +59,19 @@ final class SessionDriver {
         stream.onBytes =
             isReading
             ? { [self] bytes in
-                machine.receive(bytes, at: SessionClock.nowMilliseconds)
+                machine.receive(bytes, at: loop.nowMilliseconds)
                 pump()
             } : nil
     }
 
     func tick() {
         guard !hasEnded else { return }
-        machine.tick(at: SessionClock.nowMilliseconds)
+        machine.tick(at: loop.nowMilliseconds)
         pump()
     }
 
     func accept(_ accepted: HelloAccepted) {
-        machine.accept(accepted, at: SessionClock.nowMilliseconds)
+        machine.accept(accepted, at: loop.nowMilliseconds)
         pump()
     }
 
