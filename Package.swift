@@ -65,7 +65,12 @@ let package = Package(
         pure("LogCore"),
         pure("QMP"),
         pure("EtcdLog", ["Edges", "LogCore", "QMP"]),
-        pure("Simulation", ["Edges", "LogCore", "EtcdLog"]),
+        pure(
+            "Simulation",
+            [
+                "Edges", "Fleet", "Wire", "Coordination", "LogCore", "EtcdLog", "SessionCore",
+                "LeaderCore", "AgentCore", logging,
+            ]),
         pure("AgentCore", ["Fleet"]),
         pure("SessionCore", ["Fleet", "Wire", "Edges", logging]),
         pure("HostConfiguration", ["Fleet", yams]),
@@ -104,7 +109,7 @@ let package = Package(
                 "Fleet", "Wire", "Presentation", "HostConfiguration", "AgentCore", "UvLoop",
                 "SessionCore", "SessionShell", "LogCore", "EtcdLog", "LogStore", "LeaderCore",
                 "LeaderShell", "AgentShell",
-                "NotifierShell", arguments, logging,
+                "NotifierShell", "Simulation", arguments, logging,
             ],
             swiftSettings: settings),
 

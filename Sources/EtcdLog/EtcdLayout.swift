@@ -18,8 +18,11 @@
 import LogCore
 import QMP
 
-struct EtcdLayout {
+package struct EtcdLayout {
     let prefix: String
+
+    /// - Parameter prefix: everything of ours is below it; ends with a slash.
+    package init(prefix: String) { self.prefix = prefix }
 
     var epoch: String { prefix + "epoch" }
     var next: String { prefix + "next" }
@@ -27,14 +30,14 @@ struct EtcdLayout {
     var snapshot: String { prefix + "snapshot" }
 
     /// - Parameter last: index of the batch's last record.
-    func log(_ last: UInt64) -> String { prefix + "log/" + Self.digits(last, 20) }
+    package func log(_ last: UInt64) -> String { prefix + "log/" + Self.digits(last, 20) }
     /// Above every index.
-    var endOfLog: String { prefix + "log0" }
+    package var endOfLog: String { prefix + "log0" }
 
     func part(_ last: UInt64, _ epoch: UInt64, _ number: Int) -> String {
         parts(last, epoch) + Self.digits(UInt64(number), 8)
     }
-    func parts(_ last: UInt64, _ epoch: UInt64) -> String {
+    package func parts(_ last: UInt64, _ epoch: UInt64) -> String {
         "\(partsFrom(last))/\(Self.digits(epoch, 20))/"
     }
     /// The parts of all batches that end with `last` or later.
@@ -51,14 +54,14 @@ struct EtcdLayout {
     var allChunks: String { prefix + "snapshot/" }
 
     /// Index of the last record of the batch with this key; nil if it is none.
-    func lastIndex(_ key: String) -> UInt64? {
+    package func lastIndex(_ key: String) -> UInt64? {
         let start = prefix + "log/"
         guard key.hasPrefix(start) else { return nil }
         return UInt64(key.dropFirst(start.count))
     }
 
     /// The smallest key that is not below the prefix.
-    static func endOfPrefix(_ prefix: String) -> String {
+    package static func endOfPrefix(_ prefix: String) -> String {
         var bytes = Array(prefix.utf8)
         bytes[bytes.count - 1] += 1
         return String(decoding: bytes, as: UTF8.self)
@@ -143,7 +146,7 @@ private func number(_ value: UInt64) -> JSON {
 /// Byte 0: 0, then for each record its length (4 bytes, little-endian) and its bytes; or byte 0: 1, then
 /// 16 bytes: the epoch of the writer and the number of parts whose bytes, one after the other, are
 /// such a batch.
-enum EtcdBatch: Hashable {
+package enum EtcdBatch: Hashable {
     case records([[UInt8]])
     case parts(epoch: UInt64, count: Int)
 
@@ -165,7 +168,7 @@ enum EtcdBatch: Hashable {
     }
 
     /// - Returns: nil if it cannot be what we wrote.
-    init?(_ bytes: [UInt8]) {
+    package init?(_ bytes: [UInt8]) {
         switch bytes.first {
         case 0:
             var records: [[UInt8]] = []

@@ -1,6 +1,6 @@
 import Fleet
-public import LeaderCore
-public import SessionShell
+import LeaderCore
+import SessionShell
 import SessionCore
 import Wire
 

@@ -67,6 +67,9 @@ public final class SimulatedEtcd {
         set { table.isFull = newValue }
     }
 
+    /// Called in the turn in which anything was written, before anybody hears of it.
+    public var onChange: () -> Void = {}
+
     let memberCount: Int
     private let loop: any EventLoop
     private var table = EtcdTable()
@@ -137,7 +140,10 @@ public final class SimulatedEtcd {
     func transaction(_ transaction: EtcdTransaction) -> EtcdVerdict<EtcdTransactionAnswer> {
         let before = table.revision
         let verdict = table.transaction(transaction, cluster: cluster)
-        if table.revision > before { tellWatches(since: before + 1) }
+        if table.revision > before {
+            onChange()
+            tellWatches(since: before + 1)
+        }
         return verdict
     }
 

@@ -1,4 +1,4 @@
-public import Edges
+import Edges
 public import EtcdLog
 
 /// One server's way to a ``SimulatedEtcd``: asks member after member, as the gateway of a real one is

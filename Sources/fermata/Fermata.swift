@@ -47,6 +47,7 @@ struct Fermata: ParsableCommand {
             SetsCommand.self, LocksCommand.self, MetricsCommand.self, ReleaseCommand.self,
             PreflightCommand.self, HealthCommand.self, PlanCommand.self,
             RolloutCommand.self, AnnotationsCommand.self, BackupCommand.self, RestoreCommand.self,
+            SimulateCommand.self,
         ])
 
     static func main() {

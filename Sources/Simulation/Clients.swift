@@ -1,0 +1,231 @@
+// Those who talk to the leader and hold nothing: operators at random, and a notifier.
+
+import Fleet
+import SessionCore
+import Wire
+
+/// Somebody with a command line, who does what comes to mind.
+final class OperatorSeat {
+    var place: Place { process.place }
+    private let process: SimulatedProcess
+    private let loop: SimulatedLoop
+    private unowned let world: World
+    private let client: SessionClient
+    private var chance: Chance
+    private var lastRelease = 0
+    /// The highest index that this operator was told.
+    private var told: UInt64 = 0
+
+    init(_ name: String, at place: Place, _ world: World, _ chance: Chance) {
+        var chance = chance
+        process = SimulatedProcess(name, at: place)
+        loop = SimulatedLoop(process, chance.fork())
+        self.world = world
+        self.chance = chance
+        let identity = PeerIdentity(cluster: World.cluster, role: .operator, name: name)!
+        client = SessionClient(
+            on: loop, servers: world.serverAddresses,
+            dialer: SimulatedDialer(identity, process, world), software: "0",
+            logger: world.logger(name))
+        client.isUrgent = { true }
+    }
+
+    func start() {
+        client.start()
+        planNext()
+    }
+
+    private func planNext() {
+        let pause = chance.within(0...(2 * world.profile.commandMilliseconds * 1_000))
+        process.run(after: max(200_000, pause)) { [self] in
+            if world.faults.isOver { tidy() } else { act() }
+            planNext()
+        }
+    }
+
+    private func act() {
+        switch chance.below(12) {
+        case 0...6: startRollout()
+        case 7: abort()
+        case 8: stepDown()
+        case 9: releaseLock()
+        default: read()
+        }
+    }
+
+    /// After the faults: what a person would do about what is left.
+    private func tidy() {
+        releaseLock()
+        read()
+    }
+
+    private func ask(_ command: OperatorCommand, _ then: @escaping (UInt64, RolloutID?) -> Void) {
+        world.trace(process.name, "asks for \(command)".prefixed(160))
+        client.request(.command(command), timeout: .seconds(20)) { [self] result in
+            guard case .success(.commandAccepted(let index, let rollout)) = result else {
+                if case .success(.refused(let refusal)) = result {
+                    world.trace(process.name, "was refused: \(refusal.message)")
+                }
+                return
+            }
+            told = max(told, index)
+            world.truth.operatorWasTold(.index(index))
+            then(index, rollout)
+        }
+    }
+
+    private func startRollout() {
+        lastRelease += 1
+        let release = makeRelease("\(process.name)-r\(lastRelease)", "v\(process.name)\(lastRelease)")
+        let policy = Policy(
+            parallelism: UInt32(1 + chance.below(6)),
+            deadlineMilliseconds: chance.pick([2_000, 5_000, 10_000, 30_000]),
+            failuresMax: UInt32(1 + chance.below(4)))
+        let selection: Selection
+        if chance.oneIn(3) {
+            var hosts = world.hosts.map(\.id)
+            while hosts.count > 1, chance.oneIn(2) { hosts.remove(at: chance.below(hosts.count)) }
+            selection = .hosts(hosts.sorted())
+        } else {
+            selection = .allHosts
+        }
+        ask(.addRelease(release)) { [self] _, _ in
+            world.truth.operatorWasTold(.release(release.id))
+            ask(.startRollout(release: release.id, selection: selection, policy: policy)) {
+                [self] _, rollout in
+                if let rollout { world.truth.operatorWasTold(.rollout(rollout)) }
+            }
+        }
+    }
+
+    private func makeRelease(_ name: String, _ version: String) -> Release {
+        let id = ReleaseID(checked: name)
+        let digest = [UInt8](repeating: 7, count: 32)
+        func command(_ limit: UInt32) -> HostCommand {
+            HostCommand(path: "/c", arguments: [], sha256: digest, limitMilliseconds: limit)
+        }
+        switch chance.below(5) {
+        case 0...2:
+            return Release(
+                id: id, component: .hypervisor,
+                hypervisor: Hypervisor(version: version, path: "/q"), sha256: digest)
+        case 3:
+            return Release(
+                id: id, component: .network,
+                work: .host(
+                    HostWork(
+                        version: version, holdsGuests: true,
+                        prepare: chance.oneIn(2) ? command(5_000) : nil, apply: command(400),
+                        check: chance.oneIn(2) ? command(200) : nil,
+                        undo: chance.oneIn(4) ? nil : command(300))))
+        default:
+            return Release(
+                id: id, component: .other("tools"),
+                work: .host(
+                    HostWork(
+                        version: version, holdsGuests: false, apply: command(2_000),
+                        undo: command(1_000))))
+        }
+    }
+
+    private func abort() {
+        let open = world.truth.state.rollouts.values.filter { $0.state == .running }.map(\.id)
+        guard !open.isEmpty else { return }
+        let id = chance.pick(open)
+        ask(.abortRollout(id, reason: "for a reason")) { [self] _, _ in
+            world.truth.operatorWasTold(.aborted(id))
+        }
+    }
+
+    private func stepDown() { ask(.stepDown) { _, _ in } }
+
+    /// By name, and only of what is stuck, or whose host is really gone: what a person makes sure of.
+    private func releaseLock() {
+        for (set, lock) in world.truth.state.locks {
+            let isSafe = lock.holders.allSatisfy { holder in
+                guard let step = world.truth.state.step(holder.step) else { return true }
+                return holder.stuck
+                    ? !step.plan.guests.contains(where: world.truth.isHeld)
+                    : world.host(step.plan.host)?.place.isUp == false && chance.oneIn(3)
+            }
+            guard isSafe else { continue }
+            return ask(.releaseLock(set, reason: "seen to it")) { _, _ in }
+        }
+    }
+
+    private func read() {
+        let before = told
+        client.request(.query(.status), timeout: .seconds(20)) { [self] result in
+            guard case .success(.queryResult(.status(let view))) = result else { return }
+            world.truth.operatorReads(index: view.index, after: before)
+        }
+    }
+}
+
+extension String {
+    func prefixed(_ count: Int) -> String { String(prefix(count)) }
+}
+
+/// A notifier and what it has stored.
+final class NotifierSeat {
+    let place: Place
+    private unowned let world: World
+    private var chance: Chance
+    private var process: SimulatedProcess?
+    private var client: SessionClient?
+    /// What is on its disk.
+    private var cursor: UInt64 = 0
+    private(set) var annotations: [TrueAnnotation] = []
+    private var names: Set<String> = []
+
+    init(at place: Place, _ world: World, _ chance: Chance) {
+        self.place = place
+        self.world = world
+        self.chance = chance
+    }
+
+    func hasAll(upTo sequence: UInt64) -> Bool { cursor >= sequence }
+
+    func startIfDead() { if process?.isAlive != true { start() } }
+
+    func kill(restartAfter delay: Int64) {
+        guard let process, process.isAlive else { return }
+        process.kill()
+        client = nil
+        world.timeline.after(delay) { [unowned self] in startIfDead() }
+    }
+
+    func start() {
+        let process = SimulatedProcess("n1", at: place)
+        self.process = process
+        world.faults.watch(process, .notifier)
+        let loop = SimulatedLoop(process, chance.fork())
+        let identity = PeerIdentity(cluster: World.cluster, role: .notifier, name: "n1")!
+        let client = SessionClient(
+            on: loop, servers: world.serverAddresses,
+            dialer: SimulatedDialer(identity, process, world), software: "0",
+            logger: world.logger("n1"))
+        self.client = client
+        client.onReady = { [unowned self, unowned client] _ in
+            client.send(
+                .followEvents(afterSequence: cursor, progress: false),
+                correlation: client.nextCorrelation())
+        }
+        client.onMessage = { [unowned self, unowned client] message, _ in
+            guard case .eventBatch(let events, _) = message, process.edge("store") else { return }
+            for event in events where event.sequence > cursor {
+                cursor = event.sequence
+                guard case .holdFinished(let hold) = event.body,
+                    names.insert(hold.holdID).inserted
+                else { continue }
+                annotations.append(
+                    TrueAnnotation(
+                        guest: hold.record.guest, step: hold.step, heldAt: hold.record.heldAt,
+                        holdMicroseconds: hold.record.holdMicroseconds))
+            }
+            guard process.edge("acknowledge"), cursor > 0 else { return }
+            client.send(.acknowledgeEvents(sequence: cursor))
+        }
+        client.start()
+    }
+}

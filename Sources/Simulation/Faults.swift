@@ -1,0 +1,371 @@
+// What goes wrong, biased to hurt: most of it happens to somebody who holds guests, leads, or has just been
+// granted something.
+//
+// Every fault comes out of the seed and ends by itself; after `end` there is no new one, everything that is
+// cut, stopped, full or without power comes back, and the run then waits until all is quiet.
+
+import AgentCore
+import Fleet
+
+final class Faults {
+    enum Role {
+        case agent(SimulatedHost)
+        case `guard`(SimulatedHost)
+        case server(ServerSeat)
+        case notifier
+        case other
+    }
+
+    private unowned let world: World
+    private var chance: Chance
+    private let profile: Profile
+    /// No new fault after this moment.
+    private(set) var end: Int64
+    private(set) var isOver = false
+    /// What has to be undone at the end, by number, so that it is done in order.
+    private var toMend: [(number: Int, body: () -> Void)] = []
+    private var lastNumber = 0
+    /// Of each host, when its agent and its guard were last hindered.
+    private var hindered: [HostID: (agent: Int64, guard: Int64)] = [:]
+    private var hungUntil: [GuestID: (from: Int64, to: Int64)] = [:]
+
+    init(_ world: World, _ profile: Profile, end: Int64, _ chance: Chance) {
+        self.world = world
+        self.profile = profile
+        self.end = end
+        self.chance = chance
+    }
+
+    private var now: Int64 { world.timeline.now }
+
+    func start() {
+        planNext()
+        world.timeline.after(end - now) { [self] in stop() }
+    }
+
+    private func planNext() {
+        guard profile.faultMilliseconds > 0 else { return }
+        let pause = chance.within(0...(2 * profile.faultMilliseconds * 1_000))
+        world.timeline.after(pause) { [self] in
+            guard !isOver else { return }
+            strike()
+            planNext()
+        }
+    }
+
+    private func stop() {
+        isOver = true
+        world.trace("faults", "are over")
+        let bodies = toMend.sorted { $0.number < $1.number }
+        toMend = []
+        for (_, body) in bodies { body() }
+        world.mendAll()
+    }
+
+    /// Counts and tells a fault, and sees to its end.
+    private func begin(
+        _ what: String, for duration: Int64? = nil, mend: (() -> Void)? = nil
+    ) {
+        world.counts.faults += 1
+        world.trace("fault", what)
+        guard let duration, let mend else { return }
+        lastNumber += 1
+        let number = lastNumber
+        toMend.append((number, mend))
+        world.timeline.after(duration) { [self] in
+            guard let index = toMend.firstIndex(where: { $0.number == number }) else { return }
+            let body = toMend.remove(at: index).body
+            world.trace("mended", what)
+            body()
+        }
+    }
+
+    private func duration(_ shortest: Int64, _ doublings: Int) -> Int64 {
+        chance.longTailed(shortest * 1_000, doublings: doublings)
+    }
+
+    // MARK: By themselves
+
+    private func strike() {
+        switch chance.below(20) {
+        case 0, 1, 2: killServer()
+        case 3: freezeServer()
+        case 4, 5: cutServer()
+        case 6: cutHost()
+        case 7: etcdTrouble()
+        case 8: losePower()
+        case 9, 10: killAgent()
+        case 11: freezeAgent()
+        case 12: freezeGuard()
+        case 13: hangQEMU()
+        case 14: killQEMU()
+        case 15: stepClock()
+        case 16: fillDisk()
+        case 17: notifierTrouble()
+        case 18: slowNetwork()
+        default: killBoth()
+        }
+    }
+
+    /// One that holds, or is about to, if there is one.
+    private func victim() -> SimulatedHost {
+        let busy = world.hosts.filter { world.truth.state.active[$0.id] != nil }
+        return !busy.isEmpty && chance.below(4) > 0 ? chance.pick(busy) : chance.pick(world.hosts)
+    }
+
+    private func seat() -> ServerSeat {
+        if let leader = world.servers.first(where: { $0.isLeading }), chance.below(3) > 0 {
+            return leader
+        }
+        return chance.pick(world.servers)
+    }
+
+    private func killServer() {
+        let seat = seat()
+        begin("server \(seat.name) is killed")
+        seat.kill(restartAfter: duration(200, 6))
+    }
+
+    private func freezeServer() {
+        guard let process = seat().process else { return }
+        begin("server \(process.place.name) is stopped", for: duration(1_000, 5)) { process.thaw() }
+        process.freeze()
+    }
+
+    private func cutServer() {
+        let seat = seat()
+        let others: [Place]
+        switch chance.below(4) {
+        case 0: others = world.hosts.map(\.place)
+        case 1: others = world.servers.map(\.place).filter { $0 !== seat.place }
+        case 2: others = [world.etcdPlace]
+        default: others = world.allPlaces.filter { $0 !== seat.place }
+        }
+        cut(seat.place, others, "server \(seat.name)", for: duration(500, 6))
+    }
+
+    private func cutHost() {
+        let host = victim()
+        cut(
+            host.place, world.servers.map(\.place), "host \(host.id)", for: duration(500, 6))
+    }
+
+    private func cut(_ place: Place, _ others: [Place], _ what: String, for duration: Int64) {
+        let there = chance.below(4) > 0
+        let back = !there || chance.below(3) > 0
+        let ways = (there ? "from" : "") + (back ? "to" : "")
+        begin("\(what) is cut off (\(ways)) from \(others.count)", for: duration) { [world] in
+            for other in others {
+                if there { world.network.heal(place, other) }
+                if back { world.network.heal(other, place) }
+            }
+        }
+        for other in others {
+            if there { world.network.cut(place, other) }
+            if back { world.network.cut(other, place) }
+        }
+    }
+
+    private func etcdTrouble() {
+        let kind = chance.below(4)
+        let names = ["has no quorum", "is full", "is slow", "loses answers"]
+        begin("the log's store \(names[kind])", for: duration(1_000, 5)) { [world] in
+            world.store.trouble = .none
+        }
+        world.store.trouble = [.noQuorum, .full, .slow, .losesAnswers][kind]
+    }
+
+    private func losePower() {
+        let host = victim()
+        guard host.place.isUp else { return }
+        begin("host \(host.id) loses power", for: duration(5_000, 4)) { host.restorePower() }
+        host.losePower()
+    }
+
+    private func killAgent() {
+        let host = victim()
+        guard let agent = host.agent else { return }
+        begin("the agent of \(host.id) is killed")
+        hinder(host, agent: true)
+        agent.process.kill()
+    }
+
+    private func freezeAgent() {
+        let host = victim()
+        guard let process = host.agent?.process else { return }
+        hinder(host, agent: true)
+        begin("the agent of \(host.id) is stopped", for: duration(500, 6)) { process.thaw() }
+        process.freeze()
+    }
+
+    private func freezeGuard() {
+        let host = victim()
+        guard let process = host.guardProcess?.process else { return }
+        hinder(host, guard: true)
+        begin("the guard of \(host.id) is stopped", for: duration(500, 6)) { process.thaw() }
+        process.freeze()
+    }
+
+    private func killBoth() {
+        let host = victim()
+        guard let agent = host.agent else { return }
+        begin("agent and guard of \(host.id) are killed")
+        hinder(host, agent: true, guard: true)
+        host.guardProcess?.process.kill()
+        agent.process.kill()
+    }
+
+    private func hangQEMU() {
+        guard let qemu = someQEMU() else { return }
+        let duration = duration(200, 6)
+        begin("a QEMU of \(qemu.guest.id) hangs", for: duration) { qemu.goOn() }
+        hungUntil[qemu.guest.id] = (now, now + duration)
+        qemu.hang()
+    }
+
+    private func killQEMU() {
+        guard chance.oneIn(2), let qemu = someQEMU() else { return }
+        begin("QEMU \(qemu.generation) of \(qemu.guest.id) dies")
+        qemu.kill()
+    }
+
+    private func someQEMU() -> SimulatedQEMU? {
+        let processes = victim().guests.flatMap(\.processes).filter(\.isAlive)
+        return processes.isEmpty ? nil : chance.pick(processes)
+    }
+
+    private func stepClock() {
+        let place = chance.pick(world.allPlaces)
+        let offset = chance.within(-3_600_000_000...3_600_000_000)
+        begin("the clock of \(place.name) is set by \(offset / 1_000_000) s")
+        place.wallOffset += offset
+        world.clockWasSet(place)
+    }
+
+    private func fillDisk() {
+        let host = victim()
+        begin("the disk of \(host.id) is full", for: duration(1_000, 5)) { host.disk.isFull = false }
+        host.disk.isFull = true
+    }
+
+    private func notifierTrouble() {
+        begin("the notifier is killed")
+        world.notifier.kill(restartAfter: duration(200, 6))
+    }
+
+    private func slowNetwork() {
+        let network = world.network
+        begin("the network is slow", for: duration(500, 5)) { network.delayDoublings = 3 }
+        network.delayDoublings = 12
+    }
+
+    // MARK: At the worst moment
+
+    /// A grant is durable, and its directive is not sent yet.
+    func granted() {
+        guard !isOver, profile.edgeOdds > 0, chance.oneIn(12),
+            let leader = world.servers.first(where: { $0.isLeading })
+        else { return }
+        switch chance.below(3) {
+        case 0:
+            begin("server \(leader.name) dies with a grant")
+            leader.kill(restartAfter: duration(200, 6))
+        case 1:
+            cut(
+                leader.place, world.hosts.map(\.place), "server \(leader.name), after a grant,",
+                for: duration(500, 6))
+        default:
+            cut(
+                leader.place, world.allPlaces.filter { $0 !== leader.place },
+                "server \(leader.name), after a grant,", for: duration(500, 6))
+        }
+    }
+
+    /// Sets up a process to be hindered at one of its edges.
+    func watch(_ process: SimulatedProcess, _ role: Role) {
+        guard profile.edgeOdds > 0 else { return }
+        process.atEdge = { [unowned self, unowned process] edge in
+            guard !isOver else { return }
+            strike(process, role, edge)
+        }
+    }
+
+    private func strike(_ process: SimulatedProcess, _ role: Role, _ edge: String) {
+        switch role {
+        case .agent(let host), .guard(let host):
+            let isBusy = host.agent?.isInStep == true
+            guard chance.oneIn(isBusy ? profile.edgeOdds : profile.edgeOdds * 40) else { return }
+            let isAgent = if case .agent = role { true } else { false }
+            hinder(host, agent: isAgent, guard: !isAgent)
+            hit(process, isAgent ? "the agent of \(host.id)" : "the guard of \(host.id)", edge)
+        case .server(let seat):
+            guard chance.oneIn(profile.edgeOdds * 60) else { return }
+            begin("server \(seat.name) dies at \(edge)")
+            seat.kill(restartAfter: duration(200, 6))
+        case .notifier:
+            guard chance.oneIn(profile.edgeOdds * 4) else { return }
+            begin("the notifier dies at \(edge)")
+            world.notifier.kill(restartAfter: duration(200, 6))
+        case .other: break
+        }
+    }
+
+    private func hit(_ process: SimulatedProcess, _ what: String, _ edge: String) {
+        if chance.below(4) > 0 {
+            begin("\(what) dies at \(edge)")
+            process.kill()
+        } else {
+            begin("\(what) is stopped at \(edge)", for: duration(500, 6)) { process.thaw() }
+            process.freeze()
+        }
+    }
+
+    private func hinder(_ host: SimulatedHost, agent: Bool = false, `guard`: Bool = false) {
+        var known = hindered[host.id] ?? (agent: .min, guard: .min)
+        if agent { known.agent = now }
+        if `guard` { known.guard = now }
+        hindered[host.id] = known
+    }
+
+    // MARK: Fates
+
+    /// How the next hand-over goes.
+    func handOverFate() -> HandOverFate {
+        let after = chance.longTailed(10_000, doublings: 4)
+        guard !isOver, profile.edgeOdds > 0 else { return .completes(after: after) }
+        switch chance.below(16) {
+        case 0: return .fails(after: after)
+        case 1: return .splits(after: after)
+        case 2: return .hangs
+        case 3: return .completes(after: chance.longTailed(500_000, doublings: 6))
+        default: return .completes(after: after)
+        }
+    }
+
+    /// True once in `count`, while faults happen.
+    func happens(oneIn count: Int) -> Bool {
+        guard !isOver, profile.edgeOdds > 0 else { return false }
+        guard chance.oneIn(count) else { return false }
+        world.counts.faults += 1
+        return true
+    }
+
+    func takes(_ shortest: Int64, doublings: Int) -> Int64 {
+        chance.longTailed(shortest, doublings: isOver ? 2 : doublings)
+    }
+
+    /// How much longer than its deadline a guest may be held because of what was done to it: only a
+    /// QEMU that did not answer, and an agent and a guard that were both hindered, are an excuse.
+    func excuse(for host: SimulatedHost, _ guest: SimulatedGuest, _ qemu: SimulatedQEMU) -> Int64 {
+        var excuse: Int64 = 0
+        if let (from, to) = hungUntil[guest.id], now - to < 60_000_000 {
+            excuse = max(excuse, to - from + 3_000_000)
+        }
+        if let (agent, `guard`) = hindered[host.id], now - agent < 120_000_000,
+            now - `guard` < 120_000_000
+        {
+            excuse = max(excuse, 45_000_000)
+        }
+        return excuse
+    }
+}

@@ -1,0 +1,88 @@
+// What kind of worlds are drawn from seeds: how large they are, what goes wrong in them, and how often.
+
+/// From what a world is drawn.
+public struct Profile: Sendable {
+    public var name: String
+    public var servers: ClosedRange<Int64>
+    public var hosts: ClosedRange<Int64>
+    public var guestsPerHost: ClosedRange<Int64>
+    /// How long faults happen, in seconds of virtual time.
+    public var seconds: ClosedRange<Int64>
+    /// Between two faults that come by themselves, on average; 0 for none.
+    public var faultMilliseconds: Int64
+    /// Of the edges of a process that has work in a hold, one in so many is where it dies; 0 for none.
+    public var edgeOdds: Int
+    /// Between two commands of an operator, on average.
+    public var commandMilliseconds: Int64
+
+    /// What is tried where nothing else is asked for: small clusters, much wrong.
+    public static let mixed = Profile(
+        name: "mixed", servers: 1...5, hosts: 3...8, guestsPerHost: 1...4, seconds: 60...240,
+        faultMilliseconds: 4_000, edgeOdds: 150, commandMilliseconds: 9_000)
+    /// As small as can be, so that many seeds are tried: for `make test`.
+    public static let small = Profile(
+        name: "small", servers: 1...3, hosts: 3...4, guestsPerHost: 1...2, seconds: 40...70,
+        faultMilliseconds: 4_000, edgeOdds: 100, commandMilliseconds: 7_000)
+    public static let large = Profile(
+        name: "large", servers: 3...5, hosts: 40...200, guestsPerHost: 4...40, seconds: 60...120,
+        faultMilliseconds: 500, edgeOdds: 2_000, commandMilliseconds: 9_000)
+    /// Nothing goes wrong: what is broken then is broken always.
+    public static let calm = Profile(
+        name: "calm", servers: 1...3, hosts: 3...8, guestsPerHost: 1...4, seconds: 60...120,
+        faultMilliseconds: 0, edgeOdds: 0, commandMilliseconds: 9_000)
+    /// Leaders fall all the time.
+    public static let takeovers = Profile(
+        name: "takeovers", servers: 3...5, hosts: 3...6, guestsPerHost: 1...3, seconds: 60...180,
+        faultMilliseconds: 1_500, edgeOdds: 300, commandMilliseconds: 9_000)
+
+    public static let all: [Profile] = [mixed, small, large, calm, takeovers]
+
+    public init?(name: String) {
+        guard let found = Self.all.first(where: { $0.name == name }) else { return nil }
+        self = found
+    }
+
+    init(
+        name: String, servers: ClosedRange<Int64>, hosts: ClosedRange<Int64>,
+        guestsPerHost: ClosedRange<Int64>, seconds: ClosedRange<Int64>, faultMilliseconds: Int64,
+        edgeOdds: Int, commandMilliseconds: Int64
+    ) {
+        self.name = name
+        self.servers = servers
+        self.hosts = hosts
+        self.guestsPerHost = guestsPerHost
+        self.seconds = seconds
+        self.faultMilliseconds = faultMilliseconds
+        self.edgeOdds = edgeOdds
+        self.commandMilliseconds = commandMilliseconds
+    }
+}
+
+/// What a run contained.
+public struct RunCounts: Hashable, Sendable {
+    public var steps = 0
+    public var facts = 0
+    public var grants = 0
+    public var holds = 0
+    public var takeovers = 0
+    public var faults = 0
+    public var guardActions = 0
+    public var annotations = 0
+    /// In microseconds.
+    public var longestHold: Int64 = 0
+
+    public init() {}
+
+    public mutating func add(_ other: RunCounts) {
+        steps += other.steps
+        facts += other.facts
+        grants += other.grants
+        holds += other.holds
+        takeovers += other.takeovers
+        faults += other.faults
+        guardActions += other.guardActions
+        annotations += other.annotations
+        longestHold = max(longestHold, other.longestHold)
+    }
+}
+

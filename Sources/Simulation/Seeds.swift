@@ -1,0 +1,85 @@
+// Many runs, one after the other, and what came of them.
+
+/// A run that broke something.
+public struct FailedSeed: Sendable {
+    public var seed: UInt64
+    public var profile: Profile
+    public var step: Int
+    public var violations: [Violation]
+    /// The newest lines of its trace.
+    public var lines: [String]
+}
+
+public struct SeedResults: Sendable {
+    public var seedCount = 0
+    public var counts = RunCounts()
+    public var failed: [FailedSeed] = []
+
+    public init() {}
+
+    /// One line.
+    public var json: String {
+        let numbers: [(String, Int)] = [
+            ("seeds", seedCount), ("steps", counts.steps), ("holds", counts.holds),
+            ("takeovers", counts.takeovers), ("faults", counts.faults),
+            ("violations", failed.reduce(0) { $0 + $1.violations.count }),
+            ("grants", counts.grants), ("facts", counts.facts),
+            ("annotations", counts.annotations), ("guardActions", counts.guardActions),
+            ("longestHoldMilliseconds", Int(counts.longestHold / 1_000)),
+        ]
+        let members = numbers.map { "\"\($0.0)\": \($0.1)" }
+        let seeds = failed.map { "\($0.seed)" }.joined(separator: ", ")
+        return "{" + members.joined(separator: ", ") + ", \"failedSeeds\": [\(seeds)]}"
+    }
+
+    /// 0: all is well; 1: safety; 2: liveness; 3: a crash. Of several the worst, in the order crash,
+    /// safety, liveness.
+    public var exitCode: Int32 {
+        let kinds = failed.flatMap(\.violations).map(\.kind)
+        if kinds.contains(.crash) { return 3 }
+        if kinds.contains(.safety) { return 1 }
+        return kinds.isEmpty ? 0 : 2
+    }
+}
+
+public enum Seeds {
+    /// Lines of a failure's trace that are kept.
+    public static let lineCount = 120
+
+    /// Runs one seed and tells everything.
+    public static func trace(
+        _ seed: UInt64, _ profile: Profile, into results: inout SeedResults,
+        _ tell: @escaping (String) -> Void
+    ) {
+        let world = World(seed: seed, profile: profile, tracing: .everything(tell))
+        let violations = world.run()
+        results.seedCount += 1
+        results.counts.add(world.counts)
+        guard !violations.isEmpty else { return }
+        results.failed.append(
+            FailedSeed(
+                seed: seed, profile: profile, step: world.counts.steps, violations: violations,
+                lines: []))
+    }
+
+    /// Runs one seed, and once more with a trace if it breaks something.
+    public static func run(_ seed: UInt64, _ profile: Profile, into results: inout SeedResults) {
+        let world = World(seed: seed, profile: profile)
+        let violations = world.run()
+        results.seedCount += 1
+        results.counts.add(world.counts)
+        guard !violations.isEmpty else { return }
+        let again = World(seed: seed, profile: profile, tracing: .newest(lineCount))
+        var repeated = again.run()
+        if repeated != violations {
+            repeated.append(
+                Violation(
+                    kind: .crash, invariant: "the same seed, the same run",
+                    text: "a second run broke something else than \(violations)"))
+        }
+        results.failed.append(
+            FailedSeed(
+                seed: seed, profile: profile, step: again.counts.steps, violations: repeated,
+                lines: again.newestLines))
+    }
+}

@@ -1,0 +1,414 @@
+// What is really so, and whether it may be: the invariants of design.md, each checked when something happens
+// that could break it.
+//
+//   1 one update domain   a guest is stopped by a step; the log locks or unlocks a set
+//   2 deadline            a hold reaches its deadline
+//   3 one runner          a process begins to execute a guest
+//   4 memory intact       a process goes on with a device state; a guest begins from nothing
+//   5 fencing             an agent keeps a token; an agent begins a step
+//   6 annotations         at the end: one for each hold that there was, and no other
+//   7 nothing lost        at the end, and when the log grows: what operators were told is in it
+//   8 clock               a hold is confirmed
+//   and: servers at one index have one state; locks and directives agree.
+//
+// The log itself is folded here by a coordinator of its own, as soon as a record is durable in the store:
+// what servers believe is compared with that.
+
+import AgentCore
+import Coordination
+import Fleet
+import LeaderCore
+
+/// Something that must never be, with its name in design.md.
+public struct Violation: Error, Hashable, Sendable {
+    public enum Kind: String, Sendable { case safety, liveness, crash }
+    public var kind: Kind
+    public var invariant: String
+    public var text: String
+}
+
+/// A time in which a guest did not execute because a step had stopped it.
+struct TrueHold {
+    var guest: GuestID
+    var host: HostID
+    var step: StepID
+    /// On the host's wall clock and hold clock.
+    var heldAt: Timestamp
+    var since: Int64
+    /// Nil while it lasts, or if it never ended.
+    var length: Int64?
+    /// Its notes went with its host's power.
+    var isForgotten = false
+    /// Its host's wall clock was set meanwhile: nobody can say when it began.
+    var isTimeless = false
+    var number: Int
+}
+
+final class Truth {
+    unowned let world: World
+    /// The log, folded.
+    private(set) var coordinator = Coordinator()
+    private(set) var violations: [Violation] = []
+    private(set) var holds: [TrueHold] = []
+    /// Index in `holds` of each guest that is held.
+    private var current: [GuestID: Int] = [:]
+    private var hostOfStep: [HostID: Directive] = [:]
+    /// The highest token with which each host's agent began anything, and the highest it kept.
+    private var begun: [HostID: Token] = [:]
+    private var kept: [HostID: Token] = [:]
+    /// Sets that an operator opened by name: from then on their exclusion is his.
+    private var openedByHand: [SetID] = []
+    /// What operators were told.
+    private var accepted: [Accepted] = []
+    private var digests: [UInt64: FleetState] = [:]
+
+    enum Accepted {
+        case release(ReleaseID)
+        case rollout(RolloutID)
+        case aborted(RolloutID)
+        case index(UInt64)
+    }
+
+    init(_ world: World) { self.world = world }
+
+    var state: FleetState { coordinator.state }
+
+    func violate(_ invariant: String, _ text: String, kind: Violation.Kind = .safety) {
+        guard violations.count < 20 else { return }
+        violations.append(Violation(kind: kind, invariant: invariant, text: text))
+        world.trace("VIOLATION", "\(invariant): \(text)")
+    }
+
+    // MARK: The log
+
+    /// Records that are durable from this moment on.
+    func committed(_ records: [[UInt8]], firstIndex: UInt64) {
+        guard firstIndex == state.index + 1 else {
+            return violate(
+                "fencing", "the log got record \(firstIndex) after record \(state.index)")
+        }
+        for record in records {
+            do {
+                let fact = try FactRecord.decode(record)
+                world.trace("log", "\(state.index + 1): \(brief(fact))")
+                before(fact)
+                coordinator.apply(fact)
+                world.counts.facts += 1
+                after(fact)
+            } catch { violate("nothing lost", "a record cannot be read: \(error)") }
+        }
+        if world.checksEverything || state.index % 256 < UInt64(records.count) { checkState() }
+    }
+
+    func checkState() {
+        for problem in coordinator.brokenInvariants() { violate("coordinator", problem) }
+    }
+
+    private func before(_ fact: Fact) {
+        switch fact.body {
+        case .stepFinished(let report) where report.outcome.releasesLocks:
+            // Its locks go: every guest must be out of its hold.
+            for guest in state.step(report.step)?.plan.guests ?? [] where current[guest] != nil {
+                violate(
+                    "one update domain at a time",
+                    "\(report.step) is over and its locks go, but guest \(guest) is held")
+            }
+        case .lockReleased(let set, _, _):
+            if !openedByHand.contains(set) { openedByHand.append(set) }
+        default: break
+        }
+    }
+
+    private func after(_ fact: Fact) {
+        switch fact.body {
+        case .stepGranted(let id, _):
+            world.counts.grants += 1
+            if let plan = state.step(id)?.plan { checkGrant(id, plan) }
+            world.faults.granted()
+        case .termStarted: world.counts.takeovers += 1
+        default: break
+        }
+    }
+
+    /// Nobody of another update domain of its sets may be out.
+    private func checkGrant(_ id: StepID, _ plan: PlannedStep) {
+        for pair in plan.pairs {
+            for (guest, index) in current.sorted(by: { $0.key < $1.key }) {
+                guard let own = state.guests[guest]?.pair, own.set == pair.set,
+                    own.updateDomain != pair.updateDomain, !openedByHand.contains(pair.set)
+                else { continue }
+                violate(
+                    "one update domain at a time",
+                    "\(id) was granted \(pair) while guest \(guest) of \(own) is held by "
+                        + "\(holds[index].step)")
+            }
+        }
+    }
+
+    /// A server has applied everything up to the state's index.
+    func compare(_ state: FleetState, of server: String) {
+        guard state.index <= self.state.index else { return }
+        if state.index == self.state.index, state != self.state {
+            violate("servers agree", "\(server) has another state at index \(state.index)")
+        }
+    }
+
+    // MARK: Operators
+
+    func operatorWasTold(_ accepted: Accepted) {
+        self.accepted.append(accepted)
+        check(accepted)
+    }
+
+    private func check(_ accepted: Accepted) {
+        switch accepted {
+        case .release(let id):
+            if state.releases[id] == nil { violate("nothing lost", "release \(id) is not there") }
+        case .rollout(let id):
+            if state.rollouts[id] == nil { violate("nothing lost", "\(id) is not there") }
+        case .aborted(let id):
+            if state.rollouts[id]?.state == .running {
+                violate("nothing lost", "\(id) was aborted, and goes on")
+            }
+        case .index(let index):
+            if state.index < index { violate("nothing lost", "record \(index) is not there") }
+        }
+    }
+
+    /// Reads are linearizable: who asks after he was told has to see it.
+    func operatorReads(index: UInt64, after told: UInt64) {
+        if index < told {
+            violate("linearizable reads", "a read shows index \(index), \(told) was acknowledged")
+        }
+    }
+
+    // MARK: Agents
+
+    func agentKeeps(_ token: Token, on host: HostID) {
+        if let known = kept[host], token < known {
+            violate("fencing", "the agent of \(host) keeps token \(token) after \(known)")
+        }
+        kept[host] = token
+    }
+
+    func agentBegins(_ directive: Directive, on host: HostID) {
+        if let known = begun[host], directive.token <= known {
+            violate(
+                "fencing",
+                "the agent of \(host) begins \(directive.step) with token \(directive.token) "
+                    + "after \(known)")
+        }
+        begun[host] = directive.token
+        if let keptToken = kept[host], keptToken < directive.token {
+            violate("fencing", "\(host) begins with token \(directive.token), which it has not kept")
+        }
+        hostOfStep[host] = directive
+    }
+
+    // MARK: Guests
+
+    func guestChanged(
+        _ guest: SimulatedGuest, _ change: SimulatedGuest.Change, on host: SimulatedHost
+    ) {
+        world.trace(host.id.rawValue, "guest \(guest.id): \(change)")
+        switch change {
+        case .doubled: violate("one runner", "two processes execute guest \(guest.id)")
+        case .corrupted:
+            violate("memory intact", "guest \(guest.id) goes on with a state of before")
+        case .booted:
+            if guest.bootCount > 1, !host.mayRestartGuests {
+                violate("memory intact", "guest \(guest.id) was started from nothing")
+            }
+        case .stopped(.command): holdBegins(guest, host)
+        case .stopped(.death):
+            // What was held is not any more; the guest is lost, which only a fault may do.
+            if current[guest.id] == nil { break }
+        case .resumed: holdEnds(guest, host)
+        }
+    }
+
+    private func holdBegins(_ guest: SimulatedGuest, _ host: SimulatedHost) {
+        guard let directive = hostOfStep[host.id], directive.guests.contains(guest.id) else {
+            return violate("locks and directives agree", "guest \(guest.id) is held by no step")
+        }
+        let number = holds.count
+        holds.append(
+            TrueHold(
+                guest: guest.id, host: host.id, step: directive.step,
+                heldAt: Timestamp(microseconds: host.place.wallMicroseconds),
+                since: host.place.holdMicroseconds, number: number))
+        current[guest.id] = number
+        world.counts.holds += 1
+        checkExclusion(guest, directive)
+        checkDeadline(number, guest, host, directive, extra: 0)
+    }
+
+    private func checkExclusion(_ guest: SimulatedGuest, _ directive: Directive) {
+        guard let set = guest.set, !openedByHand.contains(set) else { return }
+        guard let own = state.guests[guest.id]?.pair else { return }
+        for (other, index) in current.sorted(by: { $0.key < $1.key }) where other != guest.id {
+            guard let pair = state.guests[other]?.pair, pair.set == set,
+                pair.updateDomain != own.updateDomain
+            else { continue }
+            violate(
+                "one update domain at a time",
+                "guest \(guest.id) of \(own) is held while guest \(other) of \(pair) is, since "
+                    + "\(holds[index].step)")
+        }
+        // A step that was given up by an operator has no lock any more.
+        guard state.step(directive.step)?.status == .granted else { return }
+        if state.locks[set]?.updateDomain != own.updateDomain {
+            violate(
+                "locks and directives agree",
+                "guest \(guest.id) is held, and \(own) is not locked")
+        }
+    }
+
+    private func checkDeadline(
+        _ number: Int, _ guest: SimulatedGuest, _ host: SimulatedHost, _ directive: Directive,
+        extra: Int64
+    ) {
+        let limit = Int64(directive.deadlineMilliseconds) * 1_000 + extra
+        let left = holds[number].since + limit - host.place.holdMicroseconds
+        host.place.timeline.after(host.place.real(max(0, left)) + 1_000) { [self] in
+            guard current[guest.id] == number, holds[number].length == nil,
+                let qemu = guest.processes.first(where: { $0.isAlive })
+            else { return }
+            let excuse = world.faults.excuse(for: host, guest, qemu)
+            if excuse > extra {
+                return checkDeadline(number, guest, host, directive, extra: excuse)
+            }
+            violate(
+                "the deadline",
+                "guest \(guest.id) is held for more than \(directive.deadlineMilliseconds) ms")
+        }
+    }
+
+    private func holdEnds(_ guest: SimulatedGuest, _ host: SimulatedHost) {
+        guard let number = current.removeValue(forKey: guest.id) else { return }
+        let length = host.place.holdMicroseconds - holds[number].since
+        holds[number].length = length
+        world.counts.longestHold = max(world.counts.longestHold, length)
+    }
+
+    func powerLost(_ host: SimulatedHost) {
+        for guest in host.guests {
+            if let number = current.removeValue(forKey: guest.id) {
+                holds[number].isForgotten = true
+            }
+        }
+        // Also of holds that are over and not yet reported: their notes are gone.
+        for index in holds.indices
+        where holds[index].host == host.id && state.step(holds[index].step)?.status == .granted {
+            holds[index].isForgotten = true
+        }
+    }
+
+    func clockWasSet(_ host: SimulatedHost) {
+        for index in holds.indices
+        where holds[index].host == host.id && state.step(holds[index].step)?.status == .granted {
+            holds[index].isTimeless = true
+        }
+    }
+
+    func isHeld(_ guest: GuestID) -> Bool { current[guest] != nil }
+    var heldGuests: [GuestID] { current.keys.sorted() }
+    func step(on host: HostID) -> Directive? { hostOfStep[host] }
+
+    // MARK: The end
+
+    /// After the faults have stopped and everything has had its time.
+    func checkEnd() {
+        checkState()
+        for accepted in accepted { check(accepted) }
+        for guest in current.keys.sorted() {
+            violate("no guest is held", "guest \(guest) is held at the end", kind: .liveness)
+        }
+        for rollout in state.rollouts.values where !rollout.state.isOver {
+            let waiting = rollout.steps.filter { $0.status == .waiting || $0.status == .granted }
+            violate(
+                "every rollout ends",
+                "\(rollout.id) is \(rollout.state.rawValue): "
+                    + waiting.prefix(3).map { "\($0.id) on \($0.plan.host) is \($0.status)" }
+                    .joined(separator: ", "),
+                kind: .liveness)
+        }
+        for (set, lock) in state.locks where !lock.holders.contains(where: \.stuck) {
+            violate(
+                "no lock without an owner", "set \(set) is locked by \(lock.holders[0].step)",
+                kind: .liveness)
+        }
+        checkAnnotations()
+    }
+
+    private func checkAnnotations() {
+        let annotations = world.annotations
+        var used = annotations.map { _ in false }
+        for hold in holds where !hold.isForgotten {
+            let matches = annotations.indices.filter {
+                annotations[$0].guest == hold.guest && annotations[$0].step == hold.step
+            }
+            let held = "the hold of \(hold.guest) in \(hold.step)"
+            guard let index = matches.first(where: { !used[$0] }) else {
+                violate(
+                    "exactly one annotation per hold",
+                    "\(held) has \(matches.isEmpty ? "none" : "one less than holds")")
+                continue
+            }
+            used[index] = true
+            let annotation = annotations[index]
+            let off = annotation.heldAt.microseconds - hold.heldAt.microseconds
+            if abs(off) > Self.startTolerance, !hold.isTimeless {
+                violate(
+                    "exactly one annotation per hold",
+                    "\(held) began \(off) µs before its annotation says")
+            }
+            if let length = hold.length, let told = annotation.holdMicroseconds,
+                told < length - Self.lengthTolerance || told > length + Self.lengthTolerance
+            {
+                violate(
+                    "exactly one annotation per hold",
+                    "\(held) took \(length) µs, its annotation says \(told) µs")
+            }
+        }
+        for index in annotations.indices where !used[index] {
+            let annotation = annotations[index]
+            violate(
+                "exactly one annotation per hold",
+                "there is one of guest \(annotation.guest) in \(annotation.step), which was not held")
+        }
+    }
+
+    /// A STOP that was lost with a connection is noted with the moment of the command, which is earlier.
+    static let startTolerance: Int64 = 60_000
+    static let lengthTolerance: Int64 = 250_000
+}
+
+/// An annotation, as far as the checks need it.
+struct TrueAnnotation {
+    var guest: GuestID
+    var step: StepID
+    var heldAt: Timestamp
+    var holdMicroseconds: Int64?
+}
+
+/// A fact in a few words, for a trace.
+func brief(_ fact: Fact) -> String {
+    switch fact.body {
+    case .termStarted(let term, let server): "term \(term) of \(server)"
+    case .hostReported(let report, _):
+        "host \(report.host), token \(report.acceptedToken): "
+            + report.guests.map { "\($0.id) \($0.state)" }.joined(separator: " ")
+    case .releaseAdded(let release, _): "release \(release.id)"
+    case .rolloutStarted(let started): "\(started.id) with \(started.steps.count) steps"
+    case .rolloutAborted(let id, _, _): "\(id) aborted"
+    case .stepGranted(let id, let token): "\(id) granted, token \(token)"
+    case .stepRegranted(let id, let token): "\(id) granted again, token \(token)"
+    case .stepCancelled(let id, let reason): "\(id) cancelled: \(reason)"
+    case .stepFinished(let report):
+        "\(report.step) \(report.outcome) \(report.reason) with \(report.holds.count) holds"
+    case .strayReported(let report, let host): "\(report.step) stray from \(host)"
+    case .lockReleased(let set, _, _): "lock of \(set) released"
+    case .eventsAcknowledged(let notifier, let sequence): "\(notifier) has \(sequence)"
+    }
+}
