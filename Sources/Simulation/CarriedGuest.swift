@@ -6,7 +6,7 @@ final class CarriedGuest {
     let guest: SimulatedGuest
     let newNumber: Int
     private let entry: AcceptedStep.Guest
-    private unowned let carrier: HoldCarrier
+    private let carrier: HoldCarrier
     private var handOver: HandOver
     private var processes: [Side: SimulatedQEMU] = [:]
     private var monitors: [Side: SimulatedMonitor] = [:]
@@ -137,7 +137,7 @@ final class CarriedGuest {
                 return process.run(after: 20_000) { [self] in connect(side) }
             }
             monitors[side] = monitor
-            monitor.onEvent = { [self] in input(.event($0.word, side, stamp: nil)) }
+            monitor.onEvent = { [self] in input(.event($0.word, side, stamp: $1)) }
             monitor.onEnd = { [self] in
                 monitors[side] = nil
                 process.run(after: 20_000) { [self] in connect(side) }

@@ -27,6 +27,7 @@ final class Faults {
     private var lastNumber = 0
     /// Of each host, when its agent and its guard were last hindered.
     private var hindered: [HostID: (agent: Int64, guard: Int64)] = [:]
+    private static let never: Int64 = -1_000_000_000_000
     private var hungUntil: [GuestID: (from: Int64, to: Int64)] = [:]
 
     init(_ world: World, _ profile: Profile, end: Int64, _ chance: Chance) {
@@ -321,7 +322,7 @@ final class Faults {
     }
 
     private func hinder(_ host: SimulatedHost, agent: Bool = false, `guard`: Bool = false) {
-        var known = hindered[host.id] ?? (agent: .min, guard: .min)
+        var known = hindered[host.id] ?? (agent: Self.never, guard: Self.never)
         if agent { known.agent = now }
         if `guard` { known.guard = now }
         hindered[host.id] = known

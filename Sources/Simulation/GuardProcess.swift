@@ -120,16 +120,20 @@ final class GuardProcess {
             guard let monitor else { return completion(false) }
             place.monitor = monitor
             monitor.onEnd = { place.monitor = nil }
-            monitor.onEvent = { [self] in onEvent($0, place) }
+            monitor.onEvent = { [self] in onEvent($0, stamp: $1, place) }
             completion(true)
         }
     }
 
-    private func onEvent(_ event: QEMUEvent, _ place: Watched) {
+    private func onEvent(_ event: QEMUEvent, stamp: Int64, _ place: Watched) {
         let now = host.place.holdMicroseconds
         switch event {
         case .resumed:
-            if place.continuedAt != nil || place.stoppedAt != nil { place.resumedAt = now }
+            guard let since = place.continuedAt ?? place.stoppedAt else { break }
+            place.resumedAt =
+                EventTime(
+                    stamp: stamp, notBefore: since, hold: now, wall: host.place.wallMicroseconds
+                ).hold
         case .stopped where place.continuedAt == nil:
             place.stoppedAt = now
             place.resumedAt = nil

@@ -35,6 +35,16 @@ final class HoldCarrier {
             guard let guest = host.guest(entry.plan.id) else { continue }
             self.guests.append(CarriedGuest(guest, entry, self))
         }
+        // They hold this object.
+        process.whenItDies { [weak self] _ in self?.letGo() }
+    }
+
+    private func letGo() {
+        isOver = true
+        for guest in guests { guest.close() }
+        guests = []
+        putOff = []
+        onFinish = nil
     }
 
     var process: SimulatedProcess { agent.process }
@@ -249,10 +259,8 @@ final class HoldCarrier {
     }
 
     private func finish(_ report: StepReport) {
-        isOver = true
-        for guest in guests { guest.close() }
         let body = onFinish
-        onFinish = nil
+        letGo()
         body?(report)
     }
 }

@@ -128,6 +128,15 @@ final class SimulatedHost {
         mayRestartGuests = true
     }
 
+    func takeApart() {
+        agent = nil
+        guardProcess = nil
+        for guest in guests {
+            guest.onChange = { _, _ in }
+            for qemu in guest.processes { qemu.vanish() }
+        }
+    }
+
     func restorePower() {
         guard !place.isUp else { return }
         place.boot()

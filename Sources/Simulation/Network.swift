@@ -49,6 +49,12 @@ final class Network {
         self.chance = chance
     }
 
+    func clear() {
+        places = [:]
+        listening = [:]
+        waiting = [:]
+    }
+
     func add(_ place: Place) { places[place.name] = place }
 
     // MARK: Paths

@@ -133,7 +133,10 @@ final class SimulatedQEMU {
     /// Decided by the run when the move begins.
     var fate: () -> HandOverFate = { .completes(after: 20_000) }
     /// The process that waits for this one's state.
-    weak var successor: SimulatedQEMU?
+    weak var successor: SimulatedQEMU? {
+        didSet { successor?.predecessor = self }
+    }
+    private weak var predecessor: SimulatedQEMU?
 
     /// - Parameter isWaiting: for a state to come; otherwise it boots its guest.
     init(
@@ -169,6 +172,7 @@ final class SimulatedQEMU {
         guard isAlive else { return }
         isAlive = false
         guest.ends(self, .death)
+        predecessor?.lostSuccessor()
         timeline.after(exitsAfter ?? chance.longTailed(2_000, doublings: 8)) { [self] in exit() }
     }
 
@@ -267,6 +271,14 @@ final class SimulatedQEMU {
 
     // MARK: Handing over
 
+    /// Its connection to the other side breaks; what was not complete has failed.
+    private func lostSuccessor() {
+        timeline.after(chance.longTailed(1_000, doublings: 5)) { [self] in
+            guard migration == .active else { return }
+            act { [self] in fail() }
+        }
+    }
+
     private func startMove() {
         guard migration == .active else { return }
         if runstate == "running" { pause("finish-migrate") } else { runstate = "finish-migrate" }
@@ -340,7 +352,8 @@ final class SimulatedMonitor {
 
     let process: SimulatedProcess
     let qemu: SimulatedQEMU
-    var onEvent: (QEMUEvent) -> Void = { _ in }
+    /// With QEMU's own stamp: its host's wall clock, in microseconds.
+    var onEvent: (QEMUEvent, Int64) -> Void = { _, _ in }
     var onEnd: () -> Void = {}
     private var chance: Chance
     private var isOver = false
@@ -417,7 +430,8 @@ final class SimulatedMonitor {
     }
 
     fileprivate func heard(_ event: QEMUEvent) {
-        deliver { [weak self] in self?.onEvent(event) }
+        let stamp = qemu.guest.place.wallMicroseconds
+        deliver { [weak self] in self?.onEvent(event, stamp) }
     }
 
     fileprivate func breakOff() { process.run { [weak self] in self?.end() } }
@@ -440,7 +454,7 @@ final class SimulatedMonitor {
     func close() {
         isOver = true
         qemu.forget(self)
-        onEvent = { _ in }
+        onEvent = { _, _ in }
         onEnd = {}
         waiting = [:]
     }

@@ -70,6 +70,9 @@ final class Timeline {
         return first
     }
 
+    /// Nothing happens any more.
+    func clear() { heap = [] }
+
     /// Carries out the next entry.
     ///
     /// - Returns: false if there is none before `end`.

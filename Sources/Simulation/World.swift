@@ -130,7 +130,18 @@ public final class World {
         }
         counts.steps = timeline.stepCount
         counts.annotations = annotations.count
-        return truth.violations
+        let violations = truth.violations
+        takeApart()
+        return violations
+    }
+
+    /// Everything holds everything: without this nothing of a run would ever go.
+    private func takeApart() {
+        timeline.clear()
+        for place in allPlaces { place.lose() }
+        for host in hosts { host.takeApart() }
+        network.clear()
+        timeline.clear()
     }
 
     /// Nothing is left to do, so far as can be seen.

@@ -70,7 +70,7 @@ struct SimulateCommand: ParsableCommand {
         } else {
             runAll(range, profile, &results)
         }
-        for failed in results.failed { show(failed) }
+        if trace { for failed in results.failed { show(failed) } }
         StandardOutput.write(results.json + "\n")
         if results.exitCode != 0 { Foundation.exit(results.exitCode) }
     }
@@ -82,7 +82,9 @@ struct SimulateCommand: ParsableCommand {
         var told = started
         for seed in range {
             CrashNote.seed = seed
+            let failedBefore = results.failed.count
             Seeds.run(seed, profile, into: &results)
+            for failed in results.failed.dropFirst(failedBefore) { show(failed) }
             if results.failed.count >= failuresMax { return }
             guard Date().timeIntervalSince(told) > 5 else { continue }
             told = Date()
