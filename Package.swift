@@ -125,7 +125,7 @@ let package = Package(
         tests("HostConfiguration", ["Fleet"]),
         tests("UvLoop", ["COpenSSL"]),
         tests("EtcdLog", ["Edges", "LogCore", "Simulation"]),
-        tests("LogStore", ["LogCore", "EtcdLog", "UvLoop", grdb]),
+        tests("LogStore", ["LogCore", "EtcdLog", "Simulation", "UvLoop", grdb]),
         tests("SessionShell", ["Fleet", "Wire", "UvLoop", logging]),
         tests(
             "LeaderShell",
