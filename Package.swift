@@ -144,7 +144,7 @@ let package = Package(
         tests("HostConfiguration", ["Fleet"]),
         tests("UvLoop", ["Edges", "COpenSSL"]),
         tests("EtcdLog", ["Edges", "LogCore", "Simulation"]),
-        tests("LogStore", ["LogCore", "EtcdLog", "UvLoop", grdb]),
+        tests("LogStore", ["LogCore", "EtcdLog", "Simulation", "UvLoop", grdb]),
         tests("SessionCore", ["Fleet", "Wire", "Edges", logging]),
         tests("SessionShell", ["Fleet", "Wire", "Edges", "SessionCore", "UvLoop", logging]),
         tests(

@@ -10,6 +10,7 @@ final class Bench {
     let loop: VirtualLoop
     let etcd: SimulatedEtcd
     let prefix = "/test/"
+    private var stores: [EtcdLogStore] = []
 
     init(seed: UInt64 = 1, memberCount: Int = 3) {
         clock = VirtualClock(seed: seed)
@@ -20,8 +21,10 @@ final class Bench {
     /// A store of a server, on a loop of its own.
     func store(_ server: String = "one", on loop: VirtualLoop? = nil) -> EtcdLogStore {
         let loop = loop ?? VirtualLoop(clock)
-        return EtcdLogStore(
+        let store = EtcdLogStore(
             etcd.access(of: server, on: loop), name: "etcd:\(server)", prefix: prefix, on: loop)
+        stores.append(store)
+        return store
     }
 
     func until(

@@ -14,6 +14,8 @@ struct EtcdRandomTests {
         /// Nil while it does not lead.
         var next: UInt64?
         var isBusy = false
+        /// A store saves one snapshot at a time.
+        var isSaving = false
 
         init(_ bench: Bench, number: Int) {
             self.number = number
@@ -21,6 +23,7 @@ struct EtcdRandomTests {
             store.onLost = { [weak self] _ in
                 self?.next = nil
                 self?.isBusy = false
+                self?.isSaving = false
             }
         }
     }
@@ -82,6 +85,7 @@ struct EtcdRandomTests {
             guard !writer.isBusy else { return }
             writer.isBusy = true
             guard let first = writer.next else {
+                writer.isSaving = false
                 let name = LogWriter(name: "\(writer.number)", address: "")
                 return writer.store.lead(as: name, after: 0) { [unowned self] in
                     writer.isBusy = false
@@ -115,9 +119,12 @@ struct EtcdRandomTests {
                 case 0: bench.etcd.cutWatches(of: "follower")
                 case 1 where !writer.isBusy: writer.next = nil
                 case 2:
-                    if let next = writer.next, !writer.isBusy, next > 2 {
+                    if let next = writer.next, !writer.isBusy, !writer.isSaving, next > 2 {
+                        writer.isSaving = true
                         var left = [[UInt8](repeating: 1, count: 10), [2]][...]
-                        writer.store.save(index: next - 2, next: { left.popFirst() }) { _ in }
+                        writer.store.save(index: next - 2, next: { left.popFirst() }) { _ in
+                            writer.isSaving = false
+                        }
                     }
                 default: step(writer)
                 }
@@ -127,7 +134,7 @@ struct EtcdRandomTests {
         }
     }
 
-    @Test("no acknowledged record is lost, doubled or out of order", arguments: 0..<UInt64(40))
+    @Test("no acknowledged record is lost, doubled or out of order", arguments: 0..<UInt64(60))
     func random(seed: UInt64) throws {
         let run = Run(seed: seed)
         run.go(400)
@@ -142,7 +149,7 @@ struct EtcdRandomTests {
         }
         #expect(Set(texts).count == texts.count, "seed \(seed): doubled")
         #expect(run.acknowledged.keys.allSatisfy { $0 < contents.next }, "seed \(seed): lost")
-        #expect(run.acknowledged.count > 3, "seed \(seed): little was done")
+        #expect(run.acknowledged.count > 2, "seed \(seed): little was done")
         let first = (run.follower.snapshot?.index ?? 0) + 1
         for (offset, text) in run.follower.texts.enumerated() {
             let known = run.acknowledged[first + UInt64(offset)]
@@ -155,6 +162,6 @@ struct EtcdRandomTests {
         let runs = (0..<2).map { _ in Run(seed: 77) }
         for run in runs { run.go(300) }
         #expect(runs[0].trace == runs[1].trace)
-        #expect(runs[0].trace.count > 300)
+        #expect(runs[0].trace.count > 150)
     }
 }
