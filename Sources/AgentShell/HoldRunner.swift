@@ -161,18 +161,7 @@ final class HoldRunner {
         guard let generation = guest.generation(side) else {
             return reply(.ended("there is no such process"))
         }
-        let command: Command
-        switch request {
-        case .queryReadiness:
-            return generation.isReadyToContinue(limit: limit ?? .seconds(1)) {
-                reply(.readiness($0))
-            }
-        case .migrate: command = .migrate(uri: "unix:\(guest.new?.paths.incoming ?? "")")
-        case .queryMigrate: command = .queryMigrate
-        case .stop: command = .stop
-        case .cont: command = .cont
-        }
-        generation.send([command], limit: limit) { reply(MonitorReply(request, $1)) }
+        generation.send(request, incoming: guest.new?.paths.incoming ?? "", limit: limit, reply)
     }
 
     // MARK: Effects
