@@ -131,7 +131,7 @@ public struct AgentMachine: Hashable, Sendable {
     public static let retryPause = Duration.seconds(1)
     public static let resendPeriod = Duration.seconds(5)
     public static let hostReportPause = Duration.milliseconds(20)
-    public static let recoveryPatience = Duration.seconds(10)
+    public static let recoveryPatience = Observation.patience
 
     public let host: HostID
     public let bootID: String

@@ -236,7 +236,9 @@ public struct HandOver: Hashable, Sendable {
         case (.cont, .done): onContinued(side, at: now)
         // Only a refusal of `migrate` is certain: after a lost connection it is looked again. No
         // other reply fits its request.
-        case (.migrate, _), (.stop, _), (.queryMigrate, _), (.queryReadiness, _), (.cont, _): break
+        case (.migrate, _), (.stop, _), (.queryMigrate, _), (.queryReadiness, _), (.cont, _),
+            (.contAndLook, _):
+            break
         }
     }
 

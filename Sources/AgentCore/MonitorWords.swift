@@ -68,6 +68,8 @@ public enum MonitorRequest: String, Hashable, Sendable, CaseIterable {
     case queryReadiness
     case stop
     case cont
+    /// `cont` and `query-status`, in one write.
+    case contAndLook
 }
 
 /// The answer to a ``MonitorRequest``.
@@ -78,6 +80,8 @@ public enum MonitorReply: Hashable, Sendable {
     case migration(MoveStatus)
     /// To `queryReadiness`.
     case readiness(ContinueReadiness)
+    /// To `contAndLook`: whether its guest executes then, whatever `cont` was answered with.
+    case executing(Bool)
     /// QEMU said no, with its words.
     case refused(String)
     /// The connection is over, or there was none; the command may or may not have been carried out.

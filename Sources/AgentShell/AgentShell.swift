@@ -3,6 +3,7 @@
 // Happy path: directories and locks; what was kept of steps; wait for a guard that is still at work;
 // find the guests' processes; finish a step that an earlier agent began; start the guests that do
 // not run; then the session with the leader, directives, reports.
+// What is done when is decided by AgentCore/AgentMachine.swift.
 // Failure modes: what hinders the start is an AgentError and nothing has been started; afterwards
 // nothing ends the agent. Losing the leader changes nothing; losing the agent is what the guard and
 // the next agent are for. Guests never end with the agent.

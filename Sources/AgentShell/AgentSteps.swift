@@ -193,13 +193,13 @@ extension AgentShell {
             }
         }
         recovering = guests
-        let observer = StepObserver(guests, loop: loop)
-        observer.begin { [self] actions in
-            feed(.observed(actions))
+        let observer = StepObserver(guests, loop: loop) { [self] in
+            feed(.observed($0))
         } found: { [self] guest, action in
             logger.notice("found", metadata: ["guest": "\(guest.id)", "action": "\(action)"])
             runner?.feed(guest, .found(action))
         }
+        observer.begin()
     }
 
     private func resume(_ step: AcceptedStep, _ actions: [RecoveryAction]) {

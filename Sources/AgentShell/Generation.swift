@@ -113,14 +113,17 @@ final class Generation {
         monitor.send(commands, limit: limit, reply)
     }
 
-    /// Whether `cont` is safe on a process that was handing its guest over.
-    ///
-    /// - Parameter answer: called once.
-    func isReadyToContinue(limit: Duration, _ answer: @escaping (ContinueReadiness) -> Void) {
+    /// - Parameters:
+    ///   - incoming: where the other process waits.
+    ///   - reply: called once.
+    func send(
+        _ request: MonitorRequest, incoming: String, limit: Duration?,
+        _ reply: @escaping (MonitorReply) -> Void
+    ) {
         guard let monitor else {
-            return answer(.notYet(reason: "its monitor is not connected"))
+            return reply(.ended("\(MonitorFailure.ended("not connected"))"))
         }
-        monitor.isReadyToContinue(limit: limit, answer)
+        monitor.send(request, incoming: incoming, limit: limit, reply)
     }
 
     /// Tells the guest's network where its NICs are, for when the host's side of it has changed

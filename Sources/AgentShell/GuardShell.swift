@@ -51,14 +51,12 @@ final class GuardProcess {
         let queues = TapQueues()
         var monitor: Monitor?
         var isQueued = false
-        /// The guard has sent `cont`; since when, on the hold clock.
-        var continuedAt: Int64?
-        var stoppedAt: Int64?
-        var resumed: EventTime?
+        var guarded: GuardedSide
         /// The guard's connection waits for the agent's to end.
         var isShared: Bool { path == agentsPath }
-        init(_ process: ProcessReference, _ paths: GenerationPaths) {
+        init(_ process: ProcessReference, _ paths: GenerationPaths, _ guarded: GuardedSide) {
             self.process = process
+            self.guarded = guarded
             path = paths.guardMonitor
             agentsPath = paths.monitor
         }
@@ -124,16 +122,19 @@ final class GuardProcess {
     private func watch(_ fields: [String]) {
         guard let guest = GuestID(fields[1]) else { return fail("a guest's line cannot be read") }
         do {
-            let old = try side(guest, pid: fields[2], generation: fields[3])
+            let old = try side(
+                GuardedSide(guest, .old, budget: budget), pid: fields[2], generation: fields[3])
             let new =
                 fields.count == 6
-                ? try side(guest, pid: fields[4], generation: fields[5]) : nil
+                ? try side(
+                    GuardedSide(guest, .new, budget: budget), pid: fields[4], generation: fields[5])
+                : nil
             watched.append(Watched(guest, old: old, new: new))
         } catch { fail("\(guest): \(error)") }
     }
 
     private func side(
-        _ guest: GuestID, pid: String, generation: String
+        _ guarded: GuardedSide, pid: String, generation: String
     ) throws(AgentError) -> WatchedSide {
         do {
             guard let pid = Int32(pid), let generation = Int(generation) else {
@@ -141,13 +142,14 @@ final class GuardProcess {
             }
             let process = try ProcessReference(pid: pid)
             if generation == ProcessLabel.foreignGeneration {
-                return try foreignSide(process)
+                return try foreignSide(process, guarded)
             }
-            guard let label = ProcessLabel(pid: pid), label.run == run, label.guest == guest,
-                label.generation == generation
+            guard let label = ProcessLabel(pid: pid), label.run == run,
+                label.guest == guarded.guest, label.generation == generation
             else { throw AgentError.hypervisor(reason: "process \(pid) is not its QEMU") }
-            let paths = HostPaths(run: run, state: "", memory: "").generation(guest, generation)
-            let side = WatchedSide(process, paths)
+            let paths = HostPaths(run: run, state: "", memory: "")
+                .generation(guarded.guest, generation)
+            let side = WatchedSide(process, paths, guarded)
             try side.queues.copy(from: process, label.tapNumbers)
             return side
         } catch let error as AgentError {
@@ -155,12 +157,14 @@ final class GuardProcess {
         } catch { throw .hypervisor(reason: "\(error)") }
     }
 
-    private func foreignSide(_ process: ProcessReference) throws -> WatchedSide {
+    private func foreignSide(
+        _ process: ProcessReference, _ guarded: GuardedSide
+    ) throws -> WatchedSide {
         guard let known = foreign[process.pid],
             known.startTime == ForeignProcess.startTime(process.pid)
         else { throw AgentError.hypervisor(reason: "process \(process.pid) is not its QEMU") }
         let side = WatchedSide(
-            process, GenerationPaths(directory: "", onlyMonitor: known.monitor))
+            process, GenerationPaths(directory: "", onlyMonitor: known.monitor), guarded)
         try side.queues.copy(from: process, known.tapNumbers)
         return side
     }
@@ -211,7 +215,13 @@ final class GuardProcess {
                 .continued(entry.guest, .old, at: 0, wasHeld: true),
             ] { _ = copy.handle(event, at: 0) }
             for side in Side.allCases {
-                entry.sides[side]?.monitor?.isReadyToContinue(limit: .seconds(2)) { _ in }
+                var guarded = entry.sides[side]?.guarded
+                for input: GuardedSide.Input in [
+                    .continueGuest(isConnected: true), .event(.resume, stamp: 0),
+                    .replied(.queryReadiness, .readiness(.ready(isExecuting: false))),
+                    .replied(.contAndLook, .executing(true)),
+                ] { _ = guarded?.handle(input, at: 0, wall: Timestamp(microseconds: 0)) }
+                entry.sides[side]?.monitor?.send(.queryReadiness, limit: .seconds(2)) { _ in }
             }
         }
     }
@@ -293,20 +303,8 @@ final class GuardProcess {
     }
 
     private func onEvent(_ event: Event, _ entry: Watched, _ side: Side) {
-        guard let place = entry.sides[side] else { return }
-        switch event.kind {
-        case .resume:
-            // An old one whose migration failed continues by itself.
-            guard let since = place.continuedAt ?? place.stoppedAt else { break }
-            place.resumed = EventTime(event, notBefore: since)
-        case .stop where place.continuedAt == nil:
-            place.stoppedAt = HoldClock.nowMicroseconds
-            place.resumed = nil
-        case .stop:
-            // A `stop` of the dead agent that was still on its way, behind our `cont`.
-            place.monitor?.send(.cont) { _ in }
-        default: break
-        }
+        guard let place = entry.sides[side], let said = MonitorEvent(event) else { return }
+        tell(entry, side, place, .event(said, stamp: event.timestampMicroseconds))
     }
 
     private func feed(_ event: GuardMachine.Event) {
@@ -396,37 +394,35 @@ final class GuardProcess {
         guard let entry = watched.first(where: { $0.guest == guest }),
             let place = entry.sides[side]
         else { return }
-        // Whoever stopped it in its hold (SIGSTOP) did not mean to strand its guest.
-        try? place.process.send(signal: Scheduling.continueSignal)
-        guard let monitor = place.monitor else {
-            connect(entry, side) { [self] failure in
-                if failure != nil {
-                    place.triesAgentsMonitor.toggle()
-                    feed(.continueFailed(guest, side))
-                } else {
-                    continueGuest(guest, side)
-                }
-            }
-            return
-        }
-        if place.continuedAt == nil { place.continuedAt = HoldClock.nowMicroseconds }
-        guard side == .old else { return cont(guest, side, monitor, place) }
-        monitor.isReadyToContinue(limit: budget.replyLimit) { [self] readiness in
-            switch readiness {
-            case .notYet: feed(.continueFailed(guest, side))
-            case .ready: cont(guest, side, monitor, place)
-            }
-        }
+        tell(entry, side, place, .continueGuest(isConnected: place.monitor != nil))
     }
 
-    private func cont(_ guest: GuestID, _ side: Side, _ monitor: Monitor, _ place: WatchedSide) {
-        monitor.send([.cont, .queryStatus], limit: budget.replyLimit) { [self] index, result in
-            guard index == 1 else { return }
-            if case .success(let value) = result, StatusReply(value)?.running == true {
-                let at = place.resumed?.hold ?? HoldClock.nowMicroseconds
-                feed(.continued(guest, side, at: at, wasHeld: place.resumed != nil))
-            } else {
-                feed(.continueFailed(guest, side))
+    private func tell(
+        _ entry: Watched, _ side: Side, _ place: WatchedSide, _ input: GuardedSide.Input
+    ) {
+        let outputs = place.guarded.handle(
+            input, at: HoldClock.nowMicroseconds,
+            wall: Timestamp(microseconds: WallClock.nowMicroseconds))
+        for output in outputs {
+            switch output {
+            // Whoever stopped it in its hold (SIGSTOP) did not mean to strand its guest.
+            case .wake: try? place.process.send(signal: Scheduling.continueSignal)
+            case .connect:
+                connect(entry, side) { [self] failure in
+                    if failure != nil { place.triesAgentsMonitor.toggle() }
+                    tell(
+                        entry, side, place,
+                        failure == nil
+                            ? .continueGuest(isConnected: place.monitor != nil) : .connectFailed)
+                }
+            case .send(let request, let limit):
+                let reply = { [self] in tell(entry, side, place, .replied(request, $0)) }
+                guard let monitor = place.monitor else {
+                    reply(.ended("not connected"))
+                    break
+                }
+                monitor.send(request, limit: limit, reply)
+            case .event(let event): feed(event)
             }
         }
     }

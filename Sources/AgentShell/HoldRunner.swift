@@ -16,10 +16,8 @@
 // it could have the whole state while the old one runs on. Once the old one has said `completed`
 // too, it never will.
 //
-// Why `cont` on the old one waits: in runstate `finish-migrate` the migration's end would find a
-// running guest, which QEMU 7.2 answers with abort().
-//
-// Failure modes: every one is an event for the machine, which has the table. Nothing here decides.
+// Failure modes: every one is an input for a guest's HandOver or an event for the HoldMachine, which
+// have the tables. Nothing here decides.
 
 internal import AgentCore
 internal import Fleet
@@ -161,18 +159,7 @@ final class HoldRunner {
         guard let generation = guest.generation(side) else {
             return reply(.ended("there is no such process"))
         }
-        let command: Command
-        switch request {
-        case .queryReadiness:
-            return generation.isReadyToContinue(limit: limit ?? .seconds(1)) {
-                reply(.readiness($0))
-            }
-        case .migrate: command = .migrate(uri: "unix:\(guest.new?.paths.incoming ?? "")")
-        case .queryMigrate: command = .queryMigrate
-        case .stop: command = .stop
-        case .cont: command = .cont
-        }
-        generation.send([command], limit: limit) { reply(MonitorReply(request, $1)) }
+        generation.send(request, incoming: guest.new?.paths.incoming ?? "", limit: limit, reply)
     }
 
     // MARK: Effects

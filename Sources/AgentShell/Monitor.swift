@@ -103,24 +103,6 @@ final class Monitor {
         send([command]) { completion($1) }
     }
 
-    /// - Parameter answer: called once.
-    func isReadyToContinue(limit: Duration, _ answer: @escaping (ContinueReadiness) -> Void) {
-        var migration: MoveStatus?
-        send([.queryMigrate, .queryStatus], limit: limit) { index, result in
-            switch (index, result) {
-            case (0, .success(let value)): migration = MigrationReply(value)?.moveStatus
-            case (0, .failure): break
-            case (_, .failure(let failure)): answer(.notYet(reason: failure.description))
-            case (_, .success(let value)):
-                let status = StatusReply(value)
-                answer(
-                    ContinueReadiness(
-                        migration: migration, runstate: status?.state.description,
-                        isExecuting: status?.running ?? false))
-            }
-        }
-    }
-
     func close() {
         onEnd = nil
         end("closed here")
@@ -192,37 +174,5 @@ final class Monitor {
         let onEnd = onEnd
         self.onEnd = nil
         onEnd?(reason)
-    }
-}
-
-extension MigrationReply {
-    var moveStatus: MoveStatus { MoveStatus(status.description) }
-}
-
-extension MonitorEvent {
-    /// - Returns: nil for an event that no hold needs.
-    init?(_ event: Event) {
-        switch event.kind {
-        case .stop: self = .stop
-        case .resume: self = .resume
-        case .migration(let status): self = .migration(MoveStatus(status.description))
-        default: return nil
-        }
-    }
-}
-
-extension MonitorReply {
-    init(_ request: MonitorRequest, _ result: Result<JSON, MonitorFailure>) {
-        switch result {
-        case .failure(.refused(let error)): self = .refused(error.text)
-        case .failure(let failure): self = .ended(failure.description)
-        case .success(let value):
-            guard request == .queryMigrate else {
-                self = .done
-                break
-            }
-            // An answer that is none says as little as no answer.
-            self = MigrationReply(value).map { .migration($0.moveStatus) } ?? .done
-        }
     }
 }

@@ -3,65 +3,44 @@ internal import Fleet
 internal import QMP
 internal import UvLoop
 
-/// Asks every process of a step what it does, until what to do with each guest is known.
+/// Carries out an ``Observation`` on real QEMU processes.
 final class StepObserver {
     private let guests: [StepGuest]
     private let loop: Loop
-    private var isUndecided: [Bool]
-    private var begun: (([RecoveryAction]) -> Void)?
-    private var found: ((StepGuest, RecoveryAction) -> Void)?
-    private var actions: [RecoveryAction]
-    private let since = HoldClock.nowMicroseconds
-    private var round = 0
-
-    /// Monitors that do not answer for so long will not.
-    static let patience = Duration.seconds(10)
-    /// How long guests that are found wait for those that are not: monitors need a moment.
-    private static let graceMicroseconds: Int64 = 1_000_000
-
-    init(_ guests: [StepGuest], loop: Loop) {
-        self.guests = guests
-        self.loop = loop
-        isUndecided = guests.map { _ in true }
-        actions = guests.map { _ in .wait }
-    }
+    private var observation: Observation
+    private let begun: ([RecoveryAction]) -> Void
+    private let found: (StepGuest, RecoveryAction) -> Void
 
     /// - Parameters:
     ///   - begun: called once, later, with an action for each guest; `wait` for one that does not
     ///     answer.
     ///   - found: called once for each of these, after that.
-    func begin(
-        _ begun: @escaping ([RecoveryAction]) -> Void,
+    init(
+        _ guests: [StepGuest], loop: Loop, begun: @escaping ([RecoveryAction]) -> Void,
         found: @escaping (StepGuest, RecoveryAction) -> Void
     ) {
+        self.guests = guests
+        self.loop = loop
         self.begun = begun
         self.found = found
-        look()
+        observation = Observation(guestCount: guests.count, at: HoldClock.nowMicroseconds)
     }
 
-    private var waited: Int64 { HoldClock.nowMicroseconds - since }
+    func begin() { tell(.begin) }
 
-    private func look() {
-        round += 1
-        let mine = round
-        let indices = guests.indices.filter { isUndecided[$0] }
-        var states: [Int: [Side: ProcessState]] = [:]
-        var missing = indices.count * 2
-        var timer: Timer?
-        let done = { [self] in
-            guard mine == round else { return }
-            round += 1
-            timer?.cancel()
-            decide(indices, states)
-        }
-        timer = loop.after(.milliseconds(500)) { done() }
-        for index in indices {
-            for side in Side.allCases {
-                ask(guests[index].generation(side)) { state in
-                    states[index, default: [:]][side] = state
-                    missing -= 1
-                    if missing == 0 { done() }
+    private func tell(_ input: Observation.Input) {
+        for output in observation.handle(input, at: HoldClock.nowMicroseconds) {
+            switch output {
+            case .ask(let index, let round):
+                for side in Side.allCases {
+                    ask(guests[index].generation(side)) { [self] state in
+                        tell(.answered(index, round: round, side, state))
+                    }
                 }
+            case .setTimer(let timer, let delay):
+                loop.after(delay) { [self] in tell(.timerFired(timer)) }
+            case .begun(let actions): begun(actions)
+            case .found(let index, let action): found(guests[index], action)
             }
         }
     }
@@ -83,27 +62,5 @@ final class StepObserver {
             }
             answer(ProcessState(runstate: status.state.description))
         }
-    }
-
-    private func decide(_ indices: [Int], _ states: [Int: [Side: ProcessState]]) {
-        let isPatient = .microseconds(waited) < Self.patience
-        for index in indices {
-            let action = Recovery.decide(
-                old: states[index]?[.old] ?? .unreachable,
-                new: states[index]?[.new] ?? .unreachable, isPatient: isPatient)
-            guard action != .wait else { continue }
-            isUndecided[index] = false
-            actions[index] = action
-            if begun == nil { found?(guests[index], action) }
-        }
-        let isComplete = !isUndecided.contains(true)
-        if isComplete || waited >= Self.graceMicroseconds, let body = begun {
-            begun = nil
-            body(actions)
-        }
-        guard !isComplete else { return }
-        // Nobody watches the guests that were found yet, so they are asked again.
-        if begun != nil { isUndecided = guests.map { _ in true } }
-        loop.after(.milliseconds(isPatient ? 50 : 500)) { [self] in look() }
     }
 }

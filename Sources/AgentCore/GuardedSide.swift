@@ -1,0 +1,89 @@
+// One QEMU process as the guard continues it: between its monitor and the GuardMachine.
+//
+//  from                 what                    next
+//  the GuardMachine     continueGuest           SIGCONT; without a connection: connect, then again
+//                       … connected             old: queryReadiness; new: cont with a look behind it
+//  the monitor          ready                   cont with a look behind it
+//                       not ready, no answer    continueFailed: the machine has it tried again
+//                       it executes now         continued, at the time of RESUME if there was one
+//                       it does not             continueFailed
+//                       STOP behind our cont    cont: a `stop` of the dead agent was still on its way
+
+public import Fleet
+
+/// What the guard knows of one QEMU; pure. Times are in microseconds of the hold clock.
+public struct GuardedSide: Hashable, Sendable {
+    public enum Input: Hashable, Sendable {
+        case continueGuest(isConnected: Bool)
+        case connectFailed
+        case event(MonitorEvent, stamp: Int64?)
+        case replied(MonitorRequest, MonitorReply)
+    }
+
+    public enum Output: Hashable, Sendable {
+        /// SIGCONT: whoever stopped it in its hold (SIGSTOP) did not mean to strand its guest.
+        case wake
+        /// Answered by `continueGuest`, again with whether it is connected now (one that waits
+        /// behind the agent's connection is not), or by `connectFailed`.
+        case connect
+        /// Answered by `replied`. A connection without an answer after `limit` counts as hung.
+        case send(MonitorRequest, limit: Duration?)
+        case event(GuardMachine.Event)
+    }
+
+    public let guest: GuestID
+    public let side: Side
+    let replyLimit: Duration
+    /// The guard has sent `cont`, or was about to; since when.
+    public private(set) var continuedAt: Int64?
+    private var stoppedAt: Int64?
+    private var resumed: EventTime?
+
+    public init(_ guest: GuestID, _ side: Side, budget: HoldBudget) {
+        self.guest = guest
+        self.side = side
+        replyLimit = budget.replyLimit
+    }
+
+    /// - Parameters:
+    ///   - now: the hold clock.
+    ///   - wall: the wall clock.
+    /// - Returns: what to do, in this order.
+    public mutating func handle(_ input: Input, at now: Int64, wall: Timestamp) -> [Output] {
+        switch input {
+        case .continueGuest(isConnected: false): return [.wake, .connect]
+        case .continueGuest(isConnected: true):
+            if continuedAt == nil { continuedAt = now }
+            let request = side == .old ? MonitorRequest.queryReadiness : .contAndLook
+            return [.wake, .send(request, limit: replyLimit)]
+        case .connectFailed: return [.event(.continueFailed(guest, side))]
+        case .event(let event, let stamp): return on(event, stamp, at: now, wall: wall)
+        case .replied(.queryReadiness, .readiness(.ready)):
+            return [.send(.contAndLook, limit: replyLimit)]
+        case .replied(.contAndLook, .executing(true)):
+            let at = resumed?.hold ?? now
+            return [.event(.continued(guest, side, at: at, wasHeld: resumed != nil))]
+        case .replied(.queryReadiness, _), .replied(.contAndLook, _):
+            return [.event(.continueFailed(guest, side))]
+        case .replied: return []
+        }
+    }
+
+    private mutating func on(
+        _ event: MonitorEvent, _ stamp: Int64?, at now: Int64, wall: Timestamp
+    ) -> [Output] {
+        switch event {
+        case .resume:
+            // An old one whose migration failed continues by itself.
+            guard let since = continuedAt ?? stoppedAt else { break }
+            resumed = EventTime(
+                stamp: stamp, notBefore: since, hold: now, wall: wall.microseconds)
+        case .stop where continuedAt == nil:
+            stoppedAt = now
+            resumed = nil
+        case .stop: return [.send(.cont, limit: nil)]
+        case .migration: break
+        }
+        return []
+    }
+}

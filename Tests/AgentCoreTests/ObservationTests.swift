@@ -1,0 +1,98 @@
+import Testing
+
+@testable import AgentCore
+
+/// Answers what a round asks about, for as many rounds as it takes.
+private struct Answers {
+    var observation: Observation
+    var now: Int64 = 0
+    var round = 0
+    var asked: [Int] = []
+    var begun: [RecoveryAction]?
+    var found: [Int: RecoveryAction] = [:]
+    var next: (Observation.Timer, at: Int64)?
+
+    init(_ count: Int) { observation = Observation(guestCount: count, at: 0) }
+
+    mutating func handle(_ input: Observation.Input) {
+        for output in observation.handle(input, at: now) {
+            switch output {
+            case .ask(let index, let round):
+                if round != self.round { asked = [] }
+                self.round = round
+                asked.append(index)
+            case .setTimer(let timer, let delay):
+                next = (timer, now + Int64(delay / .microseconds(1)))
+            case .begun(let actions): begun = actions
+            case .found(let index, let action): found[index] = action
+            }
+        }
+    }
+
+    /// One round: nil is a process whose answer does not come.
+    mutating func answer(_ states: [[ProcessState?]]) {
+        let mine = asked
+        let round = round
+        for index in mine {
+            for (side, state) in zip(Side.allCases, states[index]) {
+                if let state { handle(.answered(index, round: round, side, state)) }
+            }
+        }
+        if mine.contains(where: { states[$0].contains(nil) }) { fire() }
+    }
+
+    mutating func fire() {
+        guard let (timer, at) = next else { return }
+        now = at
+        handle(.timerFired(timer))
+    }
+}
+
+@Suite struct ObservationTests {
+    @Test("once every process has answered it begins, at once")
+    func complete() {
+        var answers = Answers(2)
+        answers.handle(.begin)
+        #expect(answers.asked == [0, 1])
+        answers.answer([[.running, .inmigrate], [.absent, .paused]])
+        #expect(answers.begun == [.keep(.old), .continueGuest(.new)])
+        #expect(answers.now == 0)
+    }
+
+    @Test("a guest that does not answer is waited for a second, and found later")
+    func late() {
+        var answers = Answers(2)
+        answers.handle(.begin)
+        while answers.begun == nil {
+            #expect(answers.asked == [0, 1])
+            answers.answer([[.running, .absent], [.unreachable, .absent]])
+            if answers.begun == nil { answers.fire() }
+        }
+        #expect(answers.begun == [.keep(.old), .wait])
+        #expect((1_000_000..<1_600_000).contains(answers.now))
+        answers.fire()
+        #expect(answers.asked == [1])
+        answers.answer([[], [.paused, .absent]])
+        #expect(answers.found == [1: .continueGuest(.old)])
+        // Whatever still comes is of a round that is over.
+        let round = answers.round
+        #expect(answers.observation.handle(.timerFired(.round(round)), at: 9_000_000).isEmpty)
+        #expect(
+            answers.observation.handle(.answered(1, round: round, .old, .running), at: 9_000_000)
+                .isEmpty)
+    }
+
+    @Test("out of patience, an old one that is silent gives way to a new one that has the guest")
+    func impatient() {
+        var answers = Answers(1)
+        answers.handle(.begin)
+        while answers.found.isEmpty, answers.now < 20_000_000 {
+            // The old one's answer does not come at all, so each round has its full length.
+            answers.answer([[nil, .paused]])
+            if answers.found.isEmpty { answers.fire() }
+        }
+        #expect(answers.begun == [.wait])
+        #expect(answers.found == [0: .continueGuest(.new)])
+        #expect((10_000_000..<11_100_000).contains(answers.now))
+    }
+}
