@@ -124,6 +124,8 @@ final class ScriptedHost {
     private var term: UInt64 = 0
     private(set) var isConnected = false
     private var isAsked = false
+    /// Its rollout was over before the answer that there is one had come.
+    private var mustAskAgain = false
     /// Steps that its rollout still has to do.
     private var stepsLeft = 0
     private var rollout: RolloutID?
@@ -170,8 +172,12 @@ final class ScriptedHost {
 
     /// Asks for a rollout over this host, unless it has work.
     func ask() {
-        guard isConnected, !isAsked, working == nil, unreported == nil, fleet.operator.isReady
+        guard isConnected, working == nil, unreported == nil, fleet.operator.isReady
         else { return }
+        guard !isAsked else {
+            mustAskAgain = true
+            return
+        }
         isAsked = true
         fleet.operator.request(
             .command(
@@ -180,7 +186,9 @@ final class ScriptedHost {
             timeout: .seconds(10)
         ) { [self] result in
             isAsked = false
-            if case .success(.commandAccepted) = result { return }
+            let isOver = mustAskAgain
+            mustAskAgain = false
+            if case .success(.commandAccepted) = result { return isOver ? ask() : () }
             fleet.onRefused()
             // Perhaps there is one already; its directive will tell.
             _ = fleet.loop.after(.milliseconds(200)) { [self] in ask() }

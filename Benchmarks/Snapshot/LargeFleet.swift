@@ -77,7 +77,7 @@ struct LargeFleet {
         store.close()
         try printJSON([
             "hosts": coordinator.state.hosts.count, "guests": coordinator.state.guests.count,
-            "steps": coordinator.state.rollouts.values.first?.steps.count ?? 0,
+            "steps": coordinator.state.rollouts[RolloutID(1)]?.steps.count ?? 0,
             "digest": StateDigest.of(coordinator.state),
             "reportMicrosecondsEach": reportMilliseconds * 1_000 / Double(hostCount),
             "startRolloutMilliseconds": rolloutMilliseconds,

@@ -18,8 +18,10 @@ extension Coordinator {
         case .rolloutStarted(let started):
             applyRollout(started, at: fact.at)
         case .rolloutAborted(let id, let reason, let by):
-            state.rollouts[id]?.state = .aborting
-            state.rollouts[id]?.reason = "aborted by \(by): \(reason)"
+            state.rollouts.update(id) {
+                $0.state = .aborting
+                $0.reason = "aborted by \(by): \(reason)"
+            }
             cancelWaiting(of: id, reason: "the rollout was aborted", at: fact.at)
             emitRolloutChange(id, at: fact.at)
             concludeIfDone(id, at: fact.at)
@@ -117,10 +119,11 @@ extension Coordinator {
             started.steps.lazy.enumerated().map { offset, plan in
                 StepRecord(id: StepID(rollout: started.id, number: UInt32(offset + 1)), plan: plan)
             })
-        state.rollouts[started.id] = RolloutRecord(
-            id: started.id, release: started.release, selection: started.selection,
-            policy: started.policy, state: .running, reason: "", startedAt: at,
-            startedBy: started.by, finishedAt: nil, steps: steps, skipped: started.skipped)
+        state.rollouts.keep(
+            RolloutRecord(
+                id: started.id, release: started.release, selection: started.selection,
+                policy: started.policy, state: .running, reason: "", startedAt: at,
+                startedBy: started.by, finishedAt: nil, steps: steps, skipped: started.skipped))
         emit(
             .rolloutStarted(
                 rollout: started.id, release: started.release, stepCount: UInt32(steps.count)),
@@ -159,9 +162,12 @@ extension Coordinator {
     /// passed once more.
     private mutating func countBypasses(by plan: PlannedStep) {
         guard !plan.pairs.isEmpty else { return }
-        for rollout in state.rollouts.keys where state.rollouts[rollout]!.state == .running {
-            for offset in state.rollouts[rollout]!.steps.waitingAgainst(plan.pairs) {
-                state.rollouts[rollout]!.steps.update(at: offset) { $0.bypassed += 1 }
+        for id in state.rollouts.openIDs {
+            state.rollouts.update(id) { rollout in
+                guard rollout.state == .running else { return }
+                for offset in rollout.steps.waitingAgainst(plan.pairs) {
+                    rollout.steps.update(at: offset) { $0.bypassed += 1 }
+                }
             }
         }
     }
@@ -229,10 +235,11 @@ extension Coordinator {
 
     private mutating func unlock(_ plan: PlannedStep, _ id: StepID) {
         for pair in plan.pairs {
-            state.locks.update(pair.set) { $0.holders.removeAll { $0.step == id } }
-            if state.locks[pair.set]?.holders.isEmpty == true {
-                state.locks.removeValue(forKey: pair.set)
+            let isFree = state.locks.update(pair.set) { lock in
+                lock.holders.removeAll { $0.step == id }
+                return lock.holders.isEmpty
             }
+            if isFree == true { state.locks.removeValue(forKey: pair.set) }
         }
     }
 
@@ -271,8 +278,10 @@ extension Coordinator {
         let reason =
             "stopped after \(failed.count) failed step\(failed.count == 1 ? "" : "s"); the last: "
             + "\(failed.last!.id) on host \(failed.last!.plan.host): \(failed.last!.reason.prefix(1_000))"
-        state.rollouts[id]!.state = .stopping
-        state.rollouts[id]!.reason = reason
+        state.rollouts.update(id) {
+            $0.state = .stopping
+            $0.reason = reason
+        }
         cancelWaiting(of: id, reason: "the rollout stopped on a failure", at: at)
         emitRolloutChange(id, at: at)
     }
@@ -299,17 +308,17 @@ extension Coordinator {
             rollout.steps.waitingCount == 0, rollout.steps.grantedCount == 0
         else { return }
         let failureCount = rollout.steps.failureCount
-        switch rollout.state {
-        case .running:
-            state.rollouts[id]!.state = failureCount == 0 ? .succeeded : .failed
-            if failureCount > 0 {
-                state.rollouts[id]!.reason = "\(failureCount) steps failed"
+        state.rollouts.update(id) { rollout in
+            switch rollout.state {
+            case .running:
+                rollout.state = failureCount == 0 ? .succeeded : .failed
+                if failureCount > 0 { rollout.reason = "\(failureCount) steps failed" }
+            case .stopping: rollout.state = .failed
+            case .aborting: rollout.state = .aborted
+            case .succeeded, .failed, .aborted: break
             }
-        case .stopping: state.rollouts[id]!.state = .failed
-        case .aborting: state.rollouts[id]!.state = .aborted
-        case .succeeded, .failed, .aborted: break
+            rollout.finishedAt = at
         }
-        state.rollouts[id]!.finishedAt = at
         emitRolloutChange(id, at: at)
     }
 
@@ -336,7 +345,7 @@ extension Coordinator {
         for record in report.holds {
             let own = state.guests[record.guest]?.pair
             // The update domain that was locked, should the guest have moved since.
-            let pair = step?.plan.pairs.first { $0.set == own?.set }
+            let pair = own.flatMap { step?.plan.pair(of: $0.set) }
             emit(
                 .holdFinished(
                     FinishedHold(
@@ -352,13 +361,13 @@ extension Coordinator {
     /// Drops events that every notifier has kept safe, but for the newest; without a notifier, the
     /// oldest beyond a limit.
     private mutating func trimEvents() {
-        guard let first = state.events.first else { return }
+        guard let first = state.firstSequence else { return }
         let kept = UInt64(
             state.notifiers.isEmpty
                 ? Limits.eventsWithoutNotifierMax : Limits.eventsForWatchersMin)
         let old = state.lastSequence > kept ? state.lastSequence - kept : 0
         let safe = min(old, state.notifiers.values.min() ?? old)
-        guard safe >= first.sequence else { return }
-        state.events.removeFirst(Int(clamping: safe - first.sequence + 1))
+        guard safe >= first else { return }
+        state.events.removeFirst(Int(clamping: safe - first + 1))
     }
 }

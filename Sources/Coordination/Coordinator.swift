@@ -192,13 +192,11 @@ extension Coordinator {
     }
 
     private func problem(in report: StepReport, of step: StepRecord) -> String? {
-        var seen: [GuestID] = []
+        // Only looked up, never iterated.
+        var seen: Set<GuestID> = []
         for hold in report.holds {
-            if !step.plan.guests.contains(hold.guest) {
-                return "guest \(hold.guest) is not part of it"
-            }
-            if seen.contains(hold.guest) { return "guest \(hold.guest) is there twice" }
-            seen.append(hold.guest)
+            if !step.plan.covers(hold.guest) { return "guest \(hold.guest) is not part of it" }
+            if !seen.insert(hold.guest).inserted { return "guest \(hold.guest) is there twice" }
         }
         if report.outcome == .succeeded, seen.count != step.plan.guests.count {
             return "it succeeded, but \(seen.count) of \(step.plan.guests.count) guests were held"

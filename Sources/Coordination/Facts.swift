@@ -95,4 +95,27 @@ public struct PlannedStep: Hashable, Sendable {
         self.guests = guests
         self.pairs = pairs
     }
+
+    func covers(_ guest: GuestID) -> Bool {
+        let index = guests.lowerBound { $0 < guest }
+        return index < guests.count && guests[index] == guest
+    }
+
+    /// The one that it locks of a set.
+    func pair(of set: SetID) -> SetPair? {
+        let index = pairs.lowerBound { $0.set < set }
+        return index < pairs.count && pairs[index].set == set ? pairs[index] : nil
+    }
+}
+
+extension Array {
+    /// Of an array in ascending order: where the elements end that are below something.
+    fileprivate func lowerBound(_ isBelow: (Element) -> Bool) -> Int {
+        var (low, high) = (0, count)
+        while low < high {
+            let middle = (low + high) / 2
+            if isBelow(self[middle]) { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
 }

@@ -25,7 +25,7 @@ enum Obstacle: Hashable, Sendable {
 struct GrantRound {
     let state: FleetState
     let connected: Set<HostID>
-    /// Only looked up, never iterated.
+    /// Of this round. Only looked up, never iterated.
     private var locks: [SetID: (UpdateDomain, StepID)] = [:]
     private var doors: [SetID: (UpdateDomain, StepID)] = [:]
     private var busy: [HostID: StepID] = [:]
@@ -34,7 +34,6 @@ struct GrantRound {
     init(state: FleetState, connected: Set<HostID>) {
         self.state = state
         self.connected = connected
-        for (set, lock) in state.locks { locks[set] = (lock.updateDomain, lock.holders[0].step) }
         for (host, step) in state.active {
             busy[host] = step
             inFlight[step.rollout, default: 0] += 1
@@ -44,7 +43,7 @@ struct GrantRound {
     /// Waiting steps of running rollouts, the one that should start first in front.
     func candidates() -> [StepRecord] {
         var all: [StepRecord] = []
-        for rollout in state.rollouts.values where rollout.state == .running {
+        for rollout in state.rollouts.open where rollout.state == .running {
             guard rollout.steps.waitingCount > 0,
                 inFlight[rollout.id, default: 0] < Int(rollout.policy.parallelism)
             else { continue }
@@ -94,7 +93,7 @@ struct GrantRound {
         if let problem = guestProblem(step, release) { return problem }
         if !connected.contains(step.plan.host) { return .hostNotConnected }
         for pair in step.plan.pairs {
-            if let (domain, holder) = locks[pair.set], domain != pair.updateDomain {
+            if let (domain, holder) = lock(of: pair.set), domain != pair.updateDomain {
                 return .locked(pair, by: holder)
             }
             if let (domain, waiter) = doors[pair.set], domain != pair.updateDomain {
@@ -122,7 +121,7 @@ struct GrantRound {
                 return .pointless("guest \(id) runs on \(release.version) already")
             }
             // What the step was planned to lock must still be what the guest is in.
-            if let pair = guest.pair, !step.plan.pairs.contains(pair) {
+            if let pair = guest.pair, step.plan.pair(of: pair.set) != pair {
                 return .pointless("guest \(id) moved to \(pair) since the rollout started")
             }
             switch guest.report.state {
@@ -144,6 +143,11 @@ struct GrantRound {
             }
         }
         return nil
+    }
+
+    /// The update domain of the set that is out, with a step that holds it.
+    private func lock(of set: SetID) -> (UpdateDomain, StepID)? {
+        locks[set] ?? state.locks[set].map { ($0.updateDomain, $0.holders[0].step) }
     }
 
     mutating func grant(_ step: StepRecord) {

@@ -38,9 +38,8 @@ extension Coordinator {
     ) -> (steps: [PlannedStep], skipped: [PlanView.Skipped]) {
         var steps: [PlannedStep] = []
         var skipped: [PlanView.Skipped] = []
-        for record in state.hosts.values {
+        for record in selected(selection) {
             let host = record.report.host
-            if case .hosts(let hosts) = selection, !hosts.contains(host) { continue }
             switch planHostStep(record.report, release) {
             case .success(let step): steps.append(step)
             case .failure(let reason):
@@ -71,7 +70,9 @@ extension Coordinator {
         }
         var guests: [GuestID] = []
         // At most one guest for each set: whoever is first decides the update domain.
-        var firsts: [(pair: SetPair, guest: GuestID)] = []
+        var pairs: [SetPair] = []
+        // Only looked up, never iterated.
+        var firsts: [SetID: (pair: SetPair, guest: GuestID)] = [:]
         for guest in host.guests {
             switch guest.state {
             case .paused, .stopped: continue  // It stays as it is.
@@ -81,8 +82,9 @@ extension Coordinator {
             case .running: guests.append(guest.id)
             }
             guard let pair = state.guests[guest.id]?.pair else { continue }
-            guard let first = firsts.first(where: { $0.pair.set == pair.set }) else {
-                firsts.append((pair, guest.id))
+            guard let first = firsts[pair.set] else {
+                firsts[pair.set] = (pair, guest.id)
+                pairs.append(pair)
                 continue
             }
             guard first.pair == pair else {
@@ -102,7 +104,7 @@ extension Coordinator {
         }
         return .success(
             PlannedStep(
-                host: host.host, guests: guests.sorted(), pairs: firsts.map(\.pair).sorted()))
+                host: host.host, guests: guests.sorted(), pairs: pairs.sorted()))
     }
 }
 
@@ -120,7 +122,7 @@ extension GrantRound {
             return .pointless("guest \(guest) is reported by host \(owner) too")
         }
         // Whoever runs and is not held would notice what the commands do.
-        for guest in host.guests where !step.plan.guests.contains(guest.id) {
+        for guest in host.guests where !step.plan.covers(guest.id) {
             switch guest.state {
             case .paused, .stopped: continue
             case .starting, .held, .unknown: return .guest(guest.id, guest.state)

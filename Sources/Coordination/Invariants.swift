@@ -103,6 +103,8 @@ extension Coordinator {
         if anew.hosts != state.hosts { problems.append("guests of hosts") }
         if anew.sets != state.sets { problems.append("members of sets") }
         if anew.runningGuestCount != state.runningGuestCount { problems.append("running guests") }
+        let open = state.rollouts.values.filter { !$0.state.isOver }.map(\.id)
+        if open != state.rollouts.openIDs { problems.append("open rollouts") }
         for rollout in state.rollouts.values where StepList(rollout.steps) != rollout.steps {
             problems.append("steps of \(rollout.id)")
         }

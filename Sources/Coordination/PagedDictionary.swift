@@ -37,6 +37,14 @@ public struct PagedDictionary<Key: Comparable & Hashable, Value> {
         }
     }
 
+    /// Whether no key is in `range`, as far as that can be told without looking at every page.
+    func isOutside(_ range: ClosedRange<Key>) -> Bool {
+        guard let lowest = pages.first?.keys.first, let highest = pages.last?.keys.last else {
+            return true
+        }
+        return highest < range.lowerBound || range.upperBound < lowest
+    }
+
     /// Changes a value in its place.
     ///
     /// - Returns: what `change` answers, or nil if there is no such key.

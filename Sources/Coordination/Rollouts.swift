@@ -73,14 +73,15 @@ extension Coordinator {
     private func overlap(_ steps: [PlannedStep], _ release: Release) -> Refusal? {
         // Only looked up, never iterated.
         let stepsOfHosts = Dictionary(grouping: steps, by: \.host)
-        for rollout in state.rollouts.values where !rollout.state.isOver {
+        for rollout in state.rollouts.open {
             // Hypervisor steps are about their guests; anything else changes the host below them.
             let areBothOfGuests =
                 release.scope == .guest
                 && state.releases[rollout.release]?.release.scope == .guest
+            guard rollout.steps.waitingCount + rollout.steps.grantedCount > 0 else { continue }
             for open in rollout.steps where open.status == .waiting || open.status == .granted {
                 for step in stepsOfHosts[open.plan.host] ?? [] {
-                    let guest = step.guests.first(where: open.plan.guests.contains)
+                    let guest = step.guests.first(where: open.plan.covers)
                     if areBothOfGuests, guest == nil { continue }
                     let what = areBothOfGuests ? guest.map { "guest \($0) on " } ?? "" : ""
                     return Refusal(
@@ -100,8 +101,7 @@ extension Coordinator {
         guard release.scope == .guest else { return planHostSteps(release, selection) }
         var steps: [PlannedStep] = []
         var skipped: [PlanView.Skipped] = []
-        for guest in state.guests.values {
-            if case .hosts(let hosts) = selection, !hosts.contains(guest.host) { continue }
+        for guest in selectedGuests(selection) {
             if let reason = reasonToSkip(guest, release) {
                 skipped.append(
                     PlanView.Skipped(guest: guest.report.id, host: guest.host, reason: reason))
@@ -113,6 +113,21 @@ extension Coordinator {
             }
         }
         return (steps, skipped)
+    }
+
+    /// In ascending order. A rollout over one host must not look at all there are.
+    func selected(_ selection: Selection) -> [HostRecord] {
+        switch selection {
+        case .allHosts: Array(state.hosts.values)
+        case .hosts(let hosts): Set(hosts).sorted().compactMap { state.hosts[$0] }
+        }
+    }
+
+    private func selectedGuests(_ selection: Selection) -> [GuestRecord] {
+        switch selection {
+        case .allHosts: Array(state.guests.values)
+        case .hosts: selected(selection).flatMap(\.guests).sorted().compactMap { state.guests[$0] }
+        }
     }
 
     private func reasonToSkip(_ guest: GuestRecord, _ release: Release) -> String? {

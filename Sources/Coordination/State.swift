@@ -20,7 +20,7 @@ public struct FleetState: Hashable, Sendable {
     public internal(set) var runningGuestCount = 0
     public var sets = PagedDictionary<SetID, SetRecord>()
     public var releases: OrderedDictionary<ReleaseID, ReleaseRecord> = [:]
-    public var rollouts: OrderedDictionary<RolloutID, RolloutRecord> = [:]
+    public var rollouts = RolloutList()
     /// The sets that are locked, each by steps of one update domain.
     public var locks = PagedDictionary<SetID, SetLock>()
     /// Granted steps whose agent has not reported, in grant order; one for each host at most, so
@@ -48,10 +48,14 @@ public struct HostRecord: Hashable, Sendable {
 
     /// Whether no guest of its report belongs to another host.
     var ownsAllReported: Bool {
-        var own = guests[...]
+        var next = 0
         return report.guests.allSatisfy { guest in
-            while let first = own.first, first < guest.id { own.removeFirst() }
-            return own.first == guest.id
+            while next < guests.count {
+                if guests[next] == guest.id { return true }
+                guard guests[next] < guest.id else { return false }
+                next += 1
+            }
+            return false
         }
     }
 }
@@ -213,6 +217,11 @@ public struct StepRecord: Hashable, Sendable {
 }
 
 extension FleetState {
+    /// Sequence of the oldest event that is kept; nil if none is.
+    var firstSequence: UInt64? {
+        events.isEmpty ? nil : lastSequence &- UInt64(events.count) &+ 1
+    }
+
     public func step(_ id: StepID) -> StepRecord? {
         guard let rollout = rollouts[id.rollout], id.number >= 1,
             Int(id.number) <= rollout.steps.count
@@ -223,12 +232,12 @@ extension FleetState {
     /// Changes a step that is known to exist.
     mutating func changeStep(_ id: StepID, _ change: (inout StepRecord) -> Void) {
         precondition(step(id) != nil, "no \(id)")
-        rollouts[id.rollout]!.steps.update(at: Int(id.number) - 1, change)
+        rollouts.update(id.rollout) { $0.steps.update(at: Int(id.number) - 1, change) }
     }
 
     /// Steps that hold locks or are being worked on, with the guests they cover.
     func isInActiveStep(_ guest: GuestID, on host: HostID) -> Bool {
         guard let id = active[host], let step = step(id) else { return false }
-        return step.plan.guests.contains(guest)
+        return step.plan.covers(guest)
     }
 }

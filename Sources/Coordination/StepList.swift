@@ -16,6 +16,10 @@ public struct StepList: Hashable, Sendable {
     /// ascending.
     func waitingAgainst(_ pairs: [SetPair]) -> [Int] {
         var found: [Int] = []
+        // Ascending; names that belong together are often neighbours.
+        guard let first = pairs.first, let last = pairs.last,
+            !waiting.isOutside(first.set...last.set)
+        else { return found }
         for pair in pairs {
             for index in waiting[pair.set] ?? []
             where steps[index].plan.pairs.contains(where: {

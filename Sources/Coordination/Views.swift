@@ -15,7 +15,7 @@ extension Coordinator {
             runningGuestCount: UInt32(state.runningGuestCount),
             setCount: UInt32(state.sets.count), lockedSetCount: UInt32(state.locks.count),
             stuckSetCount: UInt32(stuck),
-            activeRollouts: state.rollouts.values.filter { !$0.state.isOver }.map(\.id),
+            activeRollouts: state.rollouts.openIDs,
             notifiers: state.notifiers.map {
                 NotifierView(
                     name: $0.key, acknowledgedSequence: $0.value, lastSequence: state.lastSequence)
@@ -207,9 +207,7 @@ extension Coordinator {
         for host in Set(steps.map(\.host)).subtracting(connected).sorted() {
             problems.append("host \(host): its agent is not connected, so its steps would wait")
         }
-        for rollout in state.rollouts.values where !rollout.state.isOver {
-            problems.append("\(rollout.id) is not over yet")
-        }
+        for id in state.rollouts.openIDs { problems.append("\(id) is not over yet") }
         for lock in lockViews() where lock.stuck {
             problems.append("set \(lock.set): \(lock.reason)")
         }
@@ -225,7 +223,7 @@ extension Coordinator {
         // The real scheduler, on a copy in which this rollout is the only one.
         var copy = self
         let id = RolloutID(copy.state.nextRollout)
-        copy.state.rollouts.removeAll()
+        copy.state.rollouts = RolloutList()
         copy.state.active.removeAll()
         copy.state.locks = PagedDictionary()
         copy.apply(

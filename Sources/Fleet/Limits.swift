@@ -82,9 +82,10 @@ public enum Limits {
     /// state waits longer, see ``snapshotFactBytesDivisor``.
     public static let snapshotFactsInterval: UInt64 = 10_000
     /// The facts since the last snapshot must have at least its bytes divided by this: writing
-    /// snapshots then costs at most this many times what writing the facts does, and a start reads
-    /// at most a quarter more than the snapshot.
-    public static let snapshotFactBytesDivisor = 4
+    /// snapshots then costs at most this many times what writing the facts does, and a start reads at
+    /// most twice the snapshot. Standbys have read all that already; three members of etcd write
+    /// each byte.
+    public static let snapshotFactBytesDivisor = 1
     /// One piece of a snapshot: encoded and written in some milliseconds, while the loop serves nobody
     /// else, and well below the 1.5 MB that etcd takes in one request.
     public static let snapshotChunkByteCount = 256 * 1024

@@ -35,7 +35,8 @@ final class AgentPeers {
 
     /// Those that have been there in this term.
     private(set) var seenHosts: Set<HostID> = []
-    var connectedHosts: Set<HostID> { Set(peers.filter { $0.value.isReady }.map(\.key)) }
+    /// Those whose peer is ready.
+    private(set) var connectedHosts: Set<HostID> = []
 
     /// Takes a new session; the newer one of a host wins, since the older may be a dead connection.
     func add(_ session: any PeerSession) {
@@ -43,12 +44,14 @@ final class AgentPeers {
         // The listener has closed the older session of this host, if there was one.
         log.info("agent connected", metadata: ["host": "\(host)"])
         peers[host] = Peer(session: session)
+        connectedHosts.remove(host)
     }
 
     func remove(_ session: any PeerSession) {
         let host = HostID(checked: session.identity.name)
         guard peers[host]?.session === session else { return }
         peers.removeValue(forKey: host)
+        connectedHosts.remove(host)
         log.notice("agent disconnected", metadata: ["host": "\(host)"])
     }
 
@@ -98,6 +101,7 @@ final class AgentPeers {
                 if !peer.isReady {
                     peer.isReady = true
                     seenHosts.insert(host)
+                    if peers[host] === peer { connectedHosts.insert(host) }
                     committer.schedule()
                     sendDirectives()
                 }

@@ -94,7 +94,7 @@ package struct SnapshotDecoder {
                 release: release, addedAt: Timestamp(microseconds: message.addedAtMicroseconds),
                 addedBy: message.addedBy)
         case .rollout(let message):
-            state.rollouts[RolloutID(message.id)] = try Self.rollout(message)
+            state.rollouts.keep(try Self.rollout(message))
         case .rolloutPart(let message): try addPart(message)
         case .lock(let message):
             state.locks[try name(message.set, "set")] = SetLock(
@@ -162,17 +162,16 @@ package struct SnapshotDecoder {
 
     private mutating func addPart(_ message: PBSnapshotRecord.RolloutPart) throws {
         let id = RolloutID(message.rollout)
-        guard state.rollouts[id] != nil else {
+        guard let known = state.rollouts[id]?.steps.count else {
             throw RecordError.missing("\(id) before its steps")
         }
-        var number = UInt32(state.rollouts[id]!.steps.count)
-        for step in message.steps {
-            number += 1
-            state.rollouts[id]!.steps.append(
-                try Self.step(step, StepID(rollout: id, number: number)))
+        let steps = try message.steps.enumerated().map { offset, step in
+            try Self.step(step, StepID(rollout: id, number: UInt32(known + offset + 1)))
         }
-        for skipped in message.skipped {
-            state.rollouts[id]!.skipped.append(try PlanView.Skipped(wire: skipped))
+        let skipped = try message.skipped.map { try PlanView.Skipped(wire: $0) }
+        state.rollouts.update(id) { rollout in
+            for step in steps { rollout.steps.append(step) }
+            rollout.skipped += skipped
         }
     }
 

@@ -1,7 +1,8 @@
 // What operators asked for, and what came of it: one line of JSON each, added to a file.
 //
-// Happy path: the lines of one turn of the loop are added in one write and synced; then whoever waits
-// for one of them goes on, so that nobody is answered before his request is on record.
+// Happy path: the lines of one turn of the loop are added in one write and synced, on another thread;
+// then whoever waits for one of them goes on, so that nobody is answered before his request is on
+// record. Lines that come meanwhile are written next.
 // Failure modes: the file cannot be written → logged and counted (`audit_failed`), and the answer goes
 // out all the same: what was accepted is in the log already. The file was moved away by log
 // rotation → the next line makes a new one.
@@ -18,6 +19,7 @@ final class AuditLog: AuditRecorder {
     private let tally: Tally
     private var lines: [UInt8] = []
     private var waiting: [() -> Void] = []
+    private var isWriting = false
 
     /// - Parameter path: nil keeps no record.
     init(path: String?, loop: Loop, log: Logger, tally: Tally) {
@@ -36,18 +38,21 @@ final class AuditLog: AuditRecorder {
     }
 
     private func flush() {
-        guard let path else { return }
+        guard let path, !isWriting, !lines.isEmpty else { return }
+        isWriting = true
         let waiting = waiting
         self.waiting = []
-        do throws(UvError) {
-            try Files.append(path: path, bytes: lines, durable: true)
-        } catch {
-            tally.count("audit_failed")
-            log.error(
-                "the audit record cannot be written: free some space or mend the disk",
-                metadata: ["path": "\(path)", "problem": "\(error)"])
+        Files.append(path: path, bytes: lines, on: loop) { [self] problem in
+            isWriting = false
+            if let problem {
+                tally.count("audit_failed")
+                log.error(
+                    "the audit record cannot be written: free some space or mend the disk",
+                    metadata: ["path": "\(path)", "problem": "\(problem)"])
+            }
+            for then in waiting { then() }
+            flush()
         }
         lines = []
-        for then in waiting { then() }
     }
 }

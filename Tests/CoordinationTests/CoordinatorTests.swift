@@ -132,7 +132,7 @@ struct OutcomeTests {
         #expect(fleet.step(of: "b0").status == .cancelled)
         #expect(fleet.coordinator.state.locks.isEmpty)
         #expect(fleet.finishedHolds == [])
-        #expect(fleet.coordinator.state.rollouts.values[0].reason.contains("because"))
+        #expect(fleet.coordinator.state.rollouts[RolloutID(1)]!.reason.contains("because"))
     }
 
     @Test("with failures allowed, the rollout goes on and ends as failed")

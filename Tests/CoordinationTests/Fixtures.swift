@@ -157,7 +157,7 @@ struct Fixture {
         run(.reportStep(stepReport(step, outcome, held: held), host: host))
     }
 
-    var rolloutState: RolloutState? { coordinator.state.rollouts.values.last?.state }
+    var rolloutState: RolloutState? { Array(coordinator.state.rollouts.values).last?.state }
 
     var finishedHolds: [String] {
         coordinator.state.events.compactMap {

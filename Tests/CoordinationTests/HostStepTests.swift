@@ -141,7 +141,7 @@ struct HostStepTests {
         #expect(fleet.rolloutState == .running)
         fleet.change("a") { $0.guests[1].state = .running }
         #expect(fleet.schedule("a") == [])
-        let step = fleet.coordinator.state.rollouts.values[0].steps[0]
+        let step = fleet.coordinator.state.rollouts[RolloutID(1)]!.steps[0]
         #expect(step.status == .cancelled)
         #expect(step.reason.contains("a1 is running since"))
     }

@@ -26,6 +26,28 @@ import UvLoop
         }
     }
 
+    @Test("the loop goes on while something is added to a file; a failure is told, once")
+    func appendBeside() throws {
+        try withDirectory { directory in
+            let loop = try Loop()
+            let path = "\(directory)/file"
+            var problems: [UvError?] = []
+            Files.append(path: path, bytes: [1, 2], on: loop) { problem in
+                problems.append(problem)
+                Files.append(path: path, bytes: [3], on: loop) { problems.append($0) }
+            }
+            #expect(problems.isEmpty, "a completion came before append() had returned")
+            run(loop) { problems.count == 2 }
+            #expect(problems.allSatisfy { $0 == nil })
+            #expect(try Files.read(path: path, byteCountMax: 99) == [1, 2, 3])
+            Files.append(path: "\(directory)/none/file", bytes: [1], on: loop) {
+                problems.append($0)
+            }
+            run(loop) { problems.count == 3 }
+            #expect(problems.last??.name == "ENOENT")
+        }
+    }
+
     @Test("directories are made with parents, listed and removed as trees")
     func directories() throws {
         try withDirectory { directory in
