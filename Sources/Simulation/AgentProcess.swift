@@ -121,7 +121,7 @@ final class AgentProcess {
             unanswered.removeAll { $0.grant == grant }
             for (_, body) in waiting { body(answer) }
         case .begin(let step): process.run { [self] in begin(step) }
-        case .observe(let step): Observation(self, host, step, chance.fork()).begin()
+        case .observe(let step): Observing(self, host, step, chance.fork()).begin()
         case .resume(let step, let actions): resume(step, actions)
         case .undoAfterReboot(let step):
             run(HoldMachine(undoingAfterReboot: step), guests: [])

@@ -79,28 +79,8 @@ final class CarriedGuest {
         guard let monitor = monitors[side] else {
             return input(.replied(request, side, .ended("not connected")))
         }
-        let limit = limit?.microseconds
-        func answer(_ reply: MonitorReply) { input(.replied(request, side, reply)) }
-        func done(_ result: Result<QEMUReply, SimulatedMonitor.Failure>) {
-            switch result {
-            case .success(.migration(let state)): answer(.migration(state.status))
-            case .success: answer(.done)
-            case .failure(.refused(let reason)): answer(.refused(reason))
-            case .failure(.ended): answer(.ended("its connection ended"))
-            }
-        }
-        switch request {
-        case .migrate: monitor.send(.migrate, limit: limit, done)
-        case .stop: monitor.send(.stop, limit: limit, done)
-        case .cont: monitor.send(.cont, limit: limit, done)
-        case .queryMigrate: monitor.send(.queryMigrate, limit: limit, done)
-        case .queryReadiness:
-            monitor.askReadiness(limit: limit ?? carrier.replyLimit) { readiness in
-                switch readiness {
-                case .notYet: answer(.readiness(.notYet(reason: "its migration is not over")))
-                case .ready(let isExecuting): answer(.readiness(.ready(isExecuting: isExecuting)))
-                }
-            }
+        monitor.ask(request, limit: limit?.microseconds) { [self] reply in
+            input(.replied(request, side, reply))
         }
     }
 

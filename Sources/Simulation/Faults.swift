@@ -27,6 +27,8 @@ final class Faults {
     private var lastNumber = 0
     /// Of each host, when its agent and its guard were last hindered.
     private var hindered: [HostID: (agent: Int64, guard: Int64)] = [:]
+    /// Guests of which a QEMU was killed; only looked up.
+    private var killedOf: Set<GuestID> = []
     private static let never: Int64 = -1_000_000_000_000
     private var hungUntil: [GuestID: (from: Int64, to: Int64)] = [:]
 
@@ -227,6 +229,7 @@ final class Faults {
     private func killQEMU() {
         guard chance.oneIn(2), let qemu = someQEMU() else { return }
         begin("QEMU \(qemu.generation) of \(qemu.guest.id) dies")
+        killedOf.insert(qemu.guest.id)
         qemu.kill()
     }
 
@@ -354,6 +357,8 @@ final class Faults {
     func takes(_ shortest: Int64, doublings: Int) -> Int64 {
         chance.longTailed(shortest, doublings: isOver ? 2 : doublings)
     }
+
+    func hasKilledQEMU(of guest: GuestID) -> Bool { killedOf.contains(guest) }
 
     /// How much longer than its deadline a guest may be held because of what was done to it: only a
     /// QEMU that did not answer, and an agent and a guard that were both hindered, are an excuse.

@@ -14,10 +14,11 @@ final class GuardProcess {
     private final class Watched {
         let qemu: SimulatedQEMU
         var monitor: SimulatedMonitor?
-        var continuedAt: Int64?
-        var stoppedAt: Int64?
-        var resumedAt: Int64?
-        init(_ qemu: SimulatedQEMU) { self.qemu = qemu }
+        var side: GuardedSide
+        init(_ qemu: SimulatedQEMU, _ guest: GuestID, _ side: Side, _ budget: HoldBudget) {
+            self.qemu = qemu
+            self.side = GuardedSide(guest, side, budget: budget)
+        }
     }
 
     let process: SimulatedProcess
@@ -61,8 +62,10 @@ final class GuardProcess {
             self.agent.run { tellAgent(.ended) }
         }
         for pair in pairs {
-            watched[pair.guest] = [.old: Watched(pair.old)]
-            if let new = pair.new { watched[pair.guest]?[.new] = Watched(new) }
+            watched[pair.guest] = [.old: Watched(pair.old, pair.guest, .old, budget)]
+            if let new = pair.new {
+                watched[pair.guest]?[.new] = Watched(new, pair.guest, .new, budget)
+            }
         }
         process.run(after: delay) { [self] in arm() }
     }
@@ -120,26 +123,35 @@ final class GuardProcess {
             guard let monitor else { return completion(false) }
             place.monitor = monitor
             monitor.onEnd = { place.monitor = nil }
-            monitor.onEvent = { [self] in onEvent($0, stamp: $1, place) }
+            monitor.onEvent = { [self] in input(.event($0.word, stamp: $1), place) }
             completion(true)
         }
     }
 
-    private func onEvent(_ event: QEMUEvent, stamp: Int64, _ place: Watched) {
-        let now = host.place.holdMicroseconds
-        switch event {
-        case .resumed:
-            guard let since = place.continuedAt ?? place.stoppedAt else { break }
-            place.resumedAt =
-                EventTime(
-                    stamp: stamp, notBefore: since, hold: now, wall: host.place.wallMicroseconds
-                ).hold
-        case .stopped where place.continuedAt == nil:
-            place.stoppedAt = now
-            place.resumedAt = nil
-        case .stopped:
-            place.monitor?.send(.cont, limit: nil) { _ in }
-        case .migrationCompleted, .migrationFailed: break
+    private func input(_ input: GuardedSide.Input, _ place: Watched) {
+        guard process.isAlive else { return }
+        let wall = Timestamp(microseconds: host.place.wallMicroseconds)
+        for output in place.side.handle(input, at: host.place.holdMicroseconds, wall: wall) {
+            guard process.edge("guard acts") else { return }
+            carryOut(output, place)
+        }
+    }
+
+    private func carryOut(_ output: GuardedSide.Output, _ place: Watched) {
+        switch output {
+        case .wake: if place.qemu.isHung { place.qemu.goOn() }
+        case .event(let event): feed(event)
+        case .connect:
+            connect(place, limit: microseconds(budget.replyLimit)) { [self] isThere in
+                input(isThere ? .continueGuest(isConnected: true) : .connectFailed, place)
+            }
+        case .send(let request, let limit):
+            guard let monitor = place.monitor else {
+                return input(.replied(request, .ended("not connected")), place)
+            }
+            monitor.ask(request, limit: limit?.microseconds) { [self] reply in
+                input(.replied(request, reply), place)
+            }
         }
     }
 
@@ -213,59 +225,57 @@ final class GuardProcess {
 
     private func continueGuest(_ guest: GuestID, _ side: Side) {
         guard let place = place(guest, side) else { return }
-        let limit = microseconds(budget.replyLimit)
-        guard let monitor = place.monitor else {
-            return connect(place, limit: limit) { [self] isThere in
-                if isThere {
-                    continueGuest(guest, side)
-                } else {
-                    feed(.continueFailed(guest, side))
-                }
-            }
-        }
-        if place.continuedAt == nil { place.continuedAt = host.place.holdMicroseconds }
-        guard side == .old else { return cont(guest, side, monitor, place, limit) }
-        monitor.askReadiness(limit: limit) { [self] readiness in
-            switch readiness {
-            case .notYet: feed(.continueFailed(guest, side))
-            case .ready: cont(guest, side, monitor, place, limit)
-            }
-        }
-    }
-
-    private func cont(
-        _ guest: GuestID, _ side: Side, _ monitor: SimulatedMonitor, _ place: Watched,
-        _ limit: Int64
-    ) {
-        monitor.send(.cont, limit: limit) { _ in }
-        monitor.send(.queryStatus, limit: limit) { [self] result in
-            if case .success(.status(_, true)) = result {
-                let at = place.resumedAt ?? host.place.holdMicroseconds
-                feed(.continued(guest, side, at: at, wasHeld: place.resumedAt != nil))
-            } else {
-                feed(.continueFailed(guest, side))
-            }
-        }
+        input(.continueGuest(isConnected: place.monitor != nil), place)
     }
 }
 
 func microseconds(_ duration: Duration) -> Int64 { duration.microseconds }
 
 extension SimulatedMonitor {
-    enum Readiness { case ready(isExecuting: Bool), notYet }
-
-    /// Whether `cont` is safe on a process that was handing its guest over: production's rule, see
-    /// AgentShell's Monitor.
-    func askReadiness(limit: Int64, _ answer: @escaping (Readiness) -> Void) {
-        var migration = MigrationState.none
-        send(.queryMigrate, limit: limit) { result in
-            if case .success(.migration(let state)) = result { migration = state }
+    /// Asks in the machines' words.
+    ///
+    /// - Parameter answer: called once, unless this process dies.
+    func ask(
+        _ request: MonitorRequest, limit: Int64?, _ answer: @escaping (MonitorReply) -> Void
+    ) {
+        switch request {
+        case .migrate: send(.migrate, limit: limit) { answer($0.reply) }
+        case .stop: send(.stop, limit: limit) { answer($0.reply) }
+        case .cont: send(.cont, limit: limit) { answer($0.reply) }
+        case .queryMigrate: send(.queryMigrate, limit: limit) { answer($0.reply) }
+        case .queryReadiness:
+            var migration: MoveStatus?
+            send(.queryMigrate, limit: limit) { result in
+                if case .success(.migration(let state)) = result { migration = state.status }
+            }
+            send(.queryStatus, limit: limit) { result in
+                guard case .success(.status(let runstate, let isExecuting)) = result else {
+                    return answer(result.reply)
+                }
+                answer(
+                    .readiness(
+                        ContinueReadiness(
+                            migration: migration, runstate: runstate, isExecuting: isExecuting)))
+            }
+        case .contAndLook:
+            send(.cont, limit: limit) { _ in }
+            send(.queryStatus, limit: limit) { result in
+                guard case .success(.status(_, let isExecuting)) = result else {
+                    return answer(result.reply)
+                }
+                answer(.executing(isExecuting))
+            }
         }
-        send(.queryStatus, limit: limit) { result in
-            guard case .success(.status(let runstate, let isExecuting)) = result,
-                migration != .active, runstate != "finish-migrate"
-            else { return answer(.notYet) }
-            answer(.ready(isExecuting: isExecuting))
+    }
+}
+
+extension Result<QEMUReply, SimulatedMonitor.Failure> {
+    fileprivate var reply: MonitorReply {
+        switch self {
+        case .success(.migration(let state)): .migration(state.status)
+        case .success: .done
+        case .failure(.refused(let reason)): .refused(reason)
+        case .failure(.ended): .ended("its connection ended")
         }
     }
 }

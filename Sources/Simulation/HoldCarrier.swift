@@ -50,7 +50,6 @@ final class HoldCarrier {
     var process: SimulatedProcess { agent.process }
     var now: Int64 { host.place.holdMicroseconds }
     var wall: Timestamp { Timestamp(microseconds: host.place.wallMicroseconds) }
-    var replyLimit: Int64 { microseconds(machine.budget.replyLimit) }
 
     func fork() -> Chance { chance.fork() }
 

@@ -77,6 +77,8 @@ final class SimulatedGuest {
         case corrupted
         /// It began from nothing.
         case booted
+        /// No process of it is left.
+        case gone
     }
 
     init(_ id: GuestID, set: SetID?, domain: UpdateDomain?, at place: Place) {
@@ -95,6 +97,10 @@ final class SimulatedGuest {
         let stopped = stoppedAt
         stoppedAt = nil
         onChange(self, .resumed(after: stopped.map { place.holdMicroseconds - $0 } ?? 0))
+    }
+
+    fileprivate func lookWhoIsLeft() {
+        if !processes.contains(where: \.isAlive) { onChange(self, .gone) }
     }
 
     fileprivate func ends(_ process: SimulatedQEMU, _ cause: SimulatedQEMU.StopCause) {
@@ -172,6 +178,7 @@ final class SimulatedQEMU {
         guard isAlive else { return }
         isAlive = false
         guest.ends(self, .death)
+        guest.lookWhoIsLeft()
         predecessor?.lostSuccessor()
         timeline.after(exitsAfter ?? chance.longTailed(2_000, doublings: 8)) { [self] in exit() }
     }

@@ -220,9 +220,12 @@ final class Truth {
                 violate("memory intact", "guest \(guest.id) was started from nothing")
             }
         case .stopped(.command): holdBegins(guest, host)
-        case .stopped(.death):
-            // What was held is not any more; the guest is lost, which only a fault may do.
-            if current[guest.id] == nil { break }
+        case .stopped(.death): break
+        case .gone:
+            current.removeValue(forKey: guest.id)
+            if !host.mayRestartGuests, !world.faults.hasKilledQEMU(of: guest.id) {
+                violate("memory intact", "nothing is left of guest \(guest.id), without a fault")
+            }
         case .resumed: holdEnds(guest, host)
         }
     }
