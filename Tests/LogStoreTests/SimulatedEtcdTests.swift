@@ -135,11 +135,18 @@ final class SimulatedEtcdTests {
         let nothing = EtcdTransaction(compare: [], success: [])
         offset = try ask { real.transaction(nothing, $0) }.get().revision - table.revision
         var told: [EtcdKeyValue] = []
+        var hasBegun = false
         let watch = real.watch(
             from: prefix, to: EtcdLayout.endOfPrefix(prefix), revision: offset + 2,
-            onLine: { if case .puts(let values) = $0 { told += values } },
+            onLine: { line in
+                hasBegun = true
+                guard case .puts(let values) = line else { return _ = Issue.record("\(line)") }
+                told += values
+            },
             onEnd: { Issue.record("\($0)") })
         defer { watch.cancel() }
+        // What it is to tell must not be compacted away before.
+        bench.until { hasBegun }
         for _ in 0..<300 {
             switch dice.roll(12) {
             case 0: try compact()
