@@ -93,6 +93,11 @@ public struct HandOver: Hashable, Sendable {
     public private(set) var continueSentAt: Int64?
     public private(set) var stopped: EventTime?
     public private(set) var resumed: EventTime?
+    /// It went on by itself before this agent had asked anything of it: of a step that another agent
+    /// began, whose migration failed.
+    private var resumedBefore: EventTime?
+    private var connectedAt: [Side: Int64] = [:]
+    private var contCount = 0
     /// The old QEMU has sent everything and stays stopped.
     private var hasLeft = false
     /// The new QEMU has received everything.
@@ -112,15 +117,19 @@ public struct HandOver: Hashable, Sendable {
         outputs = []
         switch input {
         case .stopAndMove:
+            resumedBefore = nil
             stopSentAt = now
             outputs.append(.send(.migrate, .old, limit: nil))
         case .pause:
+            resumedBefore = nil
             stopSentAt = now
             outputs.append(.send(.stop, .old, limit: nil))
         case .kill(.old, isOldAlive: true, isNewEnding: true): tell(.exited(.new))
         case .kill(let side, _, _): outputs.append(.kill(side))
         case .continueGuest(let side, let reach): continueGuest(side, reach, at: now)
-        case .connected(let side): look(side)
+        case .connected(let side):
+            connectedAt[side] = now
+            look(side)
         case .event(let event, let side, let stamp):
             on(event, side, stamp, at: now, wall: wall)
         case .refused(let lastWords):
@@ -161,7 +170,10 @@ public struct HandOver: Hashable, Sendable {
             outputs.append(.reached("stopped"))
         case (.resume, _):
             // An old one whose migration failed continues by itself.
-            guard let sentAt = continueSentAt ?? stopSentAt else { break }
+            guard let sentAt = continueSentAt ?? stopSentAt else {
+                resumedBefore = time(connectedAt[side] ?? now)
+                break
+            }
             resumed = time(sentAt)
             if continueSentAt != nil { onContinued(side, at: now) }
         case (.migration(let status), _): onMigration(status, side)
@@ -260,6 +272,7 @@ public struct HandOver: Hashable, Sendable {
 
     private mutating func cont(_ side: Side, at now: Int64) {
         if continueSentAt == nil { continueSentAt = now }
+        contCount += 1
         outputs.append(.send(.cont, side, limit: replyLimit))
     }
 
@@ -273,6 +286,9 @@ public struct HandOver: Hashable, Sendable {
 
     private mutating func onContinued(_ side: Side, at now: Int64) {
         if side == .new { outputs.append(.reached("continued")) }
-        tell(.continued(side, at: resumed?.hold ?? now))
+        // Without RESUME it executed already: since it was seen to go on, or since an earlier `cont`
+        // whose answer was lost with its connection.
+        let earlier = resumedBefore?.hold ?? (contCount > 1 ? continueSentAt : nil)
+        tell(.continued(side, at: resumed?.hold ?? earlier ?? now))
     }
 }

@@ -94,8 +94,13 @@ final class Monitor {
         guard let limit, let last = ids.last else { return }
         loop.after(limit) { [weak self] in
             guard let self, completions[last] != nil else { return }
-            end("no reply within \(limit)")
-            stream.close()
+            // If it was this process that stood still (SIGSTOP, a busy host), the reply is here and was
+            // not read yet: timers come before input.
+            loop.after(.milliseconds(1)) { [weak self] in
+                guard let self, completions[last] != nil else { return }
+                end("no reply within \(limit)")
+                stream.close()
+            }
         }
     }
 

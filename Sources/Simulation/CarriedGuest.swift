@@ -54,6 +54,7 @@ final class CarriedGuest {
 
     func input(_ input: HandOver.Input) {
         guard !isClosed, process.isAlive else { return }
+        carrier.agent.world.trace(carrier.host.id.rawValue, "guest \(id) hand-over: \(input)")
         for output in handOver.handle(input, at: carrier.now, wall: carrier.wall) {
             guard process.isAlive else { return }
             carryOut(output)

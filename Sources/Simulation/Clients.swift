@@ -56,7 +56,21 @@ final class OperatorSeat {
     /// After the faults: what a person would do about what is left.
     private func tidy() {
         releaseLock()
+        seeToGuests()
         read()
+    }
+
+    /// A guest that is gone, or that stands still although no step has it, is started anew by hand: here, with
+    /// its host.
+    private func seeToGuests() {
+        let host = world.hosts.first { host in
+            host.place.isUp && host.agent?.isInStep == false
+                && host.guests.contains { !$0.isExecuting }
+        }
+        guard let host else { return }
+        world.trace(process.name, "restarts host \(host.id)")
+        host.losePower()
+        world.timeline.after(5_000_000) { host.restorePower() }
     }
 
     private func ask(_ command: OperatorCommand, _ then: @escaping (UInt64, RolloutID?) -> Void) {

@@ -88,6 +88,8 @@ final class SimulatedGuest {
         self.place = place
     }
 
+    var isExecuting: Bool { executing != nil }
+
     fileprivate func begins(_ process: SimulatedQEMU) {
         if let executing, executing !== process, executing.isAlive {
             onChange(self, .doubled)
@@ -431,8 +433,12 @@ final class SimulatedMonitor {
             }
         }
         guard let limit else { return }
-        process.run(after: limit) { [weak self] in
-            if self?.waiting[number] != nil { self?.end() }
+        process.run(after: limit) { [weak self, process] in
+            // As AgentShell's Monitor does it: what has come meanwhile is read first.
+            guard self?.waiting[number] != nil else { return }
+            process.run(after: 1_000) {
+                if self?.waiting[number] != nil { self?.end() }
+            }
         }
     }
 

@@ -301,8 +301,11 @@ final class Truth {
             }
         }
         // Also of holds that are over and not yet reported: their notes are gone.
+        let kept = host.disk.records.reports
         for index in holds.indices
-        where holds[index].host == host.id && state.step(holds[index].step)?.status == .granted {
+        where holds[index].host == host.id && state.step(holds[index].step)?.status == .granted
+            && !kept.contains(where: { $0.step == holds[index].step })
+        {
             holds[index].isForgotten = true
         }
     }
@@ -333,7 +336,7 @@ final class Truth {
                 "every rollout ends",
                 "\(rollout.id) is \(rollout.state.rawValue): "
                     + waiting.prefix(3).map { "\($0.id) on \($0.plan.host) is \($0.status)" }
-                    .joined(separator: ", "),
+                    .joined(separator: ", ") + "; " + whyItWaits(rollout.id),
                 kind: .liveness)
         }
         for (set, lock) in state.locks where !lock.holders.contains(where: \.stuck) {
@@ -342,6 +345,11 @@ final class Truth {
                 kind: .liveness)
         }
         checkAnnotations()
+    }
+
+    private func whyItWaits(_ id: RolloutID) -> String {
+        let view = coordinator.rolloutView(id, connected: Set(world.hosts.map(\.id)))
+        return view?.steps.first { $0.phase == .waiting }?.reason ?? ""
     }
 
     private func checkAnnotations() {
