@@ -24,7 +24,7 @@ struct RolloutListTests {
                 rollouts.keep(record(number, state))
                 model[number] = state
             } else {
-                let known = rollouts.update(RolloutID(number)) { $0.state = state }
+                let known: Void? = rollouts.update(RolloutID(number)) { $0.state = state }
                 #expect((known != nil) == (model[number] != nil))
                 if known != nil { model[number] = state }
             }
