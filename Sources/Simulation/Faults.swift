@@ -25,11 +25,10 @@ final class Faults {
     /// What has to be undone at the end, by number, so that it is done in order.
     private var toMend: [(number: Int, body: () -> Void)] = []
     private var lastNumber = 0
-    /// Of each host, when its agent and its guard were last hindered.
-    private var hindered: [HostID: (agent: Int64, guard: Int64)] = [:]
+    /// Of each host, when its agent and its guard were hindered.
+    private var hindered: [HostID: (agent: [Int64], guard: [Int64])] = [:]
     /// Guests of which a QEMU was killed; only looked up.
     private var killedOf: Set<GuestID> = []
-    private static let never: Int64 = -1_000_000_000_000
     private var hungUntil: [GuestID: (from: Int64, to: Int64)] = [:]
 
     init(_ world: World, _ profile: Profile, end: Int64, _ chance: Chance) {
@@ -325,10 +324,15 @@ final class Faults {
     }
 
     private func hinder(_ host: SimulatedHost, agent: Bool = false, `guard`: Bool = false) {
-        var known = hindered[host.id] ?? (agent: Self.never, guard: Self.never)
-        if agent { known.agent = now }
-        if `guard` { known.guard = now }
-        hindered[host.id] = known
+        if agent { hindered[host.id, default: ([], [])].agent.append(now) }
+        if `guard` { hindered[host.id, default: ([], [])].guard.append(now) }
+    }
+
+    /// Agent and guard of this host, both between these moments.
+    func hinderedBoth(_ host: HostID, from: Int64, to: Int64) -> Bool {
+        guard let (agent, `guard`) = hindered[host] else { return false }
+        return agent.contains { from <= $0 && $0 <= to }
+            && `guard`.contains { from <= $0 && $0 <= to }
     }
 
     // MARK: Fates
@@ -367,11 +371,7 @@ final class Faults {
         if let (from, to) = hungUntil[guest.id], now - to < 60_000_000 {
             excuse = max(excuse, to - from + 3_000_000)
         }
-        if let (agent, `guard`) = hindered[host.id], now - agent < 120_000_000,
-            now - `guard` < 120_000_000
-        {
-            excuse = max(excuse, 45_000_000)
-        }
+        if hinderedBoth(host.id, from: now - 60_000_000, to: now) { excuse = max(excuse, 45_000_000) }
         return excuse
     }
 }
