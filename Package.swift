@@ -61,6 +61,7 @@ let package = Package(
         pure("Wire", ["Fleet", protobuf]),
         pure("Coordination", ["Fleet", collections]),
         pure("Presentation", ["Fleet"]),
+        pure("Notices", ["Fleet", "Wire", "Presentation"]),
         pure("LogCore"),
         pure("QMP"),
         pure("AgentCore", ["Fleet"]),
@@ -83,7 +84,9 @@ let package = Package(
             ]),
         shell(
             "NotifierShell",
-            ["Fleet", "Wire", "Presentation", "UvLoop", "SessionShell", grdb, logging]),
+            [
+                "Fleet", "Wire", "Presentation", "Notices", "UvLoop", "SessionShell", grdb, logging,
+            ]),
         .executableTarget(
             name: "fermata",
             dependencies: [
@@ -140,6 +143,9 @@ let package = Package(
         tests(
             "AgentShell",
             ["AgentProbe", "AgentCore", "Fleet", "HostConfiguration", "QMP", "UvLoop", "Wire"]),
-        tests("NotifierShell", ["Fleet", "Wire", "Presentation", "UvLoop", grdb, logging]),
+        tests("Notices", ["Fleet", "Presentation", "Wire"]),
+        tests(
+            "NotifierShell",
+            ["Fleet", "Wire", "Presentation", "Notices", "UvLoop", grdb, logging]),
     ]
 )
