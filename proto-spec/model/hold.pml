@@ -10,8 +10,8 @@
  * All that can go wrong takes from one budget, `faults`; every other branch brings something
  * forward, so no run is endless, and in the last state of every run all work must have ended.
  *
- * Macros: STEPS (3, 4), FAULTS, DEADLINE, GUARD_AT, PROGRESS (adds the LTL formulas), and one for each
- * mutant in README.md.
+ * Macros: STEPS (3, 4), FAULTS, DEADLINE, GUARD_AT, PROGRESS (adds the LTL formulas), and one for
+ * each mutant in README.md.
  */
 
 #ifndef STEPS
@@ -24,7 +24,7 @@
 #ifndef DEADLINE
 #define DEADLINE 3
 #endif
-/* When the guard acts: it needs two reactions, each within a tick, to kill the agent and to continue. */
+/* When the guard acts: it needs two reactions, each within a tick: kill the agent, continue. */
 #ifndef GUARD_AT
 #define GUARD_AT (DEADLINE - 2)
 #endif
@@ -86,8 +86,8 @@ byte newestEpoch;
 #define leader 4
 byte mode[SERVERS];
 byte epoch[SERVERS];
-/* At most one append of each is in flight (Committer); fact 0: none. The last is one that was sent by a
- * writer that has given up or died, and may still be carried out. */
+/* At most one append of each is in flight (Committer); fact 0: none. The last is one that was sent by
+ * a writer that has given up or died, and may still be carried out. */
 Append sent[SERVERS + 1];
 #define LATE SERVERS
 #define noAnswer 0
@@ -242,7 +242,7 @@ inline carryOut(a, result) {
     fi
 }
 
-/* Committer: proposed and applied at once, so that the memory is ahead of the log till the answer. */
+/* Committer: proposed and applied at once, so the memory is ahead of the log till the answer. */
 inline submit(who, what, which) {
     sent[who].fact = what;
     sent[who].step = which;
@@ -413,7 +413,7 @@ end:
     do
     :: d_step { mode[me] == down -> mode[me] = standby }
     :: d_step { mode[me] != down && faults > 0 -> faults--; stopLeading(me, down) }
-    /* At any moment, not only when the leader is gone: Succession says when, the fence makes it safe. */
+    /* At any moment, also while another leads: Succession says when, the fence makes it safe. */
     :: d_step {
             mode[me] == standby && (!OTHER_LEADS(me) || faults > 0) ->
             if
