@@ -1,7 +1,7 @@
 #!/bin/bash
 # Checks the model of the lock-and-hold protocol, proto-spec/model/hold.pml, with spin.
 #
-#   scripts/check-model.sh           every configuration and every mutant: up to half an hour, 4 GB
+#   scripts/check-model.sh           every configuration and every mutant: up to half an hour, 10 GB
 #   scripts/check-model.sh --short   those that end soon: under a minute of one core, under 1 GB
 #   scripts/check-model.sh --keep D  leaves what spin and pan wrote in the directory D
 #
@@ -125,12 +125,14 @@ for formula in ends granted_in_the_end all_finished; do
     holds "$formula" "-DFAULTS=0 -DPROGRESS" "-DNFAIR=3 -DMEMLIM=1400" "-a -f -N $formula"
 done
 if [ "$short" -eq 0 ]; then
-    # HC4: states are told apart by a hash of 64 bits, not by all their bytes.
-    holds second-step-faults-1 "-DSTEPS=4 -DFAULTS=1" "-DSAFETY -DHC4 -DMEMLIM=6000" "-w26"
     holds deadline-5 "-DFAULTS=1 -DDEADLINE=5" "-DSAFETY -DMEMLIM=6000" "-w24"
     holds all_finished-faults-1 "-DFAULTS=1 -DPROGRESS" "-DNFAIR=3 -DCOLLAPSE -DMEMLIM=6000" \
         "-a -f -N all_finished -w24"
-    holds faults-2 "-DFAULTS=2" "-DSAFETY -DHC4 -DMEMLIM=6000" "-w27"
+    holds faults-2 "-DFAULTS=2" "-DSAFETY -DMEMLIM=12000" "-w26"
+    # Too many for the memory: told apart by a hash (HC4), which takes some states for others, a fifth
+    # of them in faults-2. So this one finds errors and does not prove that there are none.
+    holds second-step-faults-1-partial "-DSTEPS=4 -DFAULTS=1" \
+        "-DSAFETY -DHC4 -DMEMLIM=12000" "-w26"
 fi
 
 breaks no-fence "-DNO_FENCE -DFAULTS=1 -DONLY_EXCLUSION=1" exclusion
