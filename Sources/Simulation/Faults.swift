@@ -247,7 +247,9 @@ final class Faults {
 
     private func fillDisk() {
         let host = victim()
-        begin("the disk of \(host.id) is full", for: duration(1_000, 5)) { host.disk.isFull = false }
+        begin("the disk of \(host.id) is full", for: duration(1_000, 5)) {
+            host.disk.isFull = false
+        }
         host.disk.isFull = true
     }
 
@@ -366,12 +368,14 @@ final class Faults {
 
     /// How much longer than its deadline a guest may be held because of what was done to it: only a
     /// QEMU that did not answer, and an agent and a guard that were both hindered, are an excuse.
-    func excuse(for host: SimulatedHost, _ guest: SimulatedGuest, _ qemu: SimulatedQEMU) -> Int64 {
+    func excuse(for host: SimulatedHost, _ guest: GuestID) -> Int64 {
         var excuse: Int64 = 0
-        if let (from, to) = hungUntil[guest.id], now - to < 60_000_000 {
+        if let (from, to) = hungUntil[guest], now - to < 60_000_000 {
             excuse = max(excuse, to - from + 3_000_000)
         }
-        if hinderedBoth(host.id, from: now - 60_000_000, to: now) { excuse = max(excuse, 45_000_000) }
+        if hinderedBoth(host.id, from: now - 60_000_000, to: now) {
+            excuse = max(excuse, 45_000_000)
+        }
         return excuse
     }
 }
