@@ -379,6 +379,9 @@ final class Truth {
     }
 
     private func checkAnnotations() {
+        if let first = world.notifier.undelivered.first {
+            violate("the outbox delivers each annotation", "\(first) never came to the sink")
+        }
         let annotations = world.annotations
         var used = annotations.map { _ in false }
         for hold in holds where !hold.isForgotten {

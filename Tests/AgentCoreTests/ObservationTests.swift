@@ -102,7 +102,7 @@ private struct Answers {
         var answers = Answers(1)
         answers.handle(.begin)
         // Its timer is first when it goes on; the answers have been there for long.
-        answers.now = 60_000_000
+        answers.next?.at = 60_000_000
         answers.fire()
         #expect(answers.begun == [.wait])
         answers.fire()
