@@ -107,7 +107,8 @@ final class SharedStore {
         guard !world.faults.isOver, world.profile.faultMilliseconds > 0 else {
             return .passes(there: .microseconds(there), back: .microseconds(back))
         }
-        let usual = SimulatedEtcd.Fate.passes(there: .microseconds(there), back: .microseconds(back))
+        let usual = SimulatedEtcd.Fate.passes(
+            there: .microseconds(there), back: .microseconds(back))
         let fate: SimulatedEtcd.Fate
         switch chance.below(400) {
         case 0: fate = .lost

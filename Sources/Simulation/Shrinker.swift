@@ -66,7 +66,9 @@ public struct Shrinker {
         guard candidate != scenario, runCount < runCountMax else { return false }
         runCount += 1
         let outcome = run(candidate)
-        guard outcome.violations.contains(where: { $0.invariant == invariant }) else { return false }
+        guard outcome.violations.contains(where: { $0.invariant == invariant }) else {
+            return false
+        }
         scenario = candidate
         self.outcome = outcome
         return true

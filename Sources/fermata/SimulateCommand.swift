@@ -47,7 +47,8 @@ struct SimulateCommand: ParsableCommand {
     var trace = false
     @Flag(help: "Look for the smallest scenario that breaks the same, and print it.")
     var shrink = false
-    @Option(help: ArgumentHelp("Stop after so many seeds that broke something.", valueName: "number"))
+    @Option(
+        help: ArgumentHelp("Stop after so many seeds that broke something.", valueName: "number"))
     var failuresMax = 5
 
     static let shrinkRunsMax = 200
