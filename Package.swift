@@ -62,14 +62,15 @@ let package = Package(
         pure("Wire", ["Fleet", protobuf]),
         pure("Coordination", ["Fleet", collections]),
         pure("Presentation", ["Fleet"]),
+        pure("Notices", ["Fleet", "Wire", "Presentation"]),
         pure("LogCore"),
         pure("QMP"),
         pure("EtcdLog", ["Edges", "LogCore", "QMP"]),
         pure(
             "Simulation",
             [
-                "Edges", "Fleet", "Wire", "Coordination", "LogCore", "EtcdLog", "SessionCore",
-                "LeaderCore", "AgentCore", logging,
+                "Edges", "Fleet", "Wire", "Coordination", "Presentation", "LogCore", "EtcdLog",
+                "SessionCore", "LeaderCore", "AgentCore", "Notices", logging,
             ]),
         pure("AgentCore", ["Fleet"]),
         pure("SessionCore", ["Fleet", "Wire", "Edges", logging]),
@@ -100,8 +101,8 @@ let package = Package(
         shell(
             "NotifierShell",
             [
-                "Fleet", "Wire", "Presentation", "UvLoop", "SessionCore", "SessionShell", grdb,
-                logging,
+                "Fleet", "Wire", "Presentation", "Notices", "UvLoop", "SessionCore",
+                "SessionShell", grdb, logging,
             ]),
         .executableTarget(
             name: "fermata",
@@ -169,6 +170,9 @@ let package = Package(
         tests(
             "AgentShell",
             ["AgentProbe", "AgentCore", "Fleet", "HostConfiguration", "QMP", "UvLoop", "Wire"]),
-        tests("NotifierShell", ["Fleet", "Wire", "Presentation", "UvLoop", grdb, logging]),
+        tests("Notices", ["Fleet", "Presentation", "Wire"]),
+        tests(
+            "NotifierShell",
+            ["Fleet", "Wire", "Presentation", "Notices", "UvLoop", grdb, logging]),
     ]
 )

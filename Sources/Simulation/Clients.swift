@@ -95,7 +95,8 @@ final class OperatorSeat {
 
     private func startRollout() {
         lastRelease += 1
-        let release = makeRelease("\(process.name)-r\(lastRelease)", "v\(process.name)\(lastRelease)")
+        let release = makeRelease(
+            "\(process.name)-r\(lastRelease)", "v\(process.name)\(lastRelease)")
         let policy = Policy(
             parallelism: UInt32(1 + chance.below(6)),
             deadlineMilliseconds: chance.pick([2_000, 5_000, 10_000, 30_000]),
@@ -158,15 +159,19 @@ final class OperatorSeat {
 
     private func stepDown() { ask(.stepDown) { _, _ in } }
 
-    /// By name, and only of what is stuck, or whose host is really gone: what a person makes sure of.
+    /// By name. A person makes sure that what is stuck executes, and that a host is really gone; one who is in
+    /// a hurry does not, and the leader has to refuse while it may be at work.
     private func releaseLock() {
+        let isHasty = !world.faults.isOver && chance.oneIn(2)
         for (set, lock) in world.truth.state.locks {
-            let isSafe = lock.holders.allSatisfy { holder in
-                guard let step = world.truth.state.step(holder.step) else { return true }
-                return holder.stuck
-                    ? !step.plan.guests.contains(where: world.truth.isHeld)
-                    : world.host(step.plan.host)?.place.isUp == false && chance.oneIn(3)
-            }
+            let isSafe =
+                isHasty
+                || lock.holders.allSatisfy { holder in
+                    guard let step = world.truth.state.step(holder.step) else { return true }
+                    return holder.stuck
+                        ? !step.plan.guests.contains(where: world.truth.isHeld)
+                        : world.host(step.plan.host)?.place.isUp == false && chance.oneIn(3)
+                }
             guard isSafe else { continue }
             return ask(.releaseLock(set, reason: "seen to it")) { _, _ in }
         }
@@ -184,68 +189,4 @@ final class OperatorSeat {
 
 extension String {
     func prefixed(_ count: Int) -> String { String(prefix(count)) }
-}
-
-/// A notifier and what it has stored.
-final class NotifierSeat {
-    let place: Place
-    private unowned let world: World
-    private var chance: Chance
-    private var process: SimulatedProcess?
-    private var client: SessionClient?
-    /// What is on its disk.
-    private var cursor: UInt64 = 0
-    private(set) var annotations: [TrueAnnotation] = []
-    private var names: Set<String> = []
-
-    init(at place: Place, _ world: World, _ chance: Chance) {
-        self.place = place
-        self.world = world
-        self.chance = chance
-    }
-
-    func hasAll(upTo sequence: UInt64) -> Bool { cursor >= sequence }
-
-    func startIfDead() { if process?.isAlive != true { start() } }
-
-    func kill(restartAfter delay: Int64) {
-        guard let process, process.isAlive else { return }
-        process.kill()
-        client = nil
-        world.timeline.after(delay) { [unowned self] in startIfDead() }
-    }
-
-    func start() {
-        let process = SimulatedProcess("n1", at: place)
-        self.process = process
-        world.faults.watch(process, .notifier)
-        let loop = SimulatedLoop(process, chance.fork())
-        let identity = PeerIdentity(cluster: World.cluster, role: .notifier, name: "n1")!
-        let client = SessionClient(
-            on: loop, servers: world.serverAddresses,
-            dialer: SimulatedDialer(identity, process, world), software: "0",
-            logger: world.logger("n1"))
-        self.client = client
-        client.onReady = { [unowned self, unowned client] _ in
-            client.send(
-                .followEvents(afterSequence: cursor, progress: false),
-                correlation: client.nextCorrelation())
-        }
-        client.onMessage = { [unowned self, unowned client] message, _ in
-            guard case .eventBatch(let events, _) = message, process.edge("store") else { return }
-            for event in events where event.sequence > cursor {
-                cursor = event.sequence
-                guard case .holdFinished(let hold) = event.body,
-                    names.insert(hold.holdID).inserted
-                else { continue }
-                annotations.append(
-                    TrueAnnotation(
-                        guest: hold.record.guest, step: hold.step, heldAt: hold.record.heldAt,
-                        holdMicroseconds: hold.record.holdMicroseconds))
-            }
-            guard process.edge("acknowledge"), cursor > 0 else { return }
-            client.send(.acknowledgeEvents(sequence: cursor))
-        }
-        client.start()
-    }
 }

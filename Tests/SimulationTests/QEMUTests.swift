@@ -35,6 +35,7 @@ final class Lab {
             case .corrupted: changes.append("corrupted")
             case .booted: changes.append("booted")
             case .gone: changes.append("gone")
+            case .answersOrNot: changes.append("answers or not")
             }
         }
         for (name, qemu) in [("old", old), ("new", new)] {
