@@ -1,7 +1,7 @@
 // What kind of worlds are drawn from seeds: how large they are, what goes wrong in them, and how often.
 
 /// From what a world is drawn.
-public struct Profile: Sendable {
+public struct Profile: Hashable, Sendable {
     public var name: String
     public var servers: ClosedRange<Int64>
     public var hosts: ClosedRange<Int64>
