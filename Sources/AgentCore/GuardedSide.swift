@@ -54,7 +54,8 @@ public struct GuardedSide: Hashable, Sendable {
         case .continueGuest(isConnected: false): return [.wake, .connect]
         case .continueGuest(isConnected: true):
             if continuedAt == nil { continuedAt = now }
-            let request = side == .old ? MonitorRequest.queryReadiness : .contAndLook
+            let isSure = side == .new || mutated(.guardContinuesUnready)
+            let request = isSure ? MonitorRequest.contAndLook : .queryReadiness
             return [.wake, .send(request, limit: replyLimit)]
         case .connectFailed: return [.event(.continueFailed(guest, side))]
         case .event(let event, let stamp): return on(event, stamp, at: now, wall: wall)

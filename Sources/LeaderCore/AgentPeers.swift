@@ -26,6 +26,8 @@ final class AgentPeers {
     /// An agent has said where a step is.
     var onProgress: (StepProgress) -> Void = { _ in }
 
+    private var state: FleetState { committer.coordinator.state }
+
     init(committer: Committer, loop: any EventLoop, log: Logger, pause: (any PausePoint)?) {
         self.pause = pause
         self.committer = committer
@@ -102,6 +104,9 @@ final class AgentPeers {
                     peer.isReady = true
                     seenHosts.insert(host)
                     if peers[host] === peer { connectedHosts.insert(host) }
+                    if mutated(.directiveNotRepeated), let id = state.active[host] {
+                        peer.sent[id] = state.step(id)?.token
+                    }
                     committer.schedule()
                     sendDirectives()
                 }
@@ -120,10 +125,14 @@ final class AgentPeers {
         switch answer {
         case .accepted:
             log.info("directive accepted", metadata: ["step": "\(step)", "host": "\(host)"])
+            if mutated(.lockFreedOnAccept) {
+                submitAnswer(step, token, host, .refused(reason: "the lock goes too early"))
+            }
         case .busy(let other):
             log.notice(
                 "agent is busy",
                 metadata: ["step": "\(step)", "host": "\(host)", "with": "\(other)"])
+            if mutated(.busyNotAskedAgain) { return }
             // Ask again a little later: what it is busy with ends within its deadline.
             _ = loop.after(.seconds(1)) { [self] in
                 peer.sent.removeValue(forKey: step)
@@ -157,6 +166,11 @@ final class AgentPeers {
         _ report: StepReport, _ correlation: UInt64, _ peer: Peer, _ host: HostID
     ) {
         pause?.reached("reported")
+        if mutated(.reportAnsweredEarly) {
+            peer.session.send(
+                .stepReportCommitted(step: report.step, token: report.token),
+                correlation: correlation)
+        }
         committer.submit(.reportStep(report, host: host)) { [self] result in
             switch result {
             case .success:

@@ -85,7 +85,8 @@ final class Standby {
             problem = nil
         case .appended(let records, let firstIndex):
             // While this server takes over, what is missing comes with the log itself.
-            guard firstIndex == coordinator.state.index + 1 else {
+            guard firstIndex == coordinator.state.index + 1 || mutated(.standbyTakesAnyOrder)
+            else {
                 if !isTakingOver { follow() }
                 return
             }

@@ -168,7 +168,7 @@ final class OperatorSeat {
     }
 
     private func read() {
-        let before = told
+        let before = max(told, world.truth.toldIndex)
         client.request(.query(.status), timeout: .seconds(20)) { [self] result in
             guard case .success(.queryResult(.status(let view))) = result else { return }
             world.truth.operatorReads(index: view.index, after: before)
@@ -227,6 +227,7 @@ final class NotifierSeat {
         }
         client.onMessage = { [unowned self, unowned client] message, _ in
             guard case .eventBatch(let events, _) = message, process.edge("store") else { return }
+            if let last = events.last { world.truth.notifierGets(upTo: last.sequence) }
             for event in events where event.sequence > cursor {
                 cursor = event.sequence
                 guard case .holdFinished(let hold) = event.body,

@@ -245,6 +245,7 @@ final class HoldCarrier {
         after(30_000, 6) { [self] in
             guard let qemu = guest.qemu(side), qemu.isAlive else { return }
             let isHealthy = guest.guest.isWell && qemu.isExecuting && !happens(60)
+            agent.world.truth.confirmed(guest.id, isHealthy: isHealthy, in: directive)
             let error = chance.within(-1_500...1_500)
             feed(
                 .guest(

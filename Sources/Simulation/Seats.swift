@@ -105,6 +105,7 @@ final class ServerSeat {
         carrier.core = core
         core.onFatal = { [unowned self, unowned process] error in
             world.trace(name, "ends: \(error)")
+            world.truth.serverEnds(name, error)
             if process === self.process { kill(restartAfter: 1_000_000) }
         }
         core.onCommitted = { [unowned self] _, _, state in
@@ -117,6 +118,7 @@ final class ServerSeat {
             case .success: carrier.listen(address)
             case .failure(let error):
                 world.trace(name, "cannot start: \(error)")
+                world.truth.serverEnds(name, error)
                 if process === self.process { kill(restartAfter: 1_000_000) }
             }
         }

@@ -18,6 +18,7 @@ import AgentCore
 import Coordination
 import Fleet
 import LeaderCore
+import LogCore
 
 /// Something that must never be, with its name in design.md.
 public struct Violation: Error, Hashable, Sendable {
@@ -58,6 +59,10 @@ final class Truth {
     private var kept: [HostID: Token] = [:]
     /// Sets that an operator opened by name: from then on their exclusion is his.
     private var openedByHand: [SetID] = []
+    /// Guests that were found not to be well after their newest hold.
+    private var unhealthy: [(guest: GuestID, step: StepID, token: Token)] = []
+    /// The highest index that any operator was told.
+    private(set) var toldIndex: UInt64 = 0
     /// What operators were told.
     private var accepted: [Accepted] = []
     private var digests: [UInt64: FleetState] = [:]
@@ -113,6 +118,7 @@ final class Truth {
                     "one update domain at a time",
                     "\(report.step) is over and its locks go, but guest \(guest) is held")
             }
+            checkHealth(report)
         case .lockReleased(let set, _, _):
             if !openedByHand.contains(set) { openedByHand.append(set) }
         default: break
@@ -126,13 +132,53 @@ final class Truth {
             if let plan = state.step(id)?.plan { checkGrant(id, plan) }
             world.faults.granted()
         case .termStarted: world.counts.takeovers += 1
+        case .stepFinished(let report) where !report.outcome.releasesLocks:
+            // The sets stay as they are until somebody has seen to the guests.
+            for pair in state.step(report.step)?.plan.pairs ?? []
+            where state.locks[pair.set]?.holders.contains(where: { $0.step == report.step }) != true {
+                violate(
+                    "one update domain at a time",
+                    "\(report.step) is \(report.outcome) and its lock of \(pair) has gone")
+            }
         default: break
         }
+    }
+
+    private func isUnwell(_ guest: GuestRecord, outside pair: SetPair) -> Bool {
+        guard let own = guest.pair, own.set == pair.set, own.updateDomain != pair.updateDomain
+        else { return false }
+        return guest.report.state != .running && guest.report.state != .stopped
+    }
+
+    /// Whoever is not well after a hold keeps its set closed.
+    private func checkHealth(_ report: StepReport) {
+        for hold in report.holds where !hold.outcome.releasesLocks {
+            violate(
+                "one update domain at a time",
+                "\(report.step) is \(report.outcome), but guest \(hold.guest) is \(hold.outcome)")
+        }
+        for guest in unhealthy.filter({ $0.step == report.step && $0.token == report.token }) {
+            violate(
+                "one update domain at a time",
+                "\(report.step) is \(report.outcome), but guest \(guest.guest) does not answer")
+        }
+    }
+
+    /// What was found out about a guest right after its hold.
+    func confirmed(_ guest: GuestID, isHealthy: Bool, in directive: Directive) {
+        unhealthy.removeAll { $0.guest == guest }
+        if !isHealthy { unhealthy.append((guest, directive.step, directive.token)) }
     }
 
     /// Nobody of another update domain of its sets may be out.
     private func checkGrant(_ id: StepID, _ plan: PlannedStep) {
         for pair in plan.pairs {
+            for guest in state.guests.values where isUnwell(guest, outside: pair) {
+                violate(
+                    "one update domain at a time",
+                    "\(id) was granted \(pair) while guest \(guest.report.id) of the set is "
+                        + "\(guest.report.state)")
+            }
             for (guest, index) in current.sorted(by: { $0.key < $1.key }) {
                 guard let own = state.guests[guest]?.pair, own.set == pair.set,
                     own.updateDomain != pair.updateDomain, !openedByHand.contains(pair.set)
@@ -157,6 +203,7 @@ final class Truth {
 
     func operatorWasTold(_ accepted: Accepted) {
         self.accepted.append(accepted)
+        if case .index(let index) = accepted { toldIndex = max(toldIndex, index) }
         check(accepted)
     }
 
@@ -182,6 +229,24 @@ final class Truth {
         }
     }
 
+    // MARK: Notifiers
+
+    /// Nobody is told of what a crash could take back.
+    func notifierGets(upTo sequence: UInt64) {
+        if sequence > state.lastSequence {
+            violate(
+                "nothing lost",
+                "event \(sequence) was sent, and the log ends with \(state.lastSequence)")
+        }
+    }
+
+    /// The log can be read and written, or it cannot be reached: what it says is never wrong.
+    func serverEnds(_ server: String, _ error: LogStoreError) {
+        if case .corrupt(_, let reason) = error {
+            violate("nothing lost", "\(server) finds the log damaged: \(reason)")
+        }
+    }
+
     // MARK: Agents
 
     func agentKeeps(_ token: Token, on host: HostID) {
@@ -199,6 +264,12 @@ final class Truth {
                     + "after \(known)")
         }
         begun[host] = directive.token
+        if directive.token.number >= state.nextToken {
+            violate(
+                "locks and directives agree",
+                "\(host) begins \(directive.step) with token \(directive.token), which the log "
+                    + "does not know")
+        }
         if let keptToken = kept[host], keptToken < directive.token {
             violate("fencing", "\(host) begins with token \(directive.token), which it has not kept")
         }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Fleet
 import Foundation
 import Simulation
 
@@ -36,8 +37,25 @@ struct SimulateCommand: ParsableCommand {
     var trace = false
     @Option(help: ArgumentHelp("Stop after so many seeds that broke something.", valueName: "number"))
     var failuresMax = 5
+    @Option(
+        help: ArgumentHelp(
+            "Switch on a deliberate bug; only test builds have them.", valueName: "name",
+            visibility: .hidden))
+    var mutant: String?
 
     func validate() throws {
+        if let mutant {
+            #if !MUTANTS
+                throw ValidationError(
+                    "This build has no deliberate bugs, so no \(mutant): see scripts/check-mutants.py.")
+            #else
+                guard Mutant(rawValue: mutant) != nil else {
+                    throw ValidationError(
+                        "There is no mutant \(mutant); choose one of "
+                            + Mutant.allCases.map(\.rawValue).joined(separator: ", ") + ".")
+                }
+            #endif
+        }
         guard (seed == nil) != (seeds == nil) else {
             throw ValidationError("Give --seed or --seeds.")
         }
@@ -63,6 +81,9 @@ struct SimulateCommand: ParsableCommand {
         let profile = Profile(name: profile)!
         let range = try range()
         CrashNote.install()
+        #if MUTANTS
+            Mutant.active = mutant.flatMap { Mutant(rawValue: $0) }
+        #endif
         var results = SeedResults()
         if trace {
             CrashNote.seed = range.lowerBound
