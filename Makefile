@@ -1,7 +1,7 @@
 # Fermata: `make demo` shows the main job on real guests, `make test` runs all the tests.
 # Both install what is missing (apt-get, as root or with sudo).
 
-.PHONY: help demo test test-swift test-integration test-specification bench bench-hold bench-many bench-wire bench-guard \
+.PHONY: help demo test test-swift test-integration test-specification model bench bench-hold bench-many bench-wire bench-guard \
 	bench-snapshot bench-takeover bench-locks soak soak-host ha build \
 	build-debug fuzz format lint check-generated deps clean images test-compose
 
@@ -16,6 +16,7 @@ help:
 	@echo 'make demo KEEP=1       the same, left running with the commands to look around'
 	@echo 'make ha                three servers, three etcd members and three hosts, left running to break'
 	@echo 'make test              all the tests, on real guests too'
+	@echo 'make model             check the model of the protocol with spin: all its configurations'
 	@echo 'make images            the container images, with docker: fermata and fermata-agent'
 	@echo 'make test-compose      builds them with podman, and tries both clusters of cluster/compose'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
@@ -64,6 +65,10 @@ test-swift: build-debug
 test-specification: deps
 	PYTHON=$(PYTHON) scripts/check-vectors.sh
 	$(PYTHON) -m unittest discover -s proto-spec/python
+
+# The short form of it is part of `make test`.
+model: deps
+	scripts/check-model.sh
 
 test-integration: build-debug lab
 	FERMATA=$(FERMATA_DEBUG) FERMATA_CACHE=$(CACHE) \

@@ -69,6 +69,7 @@ let package = Package(
         pure("Wire", ["Fleet", protobuf]),
         pure("Coordination", ["Fleet", collections]),
         pure("Presentation", ["Fleet"]),
+        pure("Notices", ["Fleet", "Wire", "Presentation"]),
         pure("LogCore"),
         pure("QMP"),
         pure("EtcdLog", ["Edges", "Fleet", "LogCore", "QMP"]),
@@ -107,8 +108,8 @@ let package = Package(
         shell(
             "NotifierShell",
             [
-                "Fleet", "Wire", "Presentation", "UvLoop", "SessionCore", "SessionShell", grdb,
-                logging,
+                "Fleet", "Wire", "Presentation", "Notices", "UvLoop", "SessionCore",
+                "SessionShell", grdb, logging,
             ]),
         .executableTarget(
             name: "fermata",
@@ -174,6 +175,9 @@ let package = Package(
         tests(
             "AgentShell",
             ["AgentProbe", "AgentCore", "Fleet", "HostConfiguration", "QMP", "UvLoop", "Wire"]),
-        tests("NotifierShell", ["Fleet", "Wire", "Presentation", "UvLoop", grdb, logging]),
+        tests("Notices", ["Fleet", "Presentation", "Wire"]),
+        tests(
+            "NotifierShell",
+            ["Fleet", "Wire", "Presentation", "Notices", "UvLoop", grdb, logging]),
     ]
 )

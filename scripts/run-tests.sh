@@ -2,8 +2,8 @@
 # Runs every test there is and says how many passed. Called by `make test`, which has built before.
 #
 #   scripts/run-tests.sh            all parts, in the order below
-#   scripts/run-tests.sh PART…      only these: swift specification imports compose fuzzing integration
-#                                   soak
+#   scripts/run-tests.sh PART…      only these: swift specification model imports compose fuzzing
+#                                   integration soak
 #
 # A part that fails does not stop the others; the exit code is 1 at the end if anything failed. The
 # last line is `N passed, N failed` over all parts. Wants a debug build in .build and, for the
@@ -81,6 +81,12 @@ count_vectors() {
     done
 }
 
+# check-model.sh: a line for each configuration and each mutant.
+count_model() {
+    part_passed=$(grep -c '^model: ok: ' "$log")
+    part_failed=$(grep -c '^model: FAILED: ' "$log")
+}
+
 # fuzz.sh: a line for the replay and one for the fuzzing of each target.
 count_fuzz() {
     part_passed=$(grep -c '^fuzz: ok: ' "$log")
@@ -88,7 +94,9 @@ count_fuzz() {
 }
 
 parts=("$@")
-if [ ${#parts[@]} -eq 0 ]; then parts=(swift specification imports compose fuzzing integration soak); fi
+if [ ${#parts[@]} -eq 0 ]; then
+    parts=(swift specification model imports compose fuzzing integration soak)
+fi
 for part in "${parts[@]}"; do
     case $part in
         swift) run "Swift tests" count_swift swift test --skip-build ;;
@@ -98,6 +106,7 @@ for part in "${parts[@]}"; do
             run "Python client" count_python \
                 "$python" -m unittest discover -s proto-spec/python -v
             ;;
+        model) run "model of the protocol, the short form" count_model scripts/check-model.sh --short ;;
         imports)
             run "test of the import check" count_python \
                 "$python" -m unittest discover -s scripts -p 'test_check_imports.py' -v
@@ -120,7 +129,7 @@ for part in "${parts[@]}"; do
                 --seconds 30
             ;;
         *)
-            echo "run-tests: unknown part $part: swift specification imports compose fuzzing integration soak" >&2
+            echo "run-tests: unknown part $part: swift specification model imports compose fuzzing integration soak" >&2
             exit 64
             ;;
     esac

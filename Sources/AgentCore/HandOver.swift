@@ -96,7 +96,8 @@ public struct HandOver: Hashable, Sendable {
     /// It went on by itself before this agent had asked anything of it: of a step that another agent
     /// began, whose migration failed.
     private var resumedBefore: EventTime?
-    private var connectedAt: [Side: Int64] = [:]
+    /// When it was first told anything.
+    private var begunAt: Int64?
     private var contCount = 0
     /// The old QEMU has sent everything and stays stopped.
     private var hasLeft = false
@@ -115,6 +116,7 @@ public struct HandOver: Hashable, Sendable {
     /// - Returns: what to do, in this order.
     public mutating func handle(_ input: Input, at now: Int64, wall: Timestamp) -> [Output] {
         outputs = []
+        if begunAt == nil { begunAt = now }
         switch input {
         case .stopAndMove:
             resumedBefore = nil
@@ -127,9 +129,7 @@ public struct HandOver: Hashable, Sendable {
         case .kill(.old, isOldAlive: true, isNewEnding: true): tell(.exited(.new))
         case .kill(let side, _, _): outputs.append(.kill(side))
         case .continueGuest(let side, let reach): continueGuest(side, reach, at: now)
-        case .connected(let side):
-            connectedAt[side] = now
-            look(side)
+        case .connected(let side): look(side)
         case .event(let event, let side, let stamp):
             on(event, side, stamp, at: now, wall: wall)
         case .refused(let lastWords):
@@ -171,7 +171,7 @@ public struct HandOver: Hashable, Sendable {
         case (.resume, _):
             // An old one whose migration failed continues by itself.
             guard let sentAt = continueSentAt ?? stopSentAt else {
-                resumedBefore = time(connectedAt[side] ?? now)
+                resumedBefore = time(begunAt ?? now)
                 break
             }
             resumed = time(sentAt)

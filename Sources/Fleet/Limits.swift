@@ -59,8 +59,8 @@ public enum Limits {
     public static let certificateWarningMicroseconds: Int64 = 30 * 86_400 * 1_000_000
     /// Certificates of peers that a status shows: the first of them say what has to be done.
     public static let certificateViewsMax = 1_000
-    /// How long after the start of a term an operator cannot open the set of a host that was at work and
-    /// has not come back: longer than a reconnect, a deadline and the confirmation together.
+    /// How long an operator cannot open the set of a host that was at work and has fallen silent, counted from
+    /// the end of its session or the start of the term: longer than a reconnect and a deadline together.
     public static let lockReleaseMillisecondsMin: Int64 = 60_000
     /// Silence after which a ping is sent, in milliseconds.
     public static let keepaliveMilliseconds: UInt32 = 1_000

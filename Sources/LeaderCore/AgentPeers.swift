@@ -35,8 +35,8 @@ final class AgentPeers {
         self.log = log
     }
 
-    /// Those that have been there in this term.
-    private(set) var seenHosts: Set<HostID> = []
+    /// When the last session of a host that has none now ended, in milliseconds of the loop's clock.
+    private var endedAt: [HostID: Int64] = [:]
     /// Those whose peer is ready.
     private(set) var connectedHosts: Set<HostID> = []
 
@@ -49,10 +49,19 @@ final class AgentPeers {
         connectedHosts.remove(host)
     }
 
+    /// Since when nothing was heard of a host, in milliseconds of the loop's clock.
+    ///
+    /// - Parameter start: of this term: before, another server may have heard of it.
+    /// - Returns: nil while there is a session.
+    func silentSince(_ host: HostID, start: Int64) -> Int64? {
+        peers[host] == nil ? max(start, endedAt[host] ?? start) : nil
+    }
+
     func remove(_ session: any PeerSession) {
         let host = HostID(checked: session.identity.name)
         guard peers[host]?.session === session else { return }
         peers.removeValue(forKey: host)
+        endedAt[host] = loop.nowMilliseconds
         connectedHosts.remove(host)
         log.notice("agent disconnected", metadata: ["host": "\(host)"])
     }
@@ -102,7 +111,6 @@ final class AgentPeers {
                     .hostReportCommitted(index: committed.index), correlation: correlation)
                 if !peer.isReady {
                     peer.isReady = true
-                    seenHosts.insert(host)
                     if peers[host] === peer { connectedHosts.insert(host) }
                     if mutated(.directiveNotRepeated), let id = state.active[host] {
                         peer.sent[id] = state.step(id)?.token

@@ -197,28 +197,27 @@ final class Leadership {
 
     /// A set whose step is still being worked on by a connected agent opens by itself: opening it by
     /// hand would put two update domains out at once.
+    /// Nor is a set opened whose host has only just fallen silent: it may be at work, and come back.
     private func refusalWhileAtWork(_ command: OperatorCommand) -> Refusal? {
         guard case .releaseLock(let set, _) = command else { return nil }
-        let connected = agents.connectedHosts
+        let now = server.loop.nowMilliseconds
         let atWork = committer.coordinator.lockViews().filter { $0.set == set && !$0.stuck }
-        let busy = atWork.first { connected.contains($0.host) }
-        let age = server.loop.nowMilliseconds - startedAt
-        if busy == nil, age < Limits.lockReleaseMillisecondsMin,
-            let unknown = atWork.first(where: { !agents.seenHosts.contains($0.host) })
-        {
-            let left = (Limits.lockReleaseMillisecondsMin - age) / 1_000 + 1
+        for lock in atWork {
+            guard let since = agents.silentSince(lock.host, start: startedAt) else {
+                return Refusal(
+                    .conflict,
+                    "availability set \(set) is locked by \(lock.step) on host \(lock.host), which is at work",
+                    advice: "Wait for it: a hold ends by itself within its deadline.")
+            }
+            let left = Limits.lockReleaseMillisecondsMin - (now - since)
+            guard left > 0 else { continue }
             return Refusal(
                 .conflict,
-                "availability set \(set) is locked by \(unknown.step) on host \(unknown.host), which may "
-                    + "be at work: this server leads only since a moment and has not heard of it",
-                advice: "Wait for the host, or try again in \(left) s.")
+                "availability set \(set) is locked by \(lock.step) on host \(lock.host), which may be at "
+                    + "work: nothing was heard of it only since \((now - since) / 1_000) s",
+                advice: "Wait for the host, or try again in \(left / 1_000 + 1) s.")
         }
-        return busy.map {
-            Refusal(
-                .conflict,
-                "availability set \(set) is locked by \($0.step) on host \($0.host), which is at work",
-                advice: "Wait for it: a hold ends by itself within its deadline.")
-        }
+        return nil
     }
 
     /// - Returns: nil for what is no change of the state.

@@ -1,4 +1,5 @@
 import Foundation
+import Notices
 
 /// A file of lines that grows at its end, each line once.
 ///
@@ -6,46 +7,35 @@ import Foundation
 /// Failure modes:
 /// - killed between the append and the mark: the lines are found at the end of the file and are
 ///   only marked (``recover(_:)``);
-/// - killed in the middle of the append, or the disk full: the torn last line is cut off if it is
-///   the beginning of a line that is due, and ended with a line feed if it is somebody else's;
+/// - killed in the middle of the append, or the disk full: the torn last line is cut off or ended, as
+///   ``FileEnd`` says;
 /// - moved away by log rotation: the next append makes a new file.
-struct LineFile {
+struct LineFile: LineAppender {
     let path: String
 
     struct Failure: Error, CustomStringConvertible {
         var description: String
     }
 
-    /// Puts the end of the file in order and finds out which lines are there already.
-    ///
-    /// - Parameter due: lines, without line feeds, that may or may not have been written.
-    /// - Returns: those of them that are in the file, whole.
     func recover(_ due: [String]) throws(Failure) -> Set<String> {
         guard FileManager.default.fileExists(atPath: path) else { return [] }
         return try withFile { file in
             let size = try file.seekToEnd()
-            // What was written last stands at the end; twice its length leaves room for others.
-            let dueByteCount = due.reduce(0) { $0 + $1.utf8.count + 1 }
-            let span = min(size, UInt64(dueByteCount) * 2 + 64 * 1024)
+            let span = FileEnd.byteCount(for: due, fileByteCount: size)
             try file.seek(toOffset: size - span)
-            let tail = [UInt8](try file.readToEnd() ?? Data())
-            var lines = tail.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
-            let torn = lines.popLast() ?? []
-            if !torn.isEmpty {
-                if due.contains(where: { $0.utf8.starts(with: torn) }) {
-                    try file.truncate(atOffset: size - UInt64(torn.count))
-                } else {
-                    _ = try file.seekToEnd()
-                    try file.write(contentsOf: Data("\n".utf8))
-                }
-                try file.synchronize()
+            let end = FileEnd(tail: [UInt8](try file.readToEnd() ?? Data()), due: due)
+            switch end.mending {
+            case .none: return end.present
+            case .cut(let byteCount): try file.truncate(atOffset: size - UInt64(byteCount))
+            case .endLine:
+                _ = try file.seekToEnd()
+                try file.write(contentsOf: Data("\n".utf8))
             }
-            let present = Set(lines.map { String(decoding: $0, as: UTF8.self) })
-            return present.intersection(due)
+            try file.synchronize()
+            return end.present
         }
     }
 
-    /// Appends lines and waits until they are on the disk.
     func append(_ lines: [String]) throws(Failure) {
         if !FileManager.default.fileExists(atPath: path) {
             guard FileManager.default.createFile(atPath: path, contents: nil) else {

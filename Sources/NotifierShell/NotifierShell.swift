@@ -11,6 +11,7 @@
 // well is told by the lock file: held by a process that lives, and touched by one that follows.
 import Fleet
 public import Logging
+import Notices
 public import SessionCore
 public import SessionShell
 public import UvLoop
@@ -61,7 +62,7 @@ public final class NotifierShell {
     private let store: NotifierStore
     private let lock: FileLock
     private let databasePath: String
-    private let follower: Follower
+    private let follower: Follower<NotifierStore>
     private var retrying: UvLoop.Timer?
     private var isReady = false
 
@@ -101,7 +102,7 @@ public final class NotifierShell {
             delivery: Delivery(
                 store: store, printLine: printLine, file: appendPath.map { LineFile(path: $0) }),
             now: { Timestamp(microseconds: WallClock.nowMicroseconds) },
-            notice: { log.log(level: $0.level, "\($0)") })
+            tell: { log.log(level: $0.level, "\($0)") })
     }
 
     /// Delivers what is left from before, and begins to follow.
@@ -162,7 +163,7 @@ public final class NotifierShell {
     }
 }
 
-extension Follower.Notice {
+extension FollowProblem {
     var level: Logger.Level {
         switch self {
         case .begunAnew, .gap, .conflictingID: .critical

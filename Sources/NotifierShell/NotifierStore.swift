@@ -1,6 +1,7 @@
 public import Fleet
 import Foundation
 import GRDB
+public import Notices
 public import Presentation
 
 // The notifier's memory. Happy path: a batch of events becomes annotations, outbox rows and the
@@ -13,14 +14,6 @@ public import Presentation
 // - events missing: stored as a gap and told to the caller;
 // - the leader's events begin anew (it was restored from a backup): the cursor goes back to 0, the
 //   history number up by one, and what is known already is recognised by its id and its time.
-
-/// Where annotations go.
-public enum Sink: String, Hashable, Sendable, CaseIterable {
-    /// One line of text for each annotation.
-    case stdout
-    /// One line of JSON for each annotation.
-    case file
-}
 
 /// What to look for among the annotations; nil means any.
 public struct AnnotationFilter: Hashable, Sendable {
@@ -39,34 +32,8 @@ public struct AnnotationFilter: Hashable, Sendable {
     }
 }
 
-/// A line that a sink has not taken yet.
-public struct PendingLine: Hashable, Sendable {
-    /// Its place in the outbox, ascending.
-    public var number: Int64
-    public var annotationID: String
-    /// Without a line feed.
-    public var line: String
-}
-
-/// What came of storing a batch.
-public struct StoredBatch: Hashable, Sendable {
-    /// Events that the leader no longer had: those between the two numbers.
-    public struct Gap: Hashable, Sendable {
-        public var afterSequence: UInt64
-        public var beforeSequence: UInt64
-    }
-    /// The last event stored, to be acknowledged.
-    public var sequence: UInt64
-    public var newAnnotationCount: Int
-    public var gaps: [Gap]
-    /// The leader's events end before ours: the cursor is 0 now, and following must begin again.
-    public var hasBegunAnew: Bool
-    /// Ids that came again for another hold although the leader's history had not begun anew.
-    public var conflictingIDs: [String]
-}
-
 /// The notifier's SQLite file. One process writes; any number may read.
-public final class NotifierStore {
+public final class NotifierStore: NoticeRecord {
     public let path: String
     private let queue: DatabaseQueue
 
@@ -124,28 +91,17 @@ public final class NotifierStore {
     /// Sequence of the last event stored; 0 if none.
     public func cursor() throws(NotifierStoreError) -> UInt64 {
         try guarded(path, "read") {
-            try queue.read { UInt64(clamping: try followed($0).sequence) }
+            try queue.read { database in
+                UInt64(clamping: try NotifierTransaction(database: database).position().sequence)
+            }
         }
     }
 
-    /// Stores a batch: annotations, a row for each of them and each sink, and the cursor, all or
-    /// nothing.
-    ///
-    /// - Parameters:
-    ///   - events: ascending; those at or before the cursor are passed over.
-    ///   - lastSequence: the newest event that the leader has.
-    ///   - recordedAt: now.
-    ///   - sinks: those that shall get what is new.
-    public func store(
-        events: [FleetEvent], lastSequence: UInt64, recordedAt: Timestamp, sinks: [Sink]
-    ) throws(NotifierStoreError) -> StoredBatch {
+    public func change<Value>(
+        _ body: (NotifierTransaction) throws -> Value
+    ) throws(NotifierStoreError) -> Value {
         try guarded(path, "write to") {
-            try queue.write { database in
-                var batch = BatchWriter(
-                    database: database, position: try followed(database), recordedAt: recordedAt,
-                    sinks: sinks)
-                return try batch.write(events, lastSequence: lastSequence)
-            }
+            try queue.write { try body(NotifierTransaction(database: $0)) }
         }
     }
 
@@ -215,19 +171,6 @@ public final class NotifierStore {
             }
         }
     }
-}
-
-/// The follower row.
-struct FollowPosition {
-    var sequence: Int64
-    var history: Int64
-}
-
-func followed(_ database: Database) throws -> FollowPosition {
-    guard let row = try Row.fetchOne(database, sql: "SELECT sequence, history FROM follower") else {
-        return FollowPosition(sequence: 0, history: 1)
-    }
-    return FollowPosition(sequence: row["sequence"], history: row["history"])
 }
 
 /// Refuses a database of something else, and one of a newer version.

@@ -126,7 +126,9 @@ final class AgentProcess {
         case .undoAfterReboot(let step):
             run(HoldMachine(undoingAfterReboot: step), guests: [])
         case .recoverUpgrade(let step):
-            process.run(after: 200_000) { [self] in feed(.stepEnded(step.report(.failed, "it fell back"))) }
+            process.run(after: 200_000) { [self] in
+                feed(.stepEnded(step.report(.failed, "it fell back")))
+            }
         case .takeUpGuests(let guests): takeUp(guests)
         case .startGuests(let guests): start(guests)
         case .becomeReady: client.start()

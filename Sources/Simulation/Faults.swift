@@ -25,11 +25,10 @@ final class Faults {
     /// What has to be undone at the end, by number, so that it is done in order.
     private var toMend: [(number: Int, body: () -> Void)] = []
     private var lastNumber = 0
-    /// Of each host, when its agent and its guard were last hindered.
-    private var hindered: [HostID: (agent: Int64, guard: Int64)] = [:]
+    /// Of each host, when its agent and its guard were hindered.
+    private var hindered: [HostID: (agent: [Int64], guard: [Int64])] = [:]
     /// Guests of which a QEMU was killed; only looked up.
     private var killedOf: Set<GuestID> = []
-    private static let never: Int64 = -1_000_000_000_000
     private var hungUntil: [GuestID: (from: Int64, to: Int64)] = [:]
 
     init(_ world: World, _ profile: Profile, end: Int64, _ chance: Chance) {
@@ -248,7 +247,9 @@ final class Faults {
 
     private func fillDisk() {
         let host = victim()
-        begin("the disk of \(host.id) is full", for: duration(1_000, 5)) { host.disk.isFull = false }
+        begin("the disk of \(host.id) is full", for: duration(1_000, 5)) {
+            host.disk.isFull = false
+        }
         host.disk.isFull = true
     }
 
@@ -325,10 +326,15 @@ final class Faults {
     }
 
     private func hinder(_ host: SimulatedHost, agent: Bool = false, `guard`: Bool = false) {
-        var known = hindered[host.id] ?? (agent: Self.never, guard: Self.never)
-        if agent { known.agent = now }
-        if `guard` { known.guard = now }
-        hindered[host.id] = known
+        if agent { hindered[host.id, default: ([], [])].agent.append(now) }
+        if `guard` { hindered[host.id, default: ([], [])].guard.append(now) }
+    }
+
+    /// Agent and guard of this host, both between these moments.
+    func hinderedBoth(_ host: HostID, from: Int64, to: Int64) -> Bool {
+        guard let (agent, `guard`) = hindered[host] else { return false }
+        return agent.contains { from <= $0 && $0 <= to }
+            && `guard`.contains { from <= $0 && $0 <= to }
     }
 
     // MARK: Fates
@@ -362,14 +368,12 @@ final class Faults {
 
     /// How much longer than its deadline a guest may be held because of what was done to it: only a
     /// QEMU that did not answer, and an agent and a guard that were both hindered, are an excuse.
-    func excuse(for host: SimulatedHost, _ guest: SimulatedGuest, _ qemu: SimulatedQEMU) -> Int64 {
+    func excuse(for host: SimulatedHost, _ guest: GuestID) -> Int64 {
         var excuse: Int64 = 0
-        if let (from, to) = hungUntil[guest.id], now - to < 60_000_000 {
+        if let (from, to) = hungUntil[guest], now - to < 60_000_000 {
             excuse = max(excuse, to - from + 3_000_000)
         }
-        if let (agent, `guard`) = hindered[host.id], now - agent < 120_000_000,
-            now - `guard` < 120_000_000
-        {
+        if hinderedBoth(host.id, from: now - 60_000_000, to: now) {
             excuse = max(excuse, 45_000_000)
         }
         return excuse

@@ -121,7 +121,9 @@ final class HoldCarrier {
         switch effect {
         case .verifyArtifact:
             after(1_000, 4) { [self] in
-                feed(happens(60) ? .artifactRefused(reason: "its digest differs") : .artifactVerified)
+                feed(
+                    happens(60) ? .artifactRefused(reason: "its digest differs") : .artifactVerified
+                )
             }
         case .prepare(let id): with(id) { $0.prepare(chance.fork(), fails: happens(40)) }
         case .armGuard: after(2_000, 6) { [self] in armGuard() }

@@ -31,7 +31,8 @@ final class Observing {
         guard !isDraining else { return }
         isDraining = true
         while !inputs.isEmpty {
-            for output in observation.handle(inputs.removeFirst(), at: host.place.holdMicroseconds) {
+            for output in observation.handle(inputs.removeFirst(), at: host.place.holdMicroseconds)
+            {
                 guard agent.process.edge("observe") else { return }
                 carryOut(output)
             }

@@ -85,4 +85,3 @@ public struct RunCounts: Hashable, Sendable {
         longestHold = max(longestHold, other.longestHold)
     }
 }
-

@@ -79,6 +79,8 @@ final class SimulatedGuest {
         case booted
         /// No process of it is left.
         case gone
+        /// A process of it hangs, or goes on.
+        case answersOrNot
     }
 
     init(_ id: GuestID, set: SetID?, domain: UpdateDomain?, at place: Place) {
@@ -204,10 +206,14 @@ final class SimulatedQEMU {
         for body in bodies { body() }
     }
 
-    func hang() { isHung = true }
+    func hang() {
+        isHung = true
+        guest.onChange(guest, .answersOrNot)
+    }
 
     func goOn() {
         isHung = false
+        guest.onChange(guest, .answersOrNot)
         let bodies = whileHung
         whileHung = []
         for body in bodies { body() }
@@ -369,8 +375,9 @@ final class SimulatedMonitor {
     private var isOver = false
     private var waiting: [Int: (Result<QEMUReply, Failure>) -> Void] = [:]
     private var lastNumber = 0
-    /// What comes from QEMU comes in order.
+    /// What comes from QEMU comes in order, and so does what goes to it.
     private var lastArrival: Int64 = 0
+    private var lastDeparture: Int64 = 0
 
     private init(_ process: SimulatedProcess, _ qemu: SimulatedQEMU, _ chance: Chance) {
         self.process = process
@@ -421,7 +428,9 @@ final class SimulatedMonitor {
         let number = lastNumber
         waiting[number] = completion
         // Written is written: it is carried out although its sender dies.
-        process.timeline.after(chance.longTailed(40, doublings: 3)) { [weak self, qemu] in
+        lastDeparture = max(
+            lastDeparture, process.timeline.now + chance.longTailed(40, doublings: 3))
+        process.timeline.after(lastDeparture - process.timeline.now) { [weak self, qemu] in
             qemu.take(command) { reply in
                 self?.deliver { [weak self] in
                     guard let body = self?.waiting.removeValue(forKey: number) else { return }

@@ -83,7 +83,8 @@ public final class World {
         }
         notifier = NotifierSeat(at: place("n1"), self, chance.fork())
         for number in 1...2 {
-            operators.append(OperatorSeat("op\(number)", at: place("op\(number)"), self, chance.fork()))
+            operators.append(
+                OperatorSeat("op\(number)", at: place("op\(number)"), self, chance.fork()))
         }
     }
 

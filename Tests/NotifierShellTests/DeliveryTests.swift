@@ -1,5 +1,6 @@
 import Fleet
 import Foundation
+import Notices
 import Testing
 
 @testable import NotifierShell
@@ -15,7 +16,8 @@ import Testing
 
     private var file: LineFile { LineFile(path: scratch.path("lines.jsonl")) }
 
-    private func keep(_ sequences: ClosedRange<UInt64>, _ delivery: Delivery) throws {
+    private func keep(_ sequences: ClosedRange<UInt64>, _ delivery: Delivery<NotifierStore>) throws
+    {
         _ = try store.store(
             events: sequences.map { Samples.holdFinished($0, step: UInt32($0)) },
             lastSequence: sequences.upperBound, recordedAt: Samples.now, sinks: delivery.sinks)

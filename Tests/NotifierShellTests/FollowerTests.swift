@@ -1,4 +1,5 @@
 import Fleet
+import Notices
 import Testing
 import Wire
 
@@ -8,7 +9,7 @@ import Wire
     let scratch: Scratch
     let store: NotifierStore
     /// A class, so that the follower's closure and the test see the same list.
-    final class Notices { var all: [Follower.Notice] = [] }
+    final class Notices { var all: [FollowProblem] = [] }
     let notices = Notices()
 
     init() throws {
@@ -16,12 +17,12 @@ import Wire
         store = try NotifierStore(path: scratch.path("notifier.db"), cluster: "demo")
     }
 
-    private func follower(path: String = "lines.jsonl") -> Follower {
+    private func follower(path: String = "lines.jsonl") -> Follower<NotifierStore> {
         Follower(
             store: store,
             delivery: Delivery(
                 store: store, printLine: nil, file: LineFile(path: scratch.path(path))),
-            now: { Samples.now }, notice: { [notices] in notices.all.append($0) })
+            now: { Samples.now }, tell: { [notices] in notices.all.append($0) })
     }
 
     private func batch(_ events: [FleetEvent], last: UInt64) -> Message {

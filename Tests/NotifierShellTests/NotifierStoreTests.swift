@@ -1,6 +1,7 @@
 import Fleet
 import Foundation
 import GRDB
+import Notices
 import Presentation
 import Testing
 

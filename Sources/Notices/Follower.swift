@@ -1,5 +1,15 @@
-import Fleet
-import Wire
+public import Fleet
+public import Wire
+
+/// Something that went wrong with following, worth a line in the log.
+public enum FollowProblem: Hashable, Sendable {
+    /// The leader has fewer events than are stored here.
+    case begunAnew(ours: UInt64, leaders: UInt64)
+    case gap(EventGap)
+    case conflictingID(String)
+    case refused(Refusal)
+    case undelivered(Sink, reason: String)
+}
 
 /// What the notifier does with what the leader says. The session is behind `send`, so that a
 /// test can be the leader.
@@ -15,49 +25,42 @@ import Wire
 /// ```
 /// Nothing is acknowledged before it is stored. Nothing here remembers what a session had said:
 /// after a reconnect, the cursor in the store is where following begins.
-final class Follower {
-    /// Something worth a line in the log.
-    enum Notice: Hashable {
-        /// The leader has fewer events than are stored here.
-        case begunAnew(ours: UInt64, leaders: UInt64)
-        case gap(StoredBatch.Gap)
-        case conflictingID(String)
-        case refused(Refusal)
-        case undelivered(Sink, reason: String)
-    }
-
-    private let store: NotifierStore
-    private let delivery: Delivery
+public final class Follower<Record: NoticeRecord> {
+    private let store: Record
+    private let delivery: Delivery<Record>
     private let now: () -> Timestamp
-    private let notice: (Notice) -> Void
+    private let tell: (FollowProblem) -> Void
     private var acknowledged: UInt64?
     private var reported: [Sink: String] = [:]
 
-    init(
-        store: NotifierStore, delivery: Delivery, now: @escaping () -> Timestamp,
-        notice: @escaping (Notice) -> Void
+    /// - Parameters:
+    ///   - now: the wall clock; goes into the record and is never compared.
+    ///   - tell: takes what an operator should know of.
+    public init(
+        store: Record, delivery: Delivery<Record>, now: @escaping () -> Timestamp,
+        tell: @escaping (FollowProblem) -> Void
     ) {
         self.store = store
         self.delivery = delivery
         self.now = now
-        self.notice = notice
+        self.tell = tell
     }
 
     /// A session with the leader is there.
     ///
     /// - Returns: what to send.
-    func onEstablished() throws(NotifierStoreError) -> Message {
+    public func onEstablished() throws(Record.Failure) -> Message {
         acknowledged = nil
         return .followEvents(afterSequence: try store.cursor(), progress: false)
     }
 
     /// - Returns: what to send.
-    func onMessage(_ message: Message) throws(NotifierStoreError) -> [Message] {
+    public func onMessage(_ message: Message) throws(Record.Failure) -> [Message] {
         switch message {
         case .eventBatch(let events, let lastSequence):
             return try onBatch(events, lastSequence: lastSequence)
         case .refused(let refusal):
-            notice(.refused(refusal))
+            tell(.refused(refusal))
             return []
         default:
             return []
@@ -66,17 +69,17 @@ final class Follower {
 
     private func onBatch(
         _ events: [FleetEvent], lastSequence: UInt64
-    ) throws(NotifierStoreError) -> [Message] {
+    ) throws(Record.Failure) -> [Message] {
         let before = try store.cursor()
         let batch = try store.store(
             events: events, lastSequence: lastSequence, recordedAt: now(), sinks: delivery.sinks)
         if batch.hasBegunAnew {
-            notice(.begunAnew(ours: before, leaders: lastSequence))
+            tell(.begunAnew(ours: before, leaders: lastSequence))
             acknowledged = nil
             return [.followEvents(afterSequence: 0, progress: false)]
         }
-        for gap in batch.gaps { notice(.gap(gap)) }
-        for id in batch.conflictingIDs { notice(.conflictingID(id)) }
+        for gap in batch.gaps { tell(.gap(gap)) }
+        for id in batch.conflictingIDs { tell(.conflictingID(id)) }
         try deliver()
         guard batch.sequence > 0, batch.sequence != acknowledged else { return [] }
         acknowledged = batch.sequence
@@ -84,18 +87,18 @@ final class Follower {
     }
 
     /// Delivers what is pending; also called at the start and now and then.
-    func deliver() throws(NotifierStoreError) {
+    public func deliver() throws(Record.Failure) {
         let problems = try delivery.deliver(now: now())
         for problem in problems where reported[problem.sink] != problem.text {
-            notice(.undelivered(problem.sink, reason: problem.text))
+            tell(.undelivered(problem.sink, reason: problem.text))
         }
         reported = Dictionary(
             problems.map { ($0.sink, $0.text) }, uniquingKeysWith: { first, _ in first })
     }
 }
 
-extension Follower.Notice: CustomStringConvertible {
-    var description: String {
+extension FollowProblem: CustomStringConvertible {
+    public var description: String {
         switch self {
         case .begunAnew(let ours, let leaders):
             "THE SERVER HAS LOST EVENTS: it has \(leaders), \(ours) are stored here. It was "

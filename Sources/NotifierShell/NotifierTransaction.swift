@@ -1,107 +1,55 @@
-import Fleet
+public import Fleet
 import GRDB
-import Presentation
+public import Notices
+public import Presentation
 
-/// Writes one batch of events inside a transaction.
-struct BatchWriter {
+/// The notifier's database within one transaction. Not to be kept beyond it.
+public struct NotifierTransaction: NoticeTransaction {
     let database: Database
-    var position: FollowPosition
-    let recordedAt: Timestamp
-    let sinks: [Sink]
 
-    mutating func write(_ events: [FleetEvent], lastSequence: UInt64) throws -> StoredBatch {
-        var batch = StoredBatch(
-            sequence: UInt64(clamping: position.sequence), newAnnotationCount: 0, gaps: [],
-            hasBegunAnew: false, conflictingIDs: [])
-        // A leader that has fewer events than were stored here has lost some: it was restored from
-        // a backup or set up anew. Its numbers from 1 on may name other events now.
-        if lastSequence < batch.sequence {
-            position = FollowPosition(sequence: 0, history: position.history + 1)
-            batch.sequence = 0
-            batch.hasBegunAnew = true
-            try savePosition()
-            return batch
-        }
-        for event in events {
-            // A number that SQLite cannot hold comes from a broken peer; nothing sound follows it.
-            guard let sequence = Int64(exactly: event.sequence) else { break }
-            guard sequence > position.sequence else { continue }
-            if position.sequence > 0, sequence > position.sequence + 1 {
-                let gap = StoredBatch.Gap(
-                    afterSequence: batch.sequence, beforeSequence: event.sequence)
-                batch.gaps.append(gap)
-                try saveGap(gap)
-            }
-            if case .holdFinished(let hold) = event.body {
-                switch try save(hold, sequence: sequence) {
-                case .new: batch.newAnnotationCount += 1
-                case .known: break
-                case .conflicting: batch.conflictingIDs.append(hold.holdID)
-                }
-            }
-            position.sequence = sequence
-            batch.sequence = event.sequence
-        }
-        try savePosition()
-        return batch
+    public func position() throws -> FollowPosition {
+        let sql = "SELECT sequence, history FROM follower"
+        guard let row = try Row.fetchOne(database, sql: sql) else { return FollowPosition() }
+        return FollowPosition(sequence: row["sequence"], history: row["history"])
     }
 
-    private func savePosition() throws {
+    public func save(_ position: FollowPosition) throws {
         try database.execute(
             sql: "UPDATE follower SET sequence = ?, history = ?",
             arguments: [position.sequence, position.history])
     }
 
-    private func saveGap(_ gap: StoredBatch.Gap) throws {
+    public func save(_ gap: EventGap, history: Int64, noticedAt: Timestamp) throws {
         try database.execute(
             sql: """
                 INSERT INTO gap (history, afterSequence, beforeSequence, noticedAtMicroseconds)
                 VALUES (?, ?, ?, ?)
                 """,
             arguments: [
-                position.history, Int64(clamping: gap.afterSequence),
-                Int64(clamping: gap.beforeSequence), recordedAt.microseconds,
+                history, Int64(clamping: gap.afterSequence), Int64(clamping: gap.beforeSequence),
+                noticedAt.microseconds,
             ])
     }
 
-    private enum Saved { case new, known, conflicting }
-
-    private func save(_ hold: FinishedHold, sequence: Int64) throws -> Saved {
-        var annotation = Annotation(hold: hold, recordedAt: recordedAt)
-        // The same hold has the same start, however often and from whichever history it comes.
-        // Another hold with the same name can only come from a history that began anew, and then
-        // it gets a name of its own rather than being lost.
-        if let known = try heldAt(annotation.annotationID) {
-            if known == hold.record.heldAt.microseconds { return .known }
-            guard position.history > 1 else { return .conflicting }
-            annotation.annotationID += "-history\(position.history)"
-            if try heldAt(annotation.annotationID) != nil { return .known }
-        }
-        try annotation.insert(into: database, sequence: sequence)
-        for sink in sinks {
-            try database.execute(
-                sql: "INSERT INTO outbox (annotationId, sink, line) VALUES (?, ?, ?)",
-                arguments: [annotation.annotationID, sink.rawValue, annotation.line(for: sink)])
-        }
-        return .new
-    }
-
-    private func heldAt(_ annotationID: String) throws -> Int64? {
+    public func heldAt(_ annotationID: String) throws -> Timestamp? {
         try Int64.fetchOne(
             database, sql: "SELECT heldAtMicroseconds FROM annotation WHERE annotationId = ?",
-            arguments: [annotationID])
+            arguments: [annotationID]
+        ).map { Timestamp(microseconds: $0) }
+    }
+
+    public func insert(_ annotation: Annotation, sequence: Int64, lines: [SinkLine]) throws {
+        try annotation.insert(into: database, sequence: sequence)
+        for line in lines {
+            try database.execute(
+                sql: "INSERT INTO outbox (annotationId, sink, line) VALUES (?, ?, ?)",
+                arguments: [annotation.annotationID, line.sink.rawValue, line.line])
+        }
     }
 }
 
 extension Annotation {
-    func line(for sink: Sink) -> String {
-        switch sink {
-        case .stdout: text
-        case .file: json.compact
-        }
-    }
-
-    func insert(into database: Database, sequence: Int64) throws {
+    fileprivate func insert(into database: Database, sequence: Int64) throws {
         try database.execute(
             sql: """
                 INSERT INTO annotation (annotationId, sequence, guest, host, availabilitySet,

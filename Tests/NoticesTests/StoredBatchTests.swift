@@ -1,0 +1,78 @@
+import Fleet
+import Notices
+import Testing
+
+@Suite struct StoredBatchTests {
+    let record = MemoryRecord()
+
+    private func store(
+        _ events: [FleetEvent], last: UInt64? = nil
+    ) throws(MemoryRecord.Failure) -> StoredBatch {
+        try record.store(
+            events: events, lastSequence: last ?? events.last?.sequence ?? 0,
+            recordedAt: Samples.now, sinks: Sink.allCases)
+    }
+
+    private var ids: [String] { record.contents.annotations.map(\.annotationID) }
+
+    @Test("each hold becomes one annotation and a line for each sink, other events only a number")
+    func folds() throws {
+        let batch = try store([Samples.other(1), Samples.holdFinished(2, step: 1)])
+        #expect(batch.sequence == 2 && batch.newAnnotationCount == 1)
+        #expect(ids == ["rollout-1.1-t7-db-0"])
+        #expect(record.contents.outbox.map(\.sink) == [.stdout, .file])
+        #expect(record.contents.outbox[0].pending.line == record.contents.annotations[0].text)
+        #expect(
+            record.contents.outbox[1].pending.line == record.contents.annotations[0].json.compact)
+    }
+
+    @Test("what is known by number, or by name and start, adds nothing")
+    func known() throws {
+        _ = try store([Samples.holdFinished(1, step: 1)])
+        #expect(try store([Samples.holdFinished(1, step: 1)]).newAnnotationCount == 0)
+        let renumbered = try store([Samples.holdFinished(2, step: 1)])
+        #expect(renumbered.newAnnotationCount == 0 && renumbered.conflictingIDs.isEmpty)
+        #expect(record.cursor() == 2 && ids.count == 1)
+    }
+
+    @Test("another hold under a known name conflicts, unless the events have begun anew")
+    func conflicting() throws {
+        _ = try store([Samples.holdFinished(1, step: 1)])
+        let second = try store([Samples.holdFinished(2, step: 1, heldAt: 5)])
+        #expect(second.conflictingIDs == ["rollout-1.1-t7-db-0"] && second.sequence == 2)
+        #expect(try store([], last: 1).hasBegunAnew)
+        #expect(record.contents.position == FollowPosition(sequence: 0, history: 2))
+        let anew = try store([Samples.holdFinished(1, step: 1, heldAt: 5)])
+        #expect(anew.newAnnotationCount == 1 && anew.conflictingIDs.isEmpty)
+        #expect(ids == ["rollout-1.1-t7-db-0", "rollout-1.1-t7-db-0-history2"])
+        #expect(try store([Samples.holdFinished(2, step: 1, heldAt: 5)]).newAnnotationCount == 0)
+    }
+
+    @Test("missing numbers are a gap, but not before the first event of all")
+    func gap() throws {
+        #expect(try store([Samples.other(5)]).gaps.isEmpty)
+        let batch = try store([Samples.other(9), Samples.other(10), Samples.other(12)])
+        let expected = [
+            EventGap(afterSequence: 5, beforeSequence: 9),
+            EventGap(afterSequence: 10, beforeSequence: 12),
+        ]
+        #expect(batch.gaps == expected && record.contents.gaps == expected)
+    }
+
+    @Test("a number beyond what a record can hold ends the batch")
+    func absurd() throws {
+        let batch = try store([Samples.other(1), Samples.other(.max), Samples.other(2)])
+        #expect(batch.sequence == 1)
+    }
+
+    @Test("a batch that dies at any write has not happened", arguments: 0..<4)
+    func dies(writes: Int) throws {
+        _ = try store([Samples.other(1)])
+        record.writesLeft = writes
+        let events = [Samples.holdFinished(3, step: 1), Samples.holdFinished(4, step: 2)]
+        #expect(throws: MemoryRecord.Failure.self) { try store(events) }
+        #expect(record.cursor() == 1 && ids.isEmpty && record.contents.gaps.isEmpty)
+        record.writesLeft = nil
+        #expect(try store(events).newAnnotationCount == 2)
+    }
+}
