@@ -76,8 +76,8 @@ let package = Package(
         pure(
             "Simulation",
             [
-                "Edges", "Fleet", "Wire", "Coordination", "LogCore", "EtcdLog", "SessionCore",
-                "LeaderCore", "AgentCore", logging,
+                "Edges", "Fleet", "Wire", "Coordination", "Presentation", "LogCore", "EtcdLog",
+                "SessionCore", "LeaderCore", "AgentCore", "Notices", logging,
             ]),
         pure("AgentCore", ["Fleet"]),
         pure("SessionCore", ["Fleet", "Wire", "Edges", logging]),

@@ -340,9 +340,7 @@ public struct AgentMachine: Hashable, Sendable {
         case .idle, .keeping: break
         case .ending: writeEnd()
         case .working(let step):
-            others.removeAll {
-                step.directive.guests.contains($0) && !mutated(.startTakesStepsGuests)
-            }
+            others.removeAll { step.directive.guests.contains($0) }
             takeUp(step, guests)
         }
         effects.append(.takeUpGuests(others))

@@ -65,6 +65,8 @@ public struct GuardMachine: Hashable, Sendable {
         var knowledge: Knowledge = .armed
         var heldSince: Int64?
         var exited: [Side] = []
+        /// It was noted as one that had been executing all the time.
+        var isNotedUnheld = false
     }
 
     enum Phase: Hashable, Sendable { case watching, killingAgent, acting, finished }
@@ -98,7 +100,7 @@ public struct GuardMachine: Hashable, Sendable {
     /// - Returns: what to do, in this order.
     public mutating func handle(_ event: Event, at now: Int64) -> [Effect] {
         effects = []
-        guard phase != .finished else { return [] }
+        guard phase != .finished else { return late(event) }
         switch event {
         case .message(let message): if phase != .acting { take(message, at: now) }
         case .channelClosed: if phase == .watching { act(at: now) }
@@ -120,6 +122,17 @@ public struct GuardMachine: Hashable, Sendable {
             heldBack = []
             effects.append(.finish)
         }
+        return effects
+    }
+
+    /// It lingers for a moment: what it learns then is noted, too.
+    private mutating func late(_ event: Event) -> [Effect] {
+        guard !wasDisarmed, case .continued(let id, let side, let at, wasHeld: true) = event else {
+            return []
+        }
+        onGuest(id) { $0.onContinued($1, side, resumedAt: at, wasHeld: true) }
+        effects = heldBack
+        heldBack = []
         return effects
     }
 
@@ -278,8 +291,16 @@ public struct GuardMachine: Hashable, Sendable {
     private mutating func onContinued(
         _ index: Int, _ side: Side, resumedAt: Int64, wasHeld: Bool
     ) {
+        if guests[index].knowledge == .released, guests[index].isNotedUnheld, wasHeld {
+            // A `stop` of the dead agent was still on its way, behind our `cont`.
+            guests[index].isNotedUnheld = false
+            heldBack.append(
+                .note(.resumed(guests[index].id, side, at: resumedAt, by: .guard, wasHeld: true)))
+            return
+        }
         guard guests[index].knowledge == .continuing(side) else { return }
         guests[index].knowledge = .released
+        guests[index].isNotedUnheld = !wasHeld
         heldBack.append(
             .note(
                 .resumed(guests[index].id, side, at: resumedAt, by: .guard, wasHeld: wasHeld)))

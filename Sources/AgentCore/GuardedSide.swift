@@ -8,6 +8,7 @@
 //                       it executes now         continued, at the time of RESUME if there was one
 //                       it does not             continueFailed
 //                       STOP behind our cont    cont: a `stop` of the dead agent was still on its way
+//                       RESUME after that       continued: the guest was held after all
 
 public import Fleet
 
@@ -38,6 +39,8 @@ public struct GuardedSide: Hashable, Sendable {
     public private(set) var continuedAt: Int64?
     private var stoppedAt: Int64?
     private var resumed: EventTime?
+    /// Of the `stop` that came behind our `cont`, until the guest goes on.
+    private var stoppedLateAt: Int64?
 
     public init(_ guest: GuestID, _ side: Side, budget: HoldBudget) {
         self.guest = guest
@@ -77,12 +80,19 @@ public struct GuardedSide: Hashable, Sendable {
         case .resume:
             // An old one whose migration failed continues by itself.
             guard let since = continuedAt ?? stoppedAt else { break }
-            resumed = EventTime(
-                stamp: stamp, notBefore: since, hold: now, wall: wall.microseconds)
+            let time = EventTime(
+                stamp: stamp, notBefore: stoppedLateAt ?? since, hold: now,
+                wall: wall.microseconds)
+            resumed = time
+            guard stoppedLateAt != nil else { break }
+            stoppedLateAt = nil
+            return [.event(.continued(guest, side, at: time.hold, wasHeld: true))]
         case .stop where continuedAt == nil:
             stoppedAt = now
             resumed = nil
-        case .stop: return [.send(.cont, limit: nil)]
+        case .stop:
+            stoppedLateAt = now
+            return [.send(.cont, limit: nil)]
         case .migration: break
         }
         return []

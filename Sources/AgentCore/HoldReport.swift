@@ -55,7 +55,7 @@ private func severity(_ outcome: StepOutcome) -> Int {
 /// One guest of a step that a restarted agent takes up again.
 public struct RecoveredGuest: Hashable, Sendable {
     public var plan: GuestPlan
-    /// As decided by ``Recovery/decide(old:new:isPatient:)``. One that is still `wait` keeps no
+    /// As decided by ``Recovery/decide(old:new:)``. One that is still `wait` keeps no
     /// other guest waiting: `found` tells later what it has become.
     public var action: RecoveryAction
     public var history: HoldHistory

@@ -32,7 +32,7 @@ public struct Observation: Hashable, Sendable {
         case found(Int, RecoveryAction)
     }
 
-    /// Monitors that do not answer for so long will not.
+    /// Monitors that do not answer for so long are asked less often.
     public static let patience = Duration.seconds(10)
     /// How long guests that are found wait for those that are not: monitors need a moment.
     static let grace = Duration.seconds(1)
@@ -94,8 +94,7 @@ public struct Observation: Hashable, Sendable {
         let isPatient = waited < Self.patience
         for index in isUndecided.indices where isUndecided[index] {
             let action = Recovery.decide(
-                old: states[index][.old] ?? .unreachable, new: states[index][.new] ?? .unreachable,
-                isPatient: isPatient)
+                old: states[index][.old] ?? .unreachable, new: states[index][.new] ?? .unreachable)
             guard action != .wait else { continue }
             isUndecided[index] = false
             actions[index] = action
@@ -107,7 +106,10 @@ public struct Observation: Hashable, Sendable {
             outputs.append(.begun(actions))
         }
         guard !isComplete else { return }
-        if !hasBegun { isUndecided = isUndecided.map { _ in true } }
+        if !hasBegun {
+            isUndecided = isUndecided.map { _ in true }
+            actions = actions.map { _ in .wait }
+        }
         outputs.append(.setTimer(.look, after: .milliseconds(isPatient ? 50 : 500)))
     }
 }

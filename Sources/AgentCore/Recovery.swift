@@ -2,19 +2,23 @@
 // themselves. "Kill" always comes before "continue".
 //
 //  old \ new     absent        inmigrate           paused              running        other       unreachable
-//  absent        lost          lost, kill new      continue new        keep new       lost        wait, then lost
+//  absent        lost          lost, kill new      continue new        keep new       lost        wait
 //  running       keep old      keep old, kill new  keep old, kill new  keep old,      keep old,   keep old,
 //                                                                      kill new       kill new    kill new
 //  paused        continue old  continue old        continue old        keep new,      continue    continue old
 //                              (kill new)          (kill new)          kill old       old         (kill new)
 //  inmigrate     lost: a process that never received its guest cannot be the old one
 //  other         keep old as it is (kill new): shut down, crashed inside or stopped by an I/O error
-//  unreachable   wait          wait                wait, then          keep new,      wait        wait
-//                                                  continue new        kill old
+//  unreachable   wait          wait                wait                keep new,      wait        wait
+//                                                                      kill old
 //
 // `paused` stands for every runstate of a guest that was stopped and can be continued: `paused`,
 // `postmigrate`, `finish-migrate`, `prelaunch` after a restore. A new process that is `running` was
 // continued after the old one had been killed, so an old one still to be seen is on its way out.
+//
+// Silence is never a reason to kill: a QEMU that waits for a disk answers in the end, and may be all that
+// is left of its guest. Nor is it a measure of time, since it may be this agent that stood still. Who is
+// certain that such a process is of no use ends it by hand.
 //
 // Each guest is decided by itself: one that has to wait keeps no other guest waiting.
 
@@ -59,22 +63,21 @@ public enum Recovery {
     /// - Parameters:
     ///   - old: the process that the guest ran on before the step.
     ///   - new: the process that the step started.
-    ///   - isPatient: false once monitors have been unreachable for so long that waiting is worse.
     /// - Returns: the cell of the table at the top of this file.
     public static func decide(
-        old: ProcessState, new: ProcessState, isPatient: Bool
+        old: ProcessState, new: ProcessState
     ) -> RecoveryAction {
         switch (old, new) {
         case (.paused, _) where mutated(.recoveryLeavesPaused): .keep(.old)
         case (.absent, .paused) where mutated(.recoveryLosesNew): .lost(reason: "the old has ended")
         case (.unreachable, _) where mutated(.recoveryTakesHungForDead):
-            decide(old: .absent, new: new, isPatient: isPatient)
+            decide(old: .absent, new: new)
         case (.running, _), (.other, _): .keep(.old)
         case (_, .running): .keep(.new)
         case (.paused, _): .continueGuest(.old)
         case (.absent, .paused): .continueGuest(.new)
         case (.absent, .unreachable):
-            isPatient ? .wait : .lost(reason: "its QEMU does not answer and the old one has ended")
+            .wait
         case (.absent, .absent): .lost(reason: "both QEMU processes have ended")
         case (.absent, .inmigrate):
             .lost(reason: "the old QEMU ended before its state had arrived in the new one")
@@ -82,7 +85,6 @@ public enum Recovery {
             .lost(reason: "the old QEMU has ended and the new one is in runstate \(runstate)")
         case (.inmigrate, _):
             .lost(reason: "the QEMU it ran on waits for a guest and does not have one")
-        case (.unreachable, .paused): isPatient ? .wait : .continueGuest(.new)
         case (.unreachable, _): .wait
         }
     }

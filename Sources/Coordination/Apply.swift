@@ -211,7 +211,7 @@ extension Coordinator {
                     reason: reasonWithoutHold(report)), at: at)
         }
         emitHolds(report, host: step.plan.host, at: at)
-        stopIfFailing(report.step.rollout, at: at)
+        if !mutated(.failuresIgnored) { stopIfFailing(report.step.rollout, at: at) }
         concludeIfDone(report.step.rollout, at: at)
     }
 

@@ -188,7 +188,7 @@ extension Coordinator {
             step.status == .finished && step.token == report.token && !step.holds.isEmpty
         if isRepeated { return .success([]) }
         // Not the grant we know, or one that was given up. What was held is recorded all the same.
-        return .success(report.holds.isEmpty || mutated(.strayDropped) ? [] : [.strayReported(report, host: host)])
+        return .success(report.holds.isEmpty ? [] : [.strayReported(report, host: host)])
     }
 
     private func problem(in report: StepReport, of step: StepRecord) -> String? {

@@ -389,7 +389,7 @@ public final class EtcdLogStore: FollowableLogStore {
             if: mutated(.appendWithoutNext) ? [] : [expected],
             elseLookAt: [layout.next, layout.log(last)]
         ) { [name] result in
-            if mutated(.unknownAppendCounts), case .failure(.unavailable) = result {
+            if mutated(.failedAppendCounts), case .failure = result {
                 return completion(.success(()))
             }
             completion(

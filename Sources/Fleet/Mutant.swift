@@ -8,8 +8,8 @@ package enum Mutant: String, CaseIterable, Sendable {
     case appendWithoutEpoch
     /// An append that comes late or twice overwrites what came after it: the next index is not compared.
     case appendWithoutNext
-    /// An append without an answer is taken for done.
-    case unknownAppendCounts
+    /// An append that failed, or that nobody has answered, is taken for done.
+    case failedAppendCounts
     /// An append whose first try has come through, unanswered, is taken for somebody else's.
     case earlierTryForgotten
     /// A snapshot deletes the records after it, too.
@@ -30,14 +30,14 @@ package enum Mutant: String, CaseIterable, Sendable {
     case eventSkipped
     /// Directives of before a session are taken for sent.
     case directiveNotRepeated
-    /// An agent that was busy is not asked again.
-    case busyNotAskedAgain
+    /// Whoever waits for a host that has just connected goes on waiting until something else happens.
+    case connectedNotScheduled
     /// The step is over for the leader as soon as the agent has accepted it.
     case lockFreedOnAccept
     /// A report is acknowledged before it is durable.
     case reportAnsweredEarly
-    /// A standby applies records wherever they belong.
-    case standbyTakesAnyOrder
+    /// A standby applies the records of a batch out of order.
+    case standbyAppliesBackwards
     /// Nobody follows a leader that has died.
     case nobodyTakesOver
     case snapshotWithoutLocks
@@ -55,20 +55,16 @@ package enum Mutant: String, CaseIterable, Sendable {
     case tokenReused
     /// A step with a guest that is not well, or lost, lets its locks go.
     case unhealthyUnlocks
+    /// A rollout goes on after as many failures as it may have.
+    case failuresIgnored
     /// Steps of an aborted rollout go on waiting.
     case abortLeavesSteps
     /// Events go as soon as they are there, whether or not a notifier has them.
     case eventTrimmedEarly
-    /// What a step has held that was given up is not recorded.
-    case strayDropped
 
     // MARK: The agent
     /// A directive that comes again for the step at work is begun again.
     case repeatedBeginsAgain
-    /// A directive that comes again for a step that is over is refused, and so granted anew.
-    case finishedForgotten
-    /// Any token will do.
-    case staleTokenTaken
     /// The step begins before its token is durable.
     case beginBeforeKept
     /// The step begins although its token could not be written.
@@ -79,8 +75,6 @@ package enum Mutant: String, CaseIterable, Sendable {
     case reportForgottenWhenSent
     /// A report is sent once.
     case reportNotRepeated
-    /// A restarted agent takes the guests of the step in flight for ordinary ones.
-    case startTakesStepsGuests
 
     // MARK: A restarted agent's hold
     /// A guest that is found stopped is left so.
@@ -93,10 +87,10 @@ package enum Mutant: String, CaseIterable, Sendable {
     case noteOfHoldIgnored
 
     // MARK: The hold
+    /// A host is changed as soon as the first of its guests stands still.
+    case applyBeforePaused
     /// The new process goes on before the old one is dead.
     case continueBeforeKill
-    /// The old process goes on before the new one is dead.
-    case undoBeforeKill
     /// The word of one of the two processes is enough for a commit.
     case movedOnOneWord
     /// The old process is continued whatever state its migration is in.

@@ -115,7 +115,7 @@ final class AgentPeers {
                     if mutated(.directiveNotRepeated), let id = state.active[host] {
                         peer.sent[id] = state.step(id)?.token
                     }
-                    committer.schedule()
+                    if !mutated(.connectedNotScheduled) { committer.schedule() }
                     sendDirectives()
                 }
             case .failure(let refusal):
@@ -140,7 +140,6 @@ final class AgentPeers {
             log.notice(
                 "agent is busy",
                 metadata: ["step": "\(step)", "host": "\(host)", "with": "\(other)"])
-            if mutated(.busyNotAskedAgain) { return }
             // Ask again a little later: what it is busy with ends within its deadline.
             _ = loop.after(.seconds(1)) { [self] in
                 peer.sent.removeValue(forKey: step)

@@ -85,12 +85,12 @@ final class Standby {
             problem = nil
         case .appended(let records, let firstIndex):
             // While this server takes over, what is missing comes with the log itself.
-            guard firstIndex == coordinator.state.index + 1 || mutated(.standbyTakesAnyOrder)
-            else {
+            guard firstIndex == coordinator.state.index + 1 else {
                 if !isTakingOver { follow() }
                 return
             }
-            read { try coordinator.load(nil, records) }
+            let inOrder = mutated(.standbyAppliesBackwards) ? records.reversed() : records
+            read { try coordinator.load(nil, inOrder) }
             succession.sawLog(at: now)
             problem = nil
         case .writer(let writer, let epoch):

@@ -112,7 +112,8 @@ private struct BatchWriter<Transaction: NoticeTransaction> {
 }
 
 extension Annotation {
-    fileprivate func line(for sink: Sink) -> String {
+    /// What a sink gets of it.
+    package func line(for sink: Sink) -> String {
         switch sink {
         case .stdout: text
         case .file: json.compact

@@ -83,6 +83,8 @@ final class ServerSeat {
         if process?.isAlive == true, case .leader = core?.role { true } else { false }
     }
 
+    func hasSession(of host: HostID) -> Bool { carrier?.hasSession(of: host) == true }
+
     func startIfDead() { if process?.isAlive != true { start() } }
 
     func start() {
@@ -160,6 +162,12 @@ final class ServerCarrier: ServerEdges, AuditRecorder {
             case .session(let end): core?.onDown(session, end)
             case .stream: core?.onDown(session, nil)
             }
+        }
+    }
+
+    func hasSession(of host: HostID) -> Bool {
+        table.sessions.contains {
+            $0.identity.role == .agent && $0.identity.name == host.rawValue
         }
     }
 

@@ -62,6 +62,8 @@ final class Truth {
     private var kept: [HostID: Token] = [:]
     /// Sets that an operator opened by name: from then on their exclusion is his.
     private var openedByHand: [SetID] = []
+    /// When a step was seen to have been passed as often as may be; only looked up.
+    private var agedAt: [StepID: Timestamp] = [:]
     /// Guests that were found not to be well after their newest hold.
     private var unhealthy: [(guest: GuestID, step: StepID, token: Token)] = []
     /// The highest index that any operator was told.
@@ -114,6 +116,7 @@ final class Truth {
 
     private func before(_ fact: Fact) {
         switch fact.body {
+        case .stepGranted(let id, _): checkDoor(id, fact.at)
         case .stepFinished(let report) where report.outcome.releasesLocks:
             // Its locks go: every guest must be out of its hold.
             for guest in state.step(report.step)?.plan.guests ?? [] where current[guest] != nil {
@@ -159,6 +162,43 @@ final class Truth {
             }
         default: break
         }
+    }
+
+    /// A step that has been passed often enough is not passed again, if it could start but for others.
+    private func checkDoor(_ id: StepID, _ at: Timestamp) {
+        guard let granted = state.step(id), let rollout = state.rollouts[id.rollout],
+            granted.bypassed < Limits.bypassMax
+        else { return }
+        if rollout.policy.failuresMax <= UInt32(rollout.steps.count(where: { $0.outcome.isFailure })) {
+            violate("a rollout stops", "\(id) was granted after as many failures as may be")
+        }
+        for step in rollout.steps where step.status == .waiting && step.bypassed >= Limits.bypassMax {
+            let isAgainst = step.plan.pairs.contains { pair in
+                granted.plan.pairs.contains {
+                    $0.set == pair.set && $0.updateDomain != pair.updateDomain
+                }
+            }
+            guard isAgainst, step.id != id else { continue }
+            // Those of one round are granted together.
+            let since = agedAt[step.id] ?? at
+            agedAt[step.id] = since
+            guard since != at, couldStart(step) else { continue }
+            violate(
+                "nobody starves",
+                "\(id) passes \(step.id), which \(step.bypassed) others have passed before")
+        }
+    }
+
+    /// But for locks, and for others on its host and of its rollout.
+    private func couldStart(_ step: StepRecord) -> Bool {
+        let areRunning = step.plan.guests.allSatisfy {
+            state.guests[$0]?.report.state == .running && state.guests[$0]?.host == step.plan.host
+        }
+        guard areRunning, !state.guests.values.contains(where: { guest in
+            step.plan.pairs.contains { isUnwell(guest, outside: $0) }
+        }) else { return false }
+        return world.servers.contains { $0.name == state.leader && $0.hasSession(of: step.plan.host) }
+            && world.host(step.plan.host)?.agent?.isLongReady == true
     }
 
     private func isUnwell(_ guest: GuestRecord, outside pair: SetPair) -> Bool {
@@ -292,6 +332,14 @@ final class Truth {
                 "fencing", "\(host) begins with token \(directive.token), which it has not kept")
         }
         hostOfStep[host] = directive
+    }
+
+    /// The host changes under its guests: none of those that the step holds may execute.
+    func applies(_ directive: Directive, on host: SimulatedHost) {
+        for guest in host.guests where guest.isExecuting && directive.guests.contains(guest.id) {
+            violate(
+                "memory intact", "guest \(guest.id) executes while \(directive.step) changes its host")
+        }
     }
 
     // MARK: Guests
@@ -450,6 +498,9 @@ final class Truth {
     }
 
     private func checkAnnotations() {
+        if let first = world.notifier.undelivered.first {
+            violate("the outbox delivers each annotation", "\(first) never came to the sink")
+        }
         let annotations = world.annotations
         var used = annotations.map { _ in false }
         for hold in holds where !hold.isForgotten {
@@ -483,6 +534,12 @@ final class Truth {
         }
         for index in annotations.indices where !used[index] {
             let annotation = annotations[index]
+            // One that is gone: whether it stood still before nobody knows.
+            if annotation.holdMicroseconds == nil,
+                world.faults.hasKilledQEMU(of: annotation.guest)
+            {
+                continue
+            }
             violate(
                 "exactly one annotation per hold",
                 "there is one of guest \(annotation.guest) in \(annotation.step), which was not held"
@@ -522,4 +579,8 @@ func brief(_ fact: Fact) -> String {
     case .lockReleased(let set, _, _): "lock of \(set) released"
     case .eventsAcknowledged(let notifier, let sequence): "\(notifier) has \(sequence)"
     }
+}
+
+extension StepOutcome? {
+    fileprivate var isFailure: Bool { self != nil && self != .succeeded }
 }

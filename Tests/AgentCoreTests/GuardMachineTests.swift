@@ -54,6 +54,20 @@ import Testing
         #expect(brief(last) == "finish")
     }
 
+    @Test("a guest that stopped behind our cont is noted as held, also when all is settled")
+    func stoppedLate() {
+        var watch = guarding(.holding(guestA, since: 0))
+        _ = watch.handle(.channelClosed, at: 1)
+        _ = watch.handle(.killed(guestA, .new), at: 2)
+        _ = watch.handle(.exited(guestA, .new), at: 3)
+        let last = watch.handle(.continued(guestA, .old, at: 4, wasHeld: false), at: 4)
+        #expect(brief(last) == "finish")
+        #expect(
+            watch.handle(.continued(guestA, .old, at: 6, wasHeld: true), at: 6)
+                == [.note(.resumed(guestA, .old, at: 6, by: .guard, wasHeld: true))])
+        #expect(watch.handle(.continued(guestA, .old, at: 7, wasHeld: true), at: 7).isEmpty)
+    }
+
     @Test("after a commit the new one is continued at once")
     func commit() {
         var watch = guarding(.holding(guestA, since: 0), .committing(guestA))

@@ -35,6 +35,9 @@ private let table = """
     asked STOP -> cont
     resumed look=executing -> continued@1000,true
     resumed STOP -> cont
+    stoppedLate look=executing -> continued@2000,false
+    stoppedLate STOP -> cont
+    stoppedLate RESUME -> continued@2000,true
     """
 
 @Suite struct GuardedSideTests {
@@ -43,6 +46,7 @@ private let table = """
         ("stopped", [.event(.stop, stamp: nil)]),
         ("resumedByItself", [.event(.stop, stamp: nil), .event(.resume, stamp: nil)]),
         ("asked", [.continueGuest(isConnected: true)]),
+        ("stoppedLate", [.continueGuest(isConnected: true), .event(.stop, stamp: nil)]),
         ("resumed", [.continueGuest(isConnected: true), .event(.resume, stamp: nil)]),
     ]
     private static let inputs: [(String, GuardedSide.Input)] = [
@@ -82,7 +86,7 @@ private let table = """
             }
         }
         expected.removeAll { $0.hasPrefix("any ") }
-        #expect(expected.count == 7)
+        #expect(expected.count == 10)
     }
 
     @Test("a guest that the guard continued was held since it saw it stop, by the event's own time")

@@ -215,4 +215,35 @@ private let table = """
         }
         for line in expected where !lines.contains(line) { Issue.record("did not happen: \(line)") }
     }
+
+    private func continuedAt(_ inputs: [(Int64, HandOver.Input)]) -> [Int64] {
+        var handOver = HandOver(budget: budget)
+        return inputs.flatMap { at, input in
+            handOver.handle(input, at: at, wall: epoch).compactMap { output in
+                if case .event(.continued(_, let at)) = output { at } else { nil }
+            }
+        }
+    }
+
+    @Test("of another agent's step, one that goes on by itself is on record from then")
+    func wentOnByItself() {
+        let times = continuedAt([
+            (1_000, .kill(.new, isOldAlive: true, isNewEnding: false)),
+            (2_000, .event(.resume, .old, stamp: nil)),
+            (900_000, .continueGuest(.old, .connected)),
+            (900_100, replied(.queryReadiness, .old, .readiness(.ready(isExecuting: true)))),
+            (900_200, replied(.cont, .old, .done)),
+        ])
+        #expect(times == [2_000])
+    }
+
+    @Test("a cont whose answer was lost with its connection is taken for the one that counted")
+    func lostAnswer() {
+        let times = continuedAt([
+            (1_000, .stopAndMove), (5_000, .continueGuest(.new, .connected)),
+            (505_000, replied(.cont, .new, .ended("no reply"))),
+            (530_000, .continueGuest(.new, .connected)), (530_100, replied(.cont, .new, .done)),
+        ])
+        #expect(times == [5_000])
+    }
 }

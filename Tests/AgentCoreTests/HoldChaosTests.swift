@@ -287,7 +287,7 @@ struct ChaosWorld {
     private func decide(_ id: GuestID) -> RecoveryAction {
         let processes = guests[id]!.processes
         return Recovery.decide(
-            old: processes[.old]!.state, new: processes[.new]!.state, isPatient: true)
+            old: processes[.old]!.state, new: processes[.new]!.state)
     }
 
     private mutating func recover() {

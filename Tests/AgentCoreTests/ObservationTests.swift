@@ -82,17 +82,31 @@ private struct Answers {
                 .isEmpty)
     }
 
-    @Test("out of patience, an old one that is silent gives way to a new one that has the guest")
-    func impatient() {
+    @Test("silence is no reason to end anybody, however long it is")
+    func silent() {
+        for states: [ProcessState?] in [[nil, .paused], [.absent, nil]] {
+            var answers = Answers(1)
+            answers.handle(.begin)
+            while answers.now < 120_000_000 {
+                // One answer does not come at all, so each round has its full length.
+                answers.answer([states])
+                answers.fire()
+            }
+            #expect(answers.begun == [.wait])
+            #expect(answers.found.isEmpty)
+        }
+    }
+
+    @Test("an agent that stood still takes nothing for silence that it has not heard")
+    func stoodStill() {
         var answers = Answers(1)
         answers.handle(.begin)
-        while answers.found.isEmpty, answers.now < 20_000_000 {
-            // The old one's answer does not come at all, so each round has its full length.
-            answers.answer([[nil, .paused]])
-            if answers.found.isEmpty { answers.fire() }
-        }
+        // Its timer is first when it goes on; the answers have been there for long.
+        answers.next?.at = 60_000_000
+        answers.fire()
         #expect(answers.begun == [.wait])
-        #expect(answers.found == [0: .continueGuest(.new)])
-        #expect((10_000_000..<11_100_000).contains(answers.now))
+        answers.fire()
+        answers.answer([[.absent, .running]])
+        #expect(answers.found == [0: .keep(.new)])
     }
 }
