@@ -150,6 +150,10 @@ final class Truth {
         case .stepGranted(let id, _):
             world.counts.grants += 1
             if let plan = state.step(id)?.plan { checkGrant(id, plan) }
+            for step in state.rollouts[id.rollout]?.steps ?? StepList()
+            where step.bypassed >= Limits.bypassMax && agedAt[step.id] == nil {
+                agedAt[step.id] = fact.at
+            }
             world.faults.granted()
         case .termStarted: world.counts.takeovers += 1
         case .stepFinished(let report) where !report.outcome.releasesLocks:
@@ -180,9 +184,7 @@ final class Truth {
             }
             guard isAgainst, step.id != id else { continue }
             // Those of one round are granted together.
-            let since = agedAt[step.id] ?? at
-            agedAt[step.id] = since
-            guard since != at, couldStart(step) else { continue }
+            guard agedAt[step.id] != at, couldStart(step) else { continue }
             violate(
                 "nobody starves",
                 "\(id) passes \(step.id), which \(step.bypassed) others have passed before")
