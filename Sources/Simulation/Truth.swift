@@ -159,7 +159,8 @@ final class Truth {
         case .stepFinished(let report) where !report.outcome.releasesLocks:
             // The sets stay as they are until somebody has seen to the guests.
             for pair in state.step(report.step)?.plan.pairs ?? []
-            where state.locks[pair.set]?.holders.contains(where: { $0.step == report.step }) != true {
+            where state.locks[pair.set]?.holders.contains(where: { $0.step == report.step }) != true
+            {
                 violate(
                     "one update domain at a time",
                     "\(report.step) is \(report.outcome) and its lock of \(pair) has gone")
@@ -173,10 +174,13 @@ final class Truth {
         guard let granted = state.step(id), let rollout = state.rollouts[id.rollout],
             granted.bypassed < Limits.bypassMax
         else { return }
-        if rollout.policy.failuresMax <= UInt32(rollout.steps.count(where: { $0.outcome.isFailure })) {
+        if rollout.policy.failuresMax
+            <= UInt32(rollout.steps.count(where: { $0.outcome.isFailure }))
+        {
             violate("a rollout stops", "\(id) was granted after as many failures as may be")
         }
-        for step in rollout.steps where step.status == .waiting && step.bypassed >= Limits.bypassMax {
+        for step in rollout.steps where step.status == .waiting && step.bypassed >= Limits.bypassMax
+        {
             let isAgainst = step.plan.pairs.contains { pair in
                 granted.plan.pairs.contains {
                     $0.set == pair.set && $0.updateDomain != pair.updateDomain
@@ -196,10 +200,14 @@ final class Truth {
         let areRunning = step.plan.guests.allSatisfy {
             state.guests[$0]?.report.state == .running && state.guests[$0]?.host == step.plan.host
         }
-        guard areRunning, !state.guests.values.contains(where: { guest in
-            step.plan.pairs.contains { isUnwell(guest, outside: $0) }
-        }) else { return false }
-        return world.servers.contains { $0.name == state.leader && $0.hasSession(of: step.plan.host) }
+        guard areRunning,
+            !state.guests.values.contains(where: { guest in
+                step.plan.pairs.contains { isUnwell(guest, outside: $0) }
+            })
+        else { return false }
+        return world.servers.contains {
+            $0.name == state.leader && $0.hasSession(of: step.plan.host)
+        }
             && world.host(step.plan.host)?.agent?.isLongReady == true
     }
 
@@ -340,7 +348,8 @@ final class Truth {
     func applies(_ directive: Directive, on host: SimulatedHost) {
         for guest in host.guests where guest.isExecuting && directive.guests.contains(guest.id) {
             violate(
-                "memory intact", "guest \(guest.id) executes while \(directive.step) changes its host")
+                "memory intact",
+                "guest \(guest.id) executes while \(directive.step) changes its host")
         }
     }
 
