@@ -1,7 +1,7 @@
 # Fermata: `make demo` shows the main job on real guests, `make test` runs all the tests.
 # Both install what is missing (apt-get, as root or with sudo).
 
-.PHONY: help demo test test-swift test-integration test-specification model bench bench-hold bench-many bench-wire bench-guard \
+.PHONY: help demo test mutants test-swift test-integration test-specification model bench bench-hold bench-many bench-wire bench-guard \
 	bench-snapshot bench-takeover bench-locks soak soak-host simulate ha build \
 	build-debug fuzz format lint check-generated deps clean images test-compose
 
@@ -20,6 +20,7 @@ help:
 	@echo 'make images            the container images, with docker: fermata and fermata-agent'
 	@echo 'make test-compose      builds them with podman, and tries both clusters of cluster/compose'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
+	@echo 'make mutants           whether the simulator finds each of the deliberate bugs, within 2000 seeds'
 	@echo 'make bench             bench-wire, -snapshot, -hold, -many, -guard, -takeover and -locks'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
 	@echo 'make bench-snapshot    a snapshot of a million guests beside commits; loading it'
@@ -86,6 +87,9 @@ test-compose: lab
 	@scripts/install-dependencies.sh compose
 	$(PYTHON) cluster/compose/test.py --cache $(CACHE) $(if $(ONLY),--only $(ONLY))
 
+mutants: deps
+	$(PYTHON) scripts/check-mutants.py
+
 SECONDS ?= 600
 fuzz: deps
 	scripts/fuzz.sh --seconds $(SECONDS)
@@ -145,4 +149,4 @@ check-generated: deps
 	$(PYTHON) scripts/generate-reference.py --check
 
 clean:
-	rm -rf .build .build-fuzz .build-protoc $(CACHE)
+	rm -rf .build .build-fuzz .build-mutants .build-protoc $(CACHE)

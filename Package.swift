@@ -1,10 +1,17 @@
 // swift-tools-version: 6.1
 import PackageDescription
 
+/// Deliberate bugs that can be switched on (Sources/Fleet/Mutant.swift): never in a release build, but for
+/// the one of scripts/check-mutants.py.
+let mutants: SwiftSetting =
+    Context.environment["FERMATA_MUTANTS"] == nil
+    ? .define("MUTANTS", .when(configuration: .debug)) : .define("MUTANTS")
+
 /// Settings of every Swift target. C types stay inside the target that imports them.
 let settings: [SwiftSetting] = [
     .enableUpcomingFeature("InternalImportsByDefault"),
     .enableUpcomingFeature("ExistentialAny"),
+    mutants,
 ]
 
 /// A target that only computes: no Foundation, clock, random source or environment. It logs only to a
@@ -65,7 +72,7 @@ let package = Package(
         pure("Notices", ["Fleet", "Wire", "Presentation"]),
         pure("LogCore"),
         pure("QMP"),
-        pure("EtcdLog", ["Edges", "LogCore", "QMP"]),
+        pure("EtcdLog", ["Edges", "Fleet", "LogCore", "QMP"]),
         pure(
             "Simulation",
             [

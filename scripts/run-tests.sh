@@ -3,7 +3,7 @@
 #
 #   scripts/run-tests.sh            all parts, in the order below
 #   scripts/run-tests.sh PART…      only these: swift specification model imports simulation compose
-#                                   fuzzing integration soak
+#                                   fuzzing mutants integration soak
 #
 # A part that fails does not stop the others; the exit code is 1 at the end if anything failed. The
 # last line is `N passed, N failed` over all parts. Wants a debug build in .build and, for the
@@ -101,9 +101,15 @@ count_fuzz() {
     part_failed=$(grep -c '^fuzz: FAILED: ' "$log")
 }
 
+# check-mutants.py: a line for each deliberate bug.
+count_mutants() {
+    part_passed=$(grep -c '^check-mutants: ok: ' "$log")
+    part_failed=$(grep -c '^check-mutants: FAILED: ' "$log")
+}
+
 parts=("$@")
 if [ ${#parts[@]} -eq 0 ]; then
-    parts=(swift specification model imports simulation compose fuzzing integration soak)
+    parts=(swift specification model imports simulation compose fuzzing mutants integration soak)
 fi
 for part in "${parts[@]}"; do
     case $part in
@@ -129,6 +135,10 @@ for part in "${parts[@]}"; do
                 "$python" -m unittest discover -s cluster/compose -p 'test_files.py' -v
             ;;
         fuzzing) run "fuzzing, the short form" count_fuzz scripts/fuzz.sh --seconds 30 ;;
+        mutants)
+            run "deliberate bugs, the short form" count_mutants \
+                "$python" scripts/check-mutants.py --quick
+            ;;
         integration)
             run "integration" count_python \
                 "$python" Tests/Integration/run_side_by_side.py
@@ -141,7 +151,7 @@ for part in "${parts[@]}"; do
                 --seconds 30
             ;;
         *)
-            echo "run-tests: unknown part $part: swift specification model imports simulation compose fuzzing integration soak" >&2
+            echo "run-tests: unknown part $part: swift specification model imports simulation compose fuzzing mutants integration soak" >&2
             exit 64
             ;;
     esac

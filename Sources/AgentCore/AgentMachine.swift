@@ -232,7 +232,8 @@ public struct AgentMachine: Hashable, Sendable {
         case .busy(let step): return answer(.busy(with: step))
         case .repeatedInFlight: return answer(.accepted)
         case .repeatedFinished:
-            for report in reports where report.step == directive.step {
+            for report in reports
+            where report.step == directive.step && !mutated(.reportNotRepeated) {
                 effects.append(.send(report))
             }
             return answer(.accepted)
@@ -257,6 +258,7 @@ public struct AgentMachine: Hashable, Sendable {
             })
         state = .keeping(step)
         effects.append(.keep(acceptedToken: directive.token, inFlight: step))
+        if mutated(.beginBeforeKept) { onKept() }
     }
 
     private mutating func onKept() {
@@ -276,6 +278,10 @@ public struct AgentMachine: Hashable, Sendable {
             reports.append(report)
             effects.append(.removeNotes)
             effects.append(.send(report))
+            if mutated(.reportForgottenWhenSent) {
+                reports.removeLast()
+                effects.append(.forgetReport(report.step, report.token))
+            }
             tellOfHost()
         }
     }
@@ -283,6 +289,7 @@ public struct AgentMachine: Hashable, Sendable {
     private mutating func onKeepFailed(_ reason: String) {
         switch state {
         case .idle, .working: break
+        case .keeping where mutated(.keepFailureIgnored): onKept()
         case .keeping(let step):
             state = .idle
             effects.append(
@@ -295,7 +302,7 @@ public struct AgentMachine: Hashable, Sendable {
 
     private mutating func onStepEnded(_ report: StepReport) {
         guard case .working(let step) = state, step.grant == report.grant else { return }
-        state = .ending(report, .report)
+        state = .ending(report, mutated(.stepEndsUnreported) ? .accepted : .report)
         writeEnd()
         if !guestsToStart.isEmpty {
             areGuestsSettled = false
@@ -316,7 +323,7 @@ public struct AgentMachine: Hashable, Sendable {
     }
 
     private mutating func sendReports() {
-        for report in reports { effects.append(.send(report)) }
+        for report in reports where !mutated(.reportNotRepeated) { effects.append(.send(report)) }
     }
 
     private mutating func tellOfHost() {

@@ -163,12 +163,15 @@ public struct GuardMachine: Hashable, Sendable {
             }
         case .committing(let id):
             onGuest(id) {
-                if $0.guests[$1].knowledge == .held { $0.guests[$1].knowledge = .committed }
+                if $0.guests[$1].knowledge == .held, !mutated(.guardForgetsCommit) {
+                    $0.guests[$1].knowledge = .committed
+                }
             }
         case .undoing(let id):
             onGuest(id) {
                 if $0.guests[$1].knowledge == .committed { $0.guests[$1].knowledge = .held }
             }
+        case .released where mutated(.guardForgetsRelease): break
         case .released(let id): onGuest(id) { $0.guests[$1].knowledge = .released }
         case .running(let kind): command = kind
         case .ended(let kind): if command == kind { command = nil }
@@ -185,7 +188,9 @@ public struct GuardMachine: Hashable, Sendable {
     /// When the first of the held guests runs into the guard's reserve.
     private func nextDeadline() -> Int64? {
         guests.filter { $0.knowledge == .held || $0.knowledge == .committed }
-            .compactMap(\.heldSince).min().map { $0 + budget.guardMicroseconds }
+            .compactMap(\.heldSince).min().map {
+                $0 + (mutated(.guardTooLate) ? 2 : 1) * budget.guardMicroseconds
+            }
     }
 
     private mutating func onTimer(at now: Int64) {
@@ -193,12 +198,14 @@ public struct GuardMachine: Hashable, Sendable {
         case .watching:
             guard let at = nextDeadline() else { return }
             guard now >= at else { return effects.append(.setTimer(at: at)) }
+            if mutated(.guardSparesAgent) { return act(at: now) }
             phase = .killingAgent
             effects.append(.killAgent)
         case .acting:
             for index in guests.indices {
                 switch guests[index].knowledge {
                 case .killing(let winner): startContinuing(index, winner, at: now)
+                case .continuing where mutated(.guardTriesOnce): break
                 case .continuing(let side):
                     effects.append(.continueGuest(guests[index].id, side))
                 default: break
@@ -217,6 +224,8 @@ public struct GuardMachine: Hashable, Sendable {
             case .armed:
                 effects.append(.kill(guest.id, .new))
                 guests[index].knowledge = .released
+            case .held where mutated(.guardTakesHeldForCommitted):
+                settle(index, winner: .new, reason: nil)
             case .held: settle(index, winner: .old, reason: "the agent ended during the hold")
             case .committed:
                 // The old one was killed before the new one could execute, so if the new one has
@@ -249,6 +258,7 @@ public struct GuardMachine: Hashable, Sendable {
         let id = guests[index].id
         if let reason { heldBack.append(.note(.undoing(id, reason: reason))) }
         guests[index].knowledge = .killing(winner: winner)
+        if mutated(.guardSparesLoser) { return effects.append(.setTimer(at: 0)) }
         effects.append(.kill(id, winner.other))
         effects.append(.switchQueues(id, to: winner))
     }

@@ -74,7 +74,8 @@ public struct GuardedSide: Hashable, Sendable {
 
     /// An old one may be in its migration's end, a new one never is.
     private var ask: Output {
-        .send(side == .old ? .queryReadiness : .contAndLook, limit: replyLimit)
+        let isSure = side == .new || mutated(.guardContinuesUnready)
+        return .send(isSure ? .contAndLook : .queryReadiness, limit: replyLimit)
     }
 
     private mutating func on(

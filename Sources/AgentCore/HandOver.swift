@@ -197,7 +197,7 @@ public struct HandOver: Hashable, Sendable {
 
     private mutating func onCompleted(_ side: Side) {
         if side == .old { hasLeft = true } else { hasArrived = true }
-        guard hasLeft, hasArrived else {
+        guard hasLeft && hasArrived || mutated(.movedOnOneWord) else {
             return outputs.append(.setTimer(.silence(side.other), after: replyLimit))
         }
         outputs.append(.handPidOver)
@@ -271,6 +271,7 @@ public struct HandOver: Hashable, Sendable {
             return tell(.continueFailed(side, reason: "its monitor is not connected"))
         }
         switch side {
+        case .old where mutated(.continueUnready): cont(.old, at: now)
         case .old: outputs.append(.send(.queryReadiness, .old, limit: replyLimit))
         case .new: cont(.new, at: now)
         }

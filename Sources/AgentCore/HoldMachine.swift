@@ -244,8 +244,8 @@ public struct HoldMachine: Sendable {
     /// What follows from the states of all guests together.
     private mutating func advance(at now: Int64, wall: Timestamp) {
         if phase == .preparing, work == nil, guests.allSatisfy({ $0.state == .prepared }) {
-            phase = .arming
-            effects.append(.armGuard)
+            phase = mutated(.guardDropped) ? .active : .arming
+            if phase == .arming { effects.append(.armGuard) }
         }
         if phase == .active, work == nil {
             // A failed hold stops the next ones: what hurt one guest would hurt its neighbours.

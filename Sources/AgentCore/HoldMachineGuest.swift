@@ -75,7 +75,8 @@ extension HoldMachine {
             onStopped(index, at: holdingAt, wall: guests[index].holdingWall, now: now)
         }
         guests[index].state = .committing
-        effects.append(.tellGuard(.committing(id)))
+        if !mutated(.commitUntold) { effects.append(.tellGuard(.committing(id))) }
+        if mutated(.continueBeforeKill) { return onKilled(index, .old, at: now) }
         effects.append(.kill(id, .old))
     }
 
@@ -103,6 +104,7 @@ extension HoldMachine {
         case (.committing, .old):
             guests[index].state = .continuing
             guests[index].side = .new
+            if mutated(.releasedTooEarly) { effects.append(.tellGuard(.released(id))) }
             effects.append(.note(.continuing(id, .new, at: now, by: resumer)))
             effects.append(.continueGuest(id, .new))
         case (.undoing, .new):
@@ -189,7 +191,8 @@ extension HoldMachine {
         default: return
         }
         let since = guests[index].holdingAt ?? now
-        if now - since > budget.deadlineMicroseconds + budget.giveUpMicroseconds {
+        let limit = budget.deadlineMicroseconds + budget.giveUpMicroseconds
+        if now - since > limit || mutated(.continueGivenUp) {
             lose(index, "the \(side) QEMU refuses to continue: \(reason)", discarding: false)
         } else {
             effects.append(.setTimer(.retry(id), at: now + budget.retryMicroseconds))
@@ -289,7 +292,7 @@ extension HoldMachine {
         case (.unsafe, _): outcome = .unhealthy
         default: outcome = .failed
         }
-        guard !confirmation.isHealthy else {
+        guard !confirmation.isHealthy, !mutated(.alwaysHealthy) else {
             return end(index, outcome, reason: outcome == .succeeded ? "" : undone)
         }
         let reasons = [undone, confirmation.reason].filter { !$0.isEmpty }

@@ -136,6 +136,7 @@ extension HoldMachine {
     mutating func applyOncePaused(at now: Int64) {
         guard work != nil, phase == .active, patch == .none,
             guests.allSatisfy({ $0.isDone || $0.state == .paused })
+                || mutated(.applyBeforePaused)
         else { return }
         guard cutShortReason.isEmpty else { return }
         apply()

@@ -142,6 +142,7 @@ public struct HoldHistory: Hashable, Sendable {
     private mutating func fold(_ note: HoldNote) {
         switch note {
         case .phase, .commandBegan, .commandEnded: break
+        case .holding where mutated(.noteOfHoldIgnored): break
         case .holding(_, let at, let wall):
             holdingAt = at
             holdingWall = wall

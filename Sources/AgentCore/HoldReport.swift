@@ -7,7 +7,8 @@ extension HoldMachine {
         let outcomes = guests.compactMap {
             if case .done(let outcome) = $0.state { outcome } else { nil }
         }
-        let worst = (outcomes + hostOutcomes).max { severity($0) < severity($1) } ?? .failed
+        let sorted = (outcomes + hostOutcomes).sorted { severity($0) < severity($1) }
+        let worst = (mutated(.bestOutcomeTold) ? sorted.first : sorted.last) ?? .failed
         var reasons = guests.filter { !$0.reason.isEmpty && $0.reason != patch.reason }
             .map { "\($0.plan.id): \($0.reason)" }
         if !patch.reason.isEmpty { reasons.insert(patch.reason, at: 0) }

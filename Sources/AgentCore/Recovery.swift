@@ -22,6 +22,8 @@
 //
 // Each guest is decided by itself: one that has to wait keeps no other guest waiting.
 
+import Fleet
+
 /// What one QEMU process does, as seen from outside.
 public enum ProcessState: Hashable, Sendable {
     case absent
@@ -66,6 +68,10 @@ public enum Recovery {
         old: ProcessState, new: ProcessState
     ) -> RecoveryAction {
         switch (old, new) {
+        case (.paused, _) where mutated(.recoveryLeavesPaused): .keep(.old)
+        case (.absent, .paused) where mutated(.recoveryLosesNew): .lost(reason: "the old has ended")
+        case (.unreachable, _) where mutated(.recoveryTakesHungForDead):
+            decide(old: .absent, new: new)
         case (.running, _), (.other, _): .keep(.old)
         case (_, .running): .keep(.new)
         case (.paused, _): .continueGuest(.old)

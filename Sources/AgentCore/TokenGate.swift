@@ -46,7 +46,7 @@ public struct TokenGate: Hashable, Sendable {
 
     public func judge(_ directive: Directive) -> Verdict {
         let grant = Grant(step: directive.step, token: directive.token)
-        if grant == inFlight { return .repeatedInFlight }
+        if grant == inFlight { return mutated(.repeatedBeginsAgain) ? .fresh : .repeatedInFlight }
         if reported.contains(grant) { return .repeatedFinished }
         guard directive.token > acceptedToken else {
             return .staleToken(acceptedToken: acceptedToken)

@@ -22,7 +22,9 @@ extension Coordinator {
                 $0.state = .aborting
                 $0.reason = "aborted by \(by): \(reason)"
             }
-            cancelWaiting(of: id, reason: "the rollout was aborted", at: fact.at)
+            if !mutated(.abortLeavesSteps) {
+                cancelWaiting(of: id, reason: "the rollout was aborted", at: fact.at)
+            }
             emitRolloutChange(id, at: fact.at)
             concludeIfDone(id, at: fact.at)
         case .stepGranted(let id, let token):
@@ -133,7 +135,7 @@ extension Coordinator {
     private mutating func applyGrant(_ id: StepID, _ token: Token, at: Timestamp) {
         guard let plan = state.step(id)?.plan else { preconditionFailure("grant of no \(id)") }
         precondition(state.active[plan.host] == nil, "\(plan.host) has an active step already")
-        state.nextToken = max(state.nextToken, token.number + 1)
+        if !mutated(.tokenReused) { state.nextToken = max(state.nextToken, token.number + 1) }
         for pair in plan.pairs {
             let holder = SetLock.Holder(step: id, token: token, grantedAt: at, stuck: false)
             guard let lock = state.locks[pair.set] else {
@@ -197,7 +199,7 @@ extension Coordinator {
             $0.phases = report.phases
             $0.holds = report.holds
         }
-        if report.outcome.releasesLocks {
+        if report.outcome.releasesLocks || mutated(.unhealthyUnlocks) {
             unlock(step.plan, report.step)
         } else {
             markStuck(step.plan, report.step)
@@ -209,7 +211,7 @@ extension Coordinator {
                     reason: reasonWithoutHold(report)), at: at)
         }
         emitHolds(report, host: step.plan.host, at: at)
-        stopIfFailing(report.step.rollout, at: at)
+        if !mutated(.failuresIgnored) { stopIfFailing(report.step.rollout, at: at) }
         concludeIfDone(report.step.rollout, at: at)
     }
 
@@ -366,7 +368,9 @@ extension Coordinator {
             state.notifiers.isEmpty
                 ? Limits.eventsWithoutNotifierMax : Limits.eventsForWatchersMin)
         let old = state.lastSequence > kept ? state.lastSequence - kept : 0
-        let safe = min(old, state.notifiers.values.min() ?? old)
+        let safe =
+            mutated(.eventTrimmedEarly)
+            ? state.lastSequence : min(old, state.notifiers.values.min() ?? old)
         guard safe >= first else { return }
         state.events.removeFirst(Int(clamping: safe - first + 1))
     }

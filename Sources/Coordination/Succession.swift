@@ -19,6 +19,8 @@
 // that had lasted counts as a death, and only together with a refused connection. That the leader is in
 // fact alive is never assumed not to be: the log's epoch fences it, see the log store.
 
+import Fleet
+
 /// A server's view of whether anybody leads.
 public struct Succession: Sendable {
     public enum Loss: Hashable, Sendable {
@@ -130,6 +132,7 @@ public struct Succession: Sendable {
     /// - Returns: when to take over, if nothing else is seen until then; nil for not at all.
     public func takesOverAt() -> Int64? {
         guard isLogReadable, sessionSince == nil else { return nil }
+        if mutated(.nobodyTakesOver), writer != nil { return nil }
         let turn = rank * Self.rankMilliseconds + jitterMilliseconds
         let due: Int64 =
             if let vacantSince {

@@ -5,6 +5,7 @@
 // Failure modes: whatever ends it before `snapshot` is written leaves the old one, and chunks that the
 // next one deletes.
 
+import Fleet
 public import LogCore
 
 extension EtcdLogStore: ReadableLogStore {
@@ -122,7 +123,10 @@ extension EtcdLogStore: ReadableLogStore {
         _ completion: @escaping (Result<Void, LogStoreError>) -> Void
     ) {
         write([
-            .delete(from: layout.log(0), to: layout.log(manifest.index + 1)),
+            .delete(
+                from: layout.log(0),
+                to: mutated(.snapshotDeletesAll)
+                    ? layout.endOfLog : layout.log(manifest.index + 1)),
             .delete(from: layout.partsFrom(0), to: layout.partsFrom(manifest.index + 1)),
             // Of older snapshots, whole or not.
             .delete(from: layout.allChunks, to: layout.chunks(manifest.id)),

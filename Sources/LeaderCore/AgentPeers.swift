@@ -26,6 +26,8 @@ final class AgentPeers {
     /// An agent has said where a step is.
     var onProgress: (StepProgress) -> Void = { _ in }
 
+    private var state: FleetState { committer.coordinator.state }
+
     init(committer: Committer, loop: any EventLoop, log: Logger, pause: (any PausePoint)?) {
         self.pause = pause
         self.committer = committer
@@ -110,7 +112,10 @@ final class AgentPeers {
                 if !peer.isReady {
                     peer.isReady = true
                     if peers[host] === peer { connectedHosts.insert(host) }
-                    committer.schedule()
+                    if mutated(.directiveNotRepeated), let id = state.active[host] {
+                        peer.sent[id] = state.step(id)?.token
+                    }
+                    if !mutated(.connectedNotScheduled) { committer.schedule() }
                     sendDirectives()
                 }
             case .failure(let refusal):
@@ -128,6 +133,9 @@ final class AgentPeers {
         switch answer {
         case .accepted:
             log.info("directive accepted", metadata: ["step": "\(step)", "host": "\(host)"])
+            if mutated(.lockFreedOnAccept) {
+                submitAnswer(step, token, host, .refused(reason: "the lock goes too early"))
+            }
         case .busy(let other):
             log.notice(
                 "agent is busy",
@@ -165,6 +173,11 @@ final class AgentPeers {
         _ report: StepReport, _ correlation: UInt64, _ peer: Peer, _ host: HostID
     ) {
         pause?.reached("reported")
+        if mutated(.reportAnsweredEarly) {
+            peer.session.send(
+                .stepReportCommitted(step: report.step, token: report.token),
+                correlation: correlation)
+        }
         committer.submit(.reportStep(report, host: host)) { [self] result in
             switch result {
             case .success:

@@ -119,7 +119,9 @@ package final class Committer {
     }
 
     private func load(_ opened: OpenedLog) throws {
-        try coordinator.load(opened.snapshot, opened.records)
+        if !mutated(.leaderLoadsNothing) {
+            try coordinator.load(opened.snapshot, opened.records)
+        }
         snapshots.onLoaded(opened, index: coordinator.state.index)
         log.info(
             "log loaded",
@@ -197,6 +199,8 @@ package final class Committer {
         let grants = hasGranted
         hasGranted = false
         if grants { pause?.reached("granted") }
+        if mutated(.answerBeforeDurable) { for answer in answers { answer() } }
+        if mutated(.directiveBeforeDurable) { onCommitted() }
         isInFlight = true
         let records = facts.map(FactRecord.encode)
         store.append(records, firstIndex: firstIndex) { [self] result in
@@ -204,7 +208,7 @@ package final class Committer {
                 if grants { pause?.reached("committed") }
                 snapshots.onAppended(records)
                 onDurable(facts, firstIndex)
-                for answer in answers { answer() }
+                for answer in answers where !mutated(.answerBeforeDurable) { answer() }
                 // An answer may have ended this server's leadership.
                 guard !isOver else { return }
                 onCommitted()
@@ -215,6 +219,7 @@ package final class Committer {
 
     /// Answers that rest on what was known before: only right if no other server leads meanwhile.
     private func confirm(_ answers: [() -> Void]) {
+        if mutated(.readUnconfirmed) { return answers.forEach { $0() } }
         isInFlight = true
         store.confirm { [self] result in
             settle(result) { for answer in answers { answer() } }

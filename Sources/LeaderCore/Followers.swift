@@ -52,7 +52,9 @@ final class Followers {
     private func send(_ state: FleetState, to follower: Follower, evenIfEmpty: Bool) {
         var events = PagedArray<FleetEvent>()[...]
         if let first = state.events.first?.sequence {
-            let skipped = follower.sentSequence >= first ? follower.sentSequence - first + 1 : 0
+            let behind: UInt64 = mutated(.eventSkipped) ? 2 : 1
+            let skipped =
+                follower.sentSequence >= first ? follower.sentSequence - first + behind : 0
             events = state.events.dropFirst(Int(min(skipped, UInt64(state.events.count))))
         }
         if events.isEmpty {

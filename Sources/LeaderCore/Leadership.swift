@@ -94,6 +94,11 @@ final class Leadership {
                 }
             }
         case .followEvents(let sequence, let progress):
+            if mutated(.eventBeforeCommit) {
+                return followers.add(
+                    session, correlation: correlation, after: sequence, progress: progress,
+                    state: committer.coordinator.state)
+            }
             committer.read { [self] in
                 guard session.isReady else { return }
                 followers.add(

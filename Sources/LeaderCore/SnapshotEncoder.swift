@@ -72,7 +72,9 @@ private enum SnapshotRecords {
             each(state.guests.values) { .guest(guest($0, hosts)) },
             each(state.releases.values) { .release(release($0)) },
             each(state.rollouts.values.lazy.flatMap(rolloutRecords)) { $0 },
-            each(state.locks) { .lock(lock($0.key, $0.value)) },
+            each(mutated(.snapshotWithoutLocks) ? PagedDictionary() : state.locks) {
+                .lock(lock($0.key, $0.value))
+            },
             each(state.active) { host, step in
                 .active(
                     .with {
@@ -80,7 +82,7 @@ private enum SnapshotRecords {
                         $0.step = step.wire
                     })
             },
-            each(state.events) { .event($0.wire) },
+            each(mutated(.snapshotWithoutEvents) ? [] : state.events) { .event($0.wire) },
             each(state.notifiers) { name, sequence in
                 .notifier(
                     .with {
@@ -107,7 +109,7 @@ private enum SnapshotRecords {
             $0.index = state.index
             $0.term = state.term
             $0.leader = state.leader
-            $0.nextToken = state.nextToken
+            $0.nextToken = mutated(.snapshotWithoutToken) ? 1 : state.nextToken
             $0.nextRollout = state.nextRollout
             $0.lastSequence = state.lastSequence
         }

@@ -89,7 +89,8 @@ final class Standby {
                 if !isTakingOver { follow() }
                 return
             }
-            read { try coordinator.load(nil, records) }
+            let inOrder = mutated(.standbyAppliesBackwards) ? records.reversed() : records
+            read { try coordinator.load(nil, inOrder) }
             succession.sawLog(at: now)
             problem = nil
         case .writer(let writer, let epoch):

@@ -1,4 +1,4 @@
-public import LogCore
+import LogCore
 import Foundation
 import GRDB
 

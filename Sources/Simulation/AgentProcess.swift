@@ -44,6 +44,13 @@ final class AgentProcess {
         connectClient()
     }
 
+    private var readySince: Int64 = 0
+
+    /// Its leader must have heard of it by now.
+    var isLongReady: Bool {
+        client.isReady && !process.isFrozen && process.timeline.now - readySince > 20_000_000
+    }
+
     /// A step is at work here, or its end is being written.
     var isInStep: Bool { runner != nil || machine.inFlight != nil }
 
@@ -158,6 +165,7 @@ final class AgentProcess {
     private func connectClient() {
         client.isUrgent = { [unowned self] in isInStep || !machine.reports.isEmpty }
         client.onReady = { [unowned self] _ in
+            readySince = process.timeline.now
             lastReport = nil
             feed(.sessionReady)
         }

@@ -179,7 +179,7 @@ final class OperatorSeat {
 
     private func read() {
         guard !isLeftOut else { return }
-        let before = told
+        let before = max(told, world.truth.toldIndex)
         client.request(.query(.status), timeout: .seconds(20)) { [self] result in
             guard case .success(.queryResult(.status(let view))) = result else { return }
             world.truth.operatorReads(index: view.index, after: before)

@@ -231,6 +231,9 @@ final class HoldCarrier {
         guard case .host(let work) = directive.release.work,
             let command = work.commands.first(where: { $0.name == kind.rawValue })?.command
         else { return feed(.commandEnded(kind, problem: "the release does not have it")) }
+        if kind == .apply, work.holdsGuests {
+            agent.world.truth.applies(directive, on: host)
+        }
         let limit = Int64(command.limitMilliseconds) * 1_000
         let duration: Int64? = happens(12) ? nil : chance.within(limit / 20...limit * 2 / 3)
         host.command = SimulatedCommand(
@@ -247,6 +250,7 @@ final class HoldCarrier {
         after(30_000, 6) { [self] in
             guard let qemu = guest.qemu(side), qemu.isAlive else { return }
             let isHealthy = guest.guest.isWell && qemu.isExecuting && !happens(60)
+            agent.world.truth.confirmed(guest.id, isHealthy: isHealthy, in: directive)
             let error = chance.within(-1_500...1_500)
             feed(
                 .guest(

@@ -193,7 +193,10 @@ final class NotifierSeat {
             guard let message = try? follower.onEstablished() else { return }
             client.send(message, correlation: client.nextCorrelation())
         }
-        client.onMessage = { [unowned client] message, _ in
+        client.onMessage = { [unowned self, unowned client] message, _ in
+            if case .eventBatch(let events, _) = message, let last = events.last {
+                world.truth.notifierGets(upTo: last.sequence)
+            }
             for answer in (try? follower.onMessage(message)) ?? [] {
                 client.send(answer, correlation: client.nextCorrelation())
             }

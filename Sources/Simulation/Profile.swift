@@ -39,7 +39,12 @@ public struct Profile: Hashable, Sendable {
         name: "takeovers", servers: 3...5, hosts: 3...6, guestsPerHost: 1...3, seconds: 60...180,
         faultMilliseconds: 1_500, edgeOdds: 300, commandMilliseconds: 9_000)
 
-    public static let all: [Profile] = [mixed, small, brief, large, calm, takeovers]
+    /// Many guests in few sets: steps wait long, and others pass them.
+    public static let crowded = Profile(
+        name: "crowded", servers: 1...3, hosts: 3...3, guestsPerHost: 8...14, seconds: 60...120,
+        faultMilliseconds: 8_000, edgeOdds: 600, commandMilliseconds: 7_000)
+
+    public static let all: [Profile] = [mixed, small, brief, large, calm, takeovers, crowded]
 
     public init?(name: String) {
         guard let found = Self.all.first(where: { $0.name == name }) else { return nil }

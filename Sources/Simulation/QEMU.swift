@@ -264,6 +264,7 @@ final class SimulatedQEMU {
 
     private func pause(_ state: String) {
         runstate = state
+        stateOfRun = guest.runCount
         guest.ends(self, .command)
         tell(.stopped)
     }

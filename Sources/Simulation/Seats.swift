@@ -83,6 +83,8 @@ final class ServerSeat {
         if process?.isAlive == true, case .leader = core?.role { true } else { false }
     }
 
+    func hasSession(of host: HostID) -> Bool { carrier?.hasSession(of: host) == true }
+
     func startIfDead() { if process?.isAlive != true { start() } }
 
     func start() {
@@ -105,6 +107,7 @@ final class ServerSeat {
         carrier.core = core
         core.onFatal = { [unowned self, unowned process] error in
             world.trace(name, "ends: \(error)")
+            world.truth.serverEnds(name, error)
             if process === self.process { kill(restartAfter: 1_000_000) }
         }
         core.onCommitted = { [unowned self] _, _, state in
@@ -117,6 +120,7 @@ final class ServerSeat {
             case .success: carrier.listen(address)
             case .failure(let error):
                 world.trace(name, "cannot start: \(error)")
+                world.truth.serverEnds(name, error)
                 if process === self.process { kill(restartAfter: 1_000_000) }
             }
         }
@@ -158,6 +162,12 @@ final class ServerCarrier: ServerEdges, AuditRecorder {
             case .session(let end): core?.onDown(session, end)
             case .stream: core?.onDown(session, nil)
             }
+        }
+    }
+
+    func hasSession(of host: HostID) -> Bool {
+        table.sessions.contains {
+            $0.identity.role == .agent && $0.identity.name == host.rawValue
         }
     }
 

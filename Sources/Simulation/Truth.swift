@@ -18,6 +18,7 @@ import AgentCore
 import Coordination
 import Fleet
 import LeaderCore
+import LogCore
 
 /// Something that must never be, with its name in design.md.
 public struct Violation: Error, Hashable, Sendable {
@@ -61,6 +62,12 @@ final class Truth {
     private var kept: [HostID: Token] = [:]
     /// Sets that an operator opened by name: from then on their exclusion is his.
     private var openedByHand: [SetID] = []
+    /// When a step was seen to have been passed as often as may be; only looked up.
+    private var agedAt: [StepID: Timestamp] = [:]
+    /// Guests that were found not to be well after their newest hold.
+    private var unhealthy: [(guest: GuestID, step: StepID, token: Token)] = []
+    /// The highest index that any operator was told.
+    private(set) var toldIndex: UInt64 = 0
     /// What operators were told.
     private var accepted: [Accepted] = []
     private var digests: [UInt64: FleetState] = [:]
@@ -109,6 +116,7 @@ final class Truth {
 
     private func before(_ fact: Fact) {
         switch fact.body {
+        case .stepGranted(let id, _): checkDoor(id, fact.at)
         case .stepFinished(let report) where report.outcome.releasesLocks:
             // Its locks go: every guest must be out of its hold.
             for guest in state.step(report.step)?.plan.guests ?? [] where current[guest] != nil {
@@ -116,6 +124,7 @@ final class Truth {
                     "one update domain at a time",
                     "\(report.step) is over and its locks go, but guest \(guest) is held")
             }
+            checkHealth(report)
         case .lockReleased(let set, _, _):
             checkOpened(set)
             if !openedByHand.contains(set) { openedByHand.append(set) }
@@ -141,15 +150,102 @@ final class Truth {
         case .stepGranted(let id, _):
             world.counts.grants += 1
             if let plan = state.step(id)?.plan { checkGrant(id, plan) }
+            for step in state.rollouts[id.rollout]?.steps ?? StepList()
+            where step.bypassed >= Limits.bypassMax && agedAt[step.id] == nil {
+                agedAt[step.id] = fact.at
+            }
             world.faults.granted()
         case .termStarted: world.counts.takeovers += 1
+        case .stepFinished(let report) where !report.outcome.releasesLocks:
+            // The sets stay as they are until somebody has seen to the guests.
+            for pair in state.step(report.step)?.plan.pairs ?? []
+            where state.locks[pair.set]?.holders.contains(where: { $0.step == report.step }) != true
+            {
+                violate(
+                    "one update domain at a time",
+                    "\(report.step) is \(report.outcome) and its lock of \(pair) has gone")
+            }
         default: break
         }
+    }
+
+    /// A step that has been passed often enough is not passed again, if it could start but for others.
+    private func checkDoor(_ id: StepID, _ at: Timestamp) {
+        guard let granted = state.step(id), let rollout = state.rollouts[id.rollout],
+            granted.bypassed < Limits.bypassMax
+        else { return }
+        if rollout.policy.failuresMax
+            <= UInt32(rollout.steps.count(where: { $0.outcome.isFailure }))
+        {
+            violate("a rollout stops", "\(id) was granted after as many failures as may be")
+        }
+        for step in rollout.steps where step.status == .waiting && step.bypassed >= Limits.bypassMax
+        {
+            let isAgainst = step.plan.pairs.contains { pair in
+                granted.plan.pairs.contains {
+                    $0.set == pair.set && $0.updateDomain != pair.updateDomain
+                }
+            }
+            guard isAgainst, step.id != id else { continue }
+            // Those of one round are granted together.
+            guard agedAt[step.id] != at, couldStart(step) else { continue }
+            violate(
+                "nobody starves",
+                "\(id) passes \(step.id), which \(step.bypassed) others have passed before")
+        }
+    }
+
+    /// But for locks, and for others on its host and of its rollout.
+    private func couldStart(_ step: StepRecord) -> Bool {
+        let areRunning = step.plan.guests.allSatisfy {
+            state.guests[$0]?.report.state == .running && state.guests[$0]?.host == step.plan.host
+        }
+        guard areRunning,
+            !state.guests.values.contains(where: { guest in
+                step.plan.pairs.contains { isUnwell(guest, outside: $0) }
+            })
+        else { return false }
+        return world.servers.contains {
+            $0.name == state.leader && $0.hasSession(of: step.plan.host)
+        }
+            && world.host(step.plan.host)?.agent?.isLongReady == true
+    }
+
+    private func isUnwell(_ guest: GuestRecord, outside pair: SetPair) -> Bool {
+        guard let own = guest.pair, own.set == pair.set, own.updateDomain != pair.updateDomain
+        else { return false }
+        return guest.report.state != .running && guest.report.state != .stopped
+    }
+
+    /// Whoever is not well after a hold keeps its set closed.
+    private func checkHealth(_ report: StepReport) {
+        for hold in report.holds where !hold.outcome.releasesLocks {
+            violate(
+                "one update domain at a time",
+                "\(report.step) is \(report.outcome), but guest \(hold.guest) is \(hold.outcome)")
+        }
+        for guest in unhealthy.filter({ $0.step == report.step && $0.token == report.token }) {
+            violate(
+                "one update domain at a time",
+                "\(report.step) is \(report.outcome), but guest \(guest.guest) does not answer")
+        }
+    }
+
+    /// What was found out about a guest right after its hold.
+    func confirmed(_ guest: GuestID, isHealthy: Bool, in directive: Directive) {
+        unhealthy.removeAll { $0.guest == guest }
+        if !isHealthy { unhealthy.append((guest, directive.step, directive.token)) }
     }
 
     /// Nobody of another update domain of its sets may be out.
     private func checkGrant(_ id: StepID, _ plan: PlannedStep) {
         for pair in plan.pairs {
+            for guest in state.guests.values where isUnwell(guest, outside: pair) {
+                violate(
+                    "one update domain at a time",
+                    "\(id) was granted \(pair) while guest \(guest.report.id) of the set is "
+                        + "\(guest.report.state)")
+            }
             for (guest, index) in current.sorted(by: { $0.key < $1.key }) {
                 guard let own = state.guests[guest]?.pair, own.set == pair.set,
                     own.updateDomain != pair.updateDomain, !openedByHand.contains(pair.set)
@@ -174,6 +270,7 @@ final class Truth {
 
     func operatorWasTold(_ accepted: Accepted) {
         self.accepted.append(accepted)
+        if case .index(let index) = accepted { toldIndex = max(toldIndex, index) }
         check(accepted)
     }
 
@@ -199,6 +296,24 @@ final class Truth {
         }
     }
 
+    // MARK: Notifiers
+
+    /// Nobody is told of what a crash could take back.
+    func notifierGets(upTo sequence: UInt64) {
+        if sequence > state.lastSequence {
+            violate(
+                "nothing lost",
+                "event \(sequence) was sent, and the log ends with \(state.lastSequence)")
+        }
+    }
+
+    /// The log can be read and written, or it cannot be reached: what it says is never wrong.
+    func serverEnds(_ server: String, _ error: LogStoreError) {
+        if case .corrupt(_, let reason) = error {
+            violate("nothing lost", "\(server) finds the log damaged: \(reason)")
+        }
+    }
+
     // MARK: Agents
 
     func agentKeeps(_ token: Token, on host: HostID) {
@@ -216,11 +331,26 @@ final class Truth {
                     + "after \(known)")
         }
         begun[host] = directive.token
+        if directive.token.number >= state.nextToken {
+            violate(
+                "locks and directives agree",
+                "\(host) begins \(directive.step) with token \(directive.token), which the log "
+                    + "does not know")
+        }
         if let keptToken = kept[host], keptToken < directive.token {
             violate(
                 "fencing", "\(host) begins with token \(directive.token), which it has not kept")
         }
         hostOfStep[host] = directive
+    }
+
+    /// The host changes under its guests: none of those that the step holds may execute.
+    func applies(_ directive: Directive, on host: SimulatedHost) {
+        for guest in host.guests where guest.isExecuting && directive.guests.contains(guest.id) {
+            violate(
+                "memory intact",
+                "guest \(guest.id) executes while \(directive.step) changes its host")
+        }
     }
 
     // MARK: Guests
@@ -460,4 +590,8 @@ func brief(_ fact: Fact) -> String {
     case .lockReleased(let set, _, _): "lock of \(set) released"
     case .eventsAcknowledged(let notifier, let sequence): "\(notifier) has \(sequence)"
     }
+}
+
+extension StepOutcome? {
+    fileprivate var isFailure: Bool { self != nil && self != .succeeded }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Fleet
 import Foundation
 import Simulation
 
@@ -50,10 +51,28 @@ struct SimulateCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp("Stop after so many seeds that broke something.", valueName: "number"))
     var failuresMax = 5
+    @Option(
+        help: ArgumentHelp(
+            "Switch on a deliberate bug; only test builds have them.", valueName: "name",
+            visibility: .hidden))
+    var mutant: String?
 
     static let shrinkRunsMax = 200
 
     func validate() throws {
+        if let mutant {
+            #if !MUTANTS
+                throw ValidationError(
+                    "This build has no deliberate bugs, so no \(mutant): see scripts/check-mutants.py."
+                )
+            #else
+                guard Mutant(rawValue: mutant) != nil else {
+                    throw ValidationError(
+                        "There is no mutant \(mutant); choose one of "
+                            + Mutant.allCases.map(\.rawValue).joined(separator: ", ") + ".")
+                }
+            #endif
+        }
         guard [seed != nil, seeds != nil, scenario != nil].filter({ $0 }).count == 1 else {
             throw ValidationError("Give --seed, --seeds or --scenario: one of them.")
         }
@@ -97,6 +116,9 @@ struct SimulateCommand: ParsableCommand {
 
     func run() throws {
         CrashNote.install()
+        #if MUTANTS
+            Mutant.active = mutant.flatMap { Mutant(rawValue: $0) }
+        #endif
         var results = SeedResults()
         if trace {
             let scenario = try scenario(range().lowerBound)
