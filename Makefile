@@ -2,7 +2,7 @@
 # Both install what is missing (apt-get, as root or with sudo).
 
 .PHONY: help demo test mutants test-swift test-integration test-specification model bench bench-hold bench-many bench-wire bench-guard \
-	bench-snapshot bench-takeover bench-locks soak soak-host ha build \
+	bench-snapshot bench-takeover bench-locks soak soak-host simulate ha build \
 	build-debug fuzz format lint check-generated deps clean images test-compose
 
 CACHE ?= .cache
@@ -31,6 +31,7 @@ help:
 	@echo 'make bench-locks       locks granted a second in three etcd members, against etcd'\''s own locks'
 	@echo 'make soak              1000 hand-overs in a row, half with a random fault (COUNT=, SEED=)'
 	@echo 'make soak-host         the same for holds of a whole host, under a release of commands'
+	@echo 'make simulate          a thousand clusters on a virtual clock (SEEDS=1..1000, PROFILE=mixed)'
 	@echo 'make build             the release executable: $(FERMATA_RELEASE)'
 	@echo 'make format, make lint swift format, warnings, import rule'
 	@echo 'make clean             removes what the build and the caches hold'
@@ -130,6 +131,11 @@ soak: build lab
 soak-host: build lab
 	$(PYTHON) cluster/soak_host.py --fermata $(FERMATA_RELEASE) --cache $(CACHE) \
 		--count $(COUNT) $(if $(SEED),--seed $(SEED))
+
+SEEDS ?= 1..1000
+PROFILE ?= mixed
+simulate: build
+	$(PYTHON) scripts/simulate.py --fermata $(FERMATA_RELEASE) --seeds $(SEEDS) --profile $(PROFILE)
 
 format:
 	swift format -i -r -p Package.swift $$(git ls-files '*.swift' | grep -v /Generated/)

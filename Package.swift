@@ -151,6 +151,8 @@ let package = Package(
         tests("AgentCore", ["Fleet"]),
         tests("HostConfiguration", ["Fleet"]),
         tests("UvLoop", ["Edges", "COpenSSL"]),
+        tests(
+            "Simulation", ["AgentCore", "Edges", "Fleet", "Wire"], exclude: ["Regressions.txt"]),
         tests("EtcdLog", ["Edges", "LogCore", "Simulation"]),
         tests("LogStore", ["LogCore", "EtcdLog", "Simulation", "UvLoop", grdb]),
         tests("SessionCore", ["Fleet", "Wire", "Edges", logging]),

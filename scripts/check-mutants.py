@@ -87,14 +87,14 @@ def simulate(fermata, profile, first, last, mutant=None):
         command += ["--mutant", mutant]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             errors="replace")
-    crash = re.search(r"crash in seed (\d+)", result.stderr)
+    crash = re.search(r"crash in .*?seed=(\d+)", result.stderr)
     if crash:
         fatal = re.search(r"Fatal error: (.*)", result.stderr)
         return Found(int(crash.group(1)), "a precondition of the code",
                      fatal.group(1) if fatal else "it stopped")
     if result.returncode == 0:
         return Found()
-    seed = re.search(r"^seed (\d+),", result.stdout, re.M)
+    seed = re.search(r"^seed=(\d+)\b", result.stdout, re.M)
     violation = re.search(r"^  (safety|liveness|crash): ([^:]*): (.*)$", result.stdout, re.M)
     if not seed or not violation:
         raise SystemExit(f"{' '.join(command)}: exit code {result.returncode}\n{result.stderr[-2000:]}")

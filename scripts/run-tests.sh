@@ -2,8 +2,8 @@
 # Runs every test there is and says how many passed. Called by `make test`, which has built before.
 #
 #   scripts/run-tests.sh            all parts, in the order below
-#   scripts/run-tests.sh PART…      only these: swift specification model imports compose fuzzing mutants
-#                                   integration soak
+#   scripts/run-tests.sh PART…      only these: swift specification model imports simulation compose
+#                                   fuzzing mutants integration soak
 #
 # A part that fails does not stop the others; the exit code is 1 at the end if anything failed. The
 # last line is `N passed, N failed` over all parts. Wants a debug build in .build and, for the
@@ -81,6 +81,14 @@ count_vectors() {
     done
 }
 
+# simulate.py: the last line is `{"seeds": 300, …, "failedSeeds": [17]}`.
+count_seeds() {
+    local seeds
+    seeds=$(sed -n 's/^{"seeds": \([0-9]*\),.*/\1/p' "$log" | tail -n 1)
+    part_failed=$(sed -n 's/^{"seeds": .*"failedSeeds": \[\(.*\)\].*/\1/p' "$log" | tail -n 1 | wc -w)
+    part_passed=$((${seeds:-0} - part_failed))
+}
+
 # check-model.sh: a line for each configuration and each mutant.
 count_model() {
     part_passed=$(grep -c '^model: ok: ' "$log")
@@ -101,7 +109,7 @@ count_mutants() {
 
 parts=("$@")
 if [ ${#parts[@]} -eq 0 ]; then
-    parts=(swift specification model imports compose fuzzing mutants integration soak)
+    parts=(swift specification model imports simulation compose fuzzing mutants integration soak)
 fi
 for part in "${parts[@]}"; do
     case $part in
@@ -117,6 +125,10 @@ for part in "${parts[@]}"; do
             run "test of the import check" count_python \
                 "$python" -m unittest discover -s scripts -p 'test_check_imports.py' -v
             run "import rule" count_check "$python" scripts/check-imports.py
+            ;;
+        simulation)
+            run "simulation of 300 seeds" count_seeds \
+                "$python" scripts/simulate.py --fermata "$FERMATA" --seeds 1..300 --profile small
             ;;
         compose)
             run "container files" count_python \
@@ -139,7 +151,7 @@ for part in "${parts[@]}"; do
                 --seconds 30
             ;;
         *)
-            echo "run-tests: unknown part $part: swift specification model imports compose fuzzing mutants integration soak" >&2
+            echo "run-tests: unknown part $part: swift specification model imports simulation compose fuzzing mutants integration soak" >&2
             exit 64
             ;;
     esac

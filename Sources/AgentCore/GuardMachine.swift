@@ -33,6 +33,8 @@ public struct GuardMachine: Hashable, Sendable {
         /// The agent that was killed has ended, or does not end in time but executes no more.
         case agentEnded
         case timerFired
+        /// It stands still; noted for the next agent, if the guard has to act.
+        case stopped(GuestID, at: Int64, wall: Timestamp)
         case killed(GuestID, Side)
         case exited(GuestID, Side)
         /// `wasHeld` is false if the guest had been executing already.
@@ -106,6 +108,8 @@ public struct GuardMachine: Hashable, Sendable {
         case .channelClosed: if phase == .watching { act(at: now) }
         case .agentEnded: if phase == .killingAgent { act(at: now) }
         case .timerFired: onTimer(at: now)
+        case .stopped(let id, let at, let wall):
+            onGuest(id) { $0.noteStop($1, at: at, wall: wall) }
         case .killed(let id, let side): onGuest(id) { $0.onKilled($1, side, at: now) }
         case .exited(let id, let side): onGuest(id) { $0.onExited($1, side, at: now) }
         case .continued(let id, let side, let at, let wasHeld):
@@ -134,6 +138,14 @@ public struct GuardMachine: Hashable, Sendable {
         effects = heldBack
         heldBack = []
         return effects
+    }
+
+    private mutating func noteStop(_ index: Int, at: Int64, wall: Timestamp) {
+        // Whoever stopped it before was not this step.
+        guard let since = guests[index].heldSince else { return }
+        let early = max(0, since - at)
+        let moved = Timestamp(microseconds: wall.microseconds + early)
+        heldBack.append(.note(.stopped(guests[index].id, at: at + early, wall: moved)))
     }
 
     private mutating func onGuest(_ id: GuestID, _ body: (inout Self, Int) -> Void) {

@@ -7,7 +7,8 @@
 //                       not ready, no answer    continueFailed: the machine has it tried again
 //                       it executes now         continued, at the time of RESUME if there was one
 //                       it does not             continueFailed
-//                       STOP behind our cont    cont: a `stop` of the dead agent was still on its way
+//                       STOP behind continueGuest   as continueGuest: a command of the dead agent was
+//                                               still on its way
 //                       RESUME after that       continued: the guest was held after all
 
 public import Fleet
@@ -57,9 +58,7 @@ public struct GuardedSide: Hashable, Sendable {
         case .continueGuest(isConnected: false): return [.wake, .connect]
         case .continueGuest(isConnected: true):
             if continuedAt == nil { continuedAt = now }
-            let isSure = side == .new || mutated(.guardContinuesUnready)
-            let request = isSure ? MonitorRequest.contAndLook : .queryReadiness
-            return [.wake, .send(request, limit: replyLimit)]
+            return [.wake, ask]
         case .connectFailed: return [.event(.continueFailed(guest, side))]
         case .event(let event, let stamp): return on(event, stamp, at: now, wall: wall)
         case .replied(.queryReadiness, .readiness(.ready)):
@@ -71,6 +70,12 @@ public struct GuardedSide: Hashable, Sendable {
             return [.event(.continueFailed(guest, side))]
         case .replied: return []
         }
+    }
+
+    /// An old one may be in its migration's end, a new one never is.
+    private var ask: Output {
+        let isSure = side == .new || mutated(.guardContinuesUnready)
+        return .send(isSure ? .contAndLook : .queryReadiness, limit: replyLimit)
     }
 
     private mutating func on(
@@ -90,9 +95,14 @@ public struct GuardedSide: Hashable, Sendable {
         case .stop where continuedAt == nil:
             stoppedAt = now
             resumed = nil
+            // Not before it was about to be held, as the machine knows.
+            let time = EventTime(
+                stamp: stamp, notBefore: 0, hold: now, wall: wall.microseconds)
+            return [.event(.stopped(guest, at: time.hold, wall: time.wall))]
         case .stop:
+            // Or the one that a `migrate` of the dead agent begins with: then it must not go on yet.
             stoppedLateAt = now
-            return [.send(.cont, limit: nil)]
+            return [ask]
         case .migration: break
         }
         return []

@@ -101,6 +101,9 @@ public struct HandOver: Hashable, Sendable {
     private var contCount = 0
     /// The old QEMU has sent everything and stays stopped.
     private var hasLeft = false
+    /// The old one's migration has failed, or its guest went on by itself: what the new one has of it
+    /// is of before, whatever becomes of the old one.
+    private var hasFailed = false
     /// The new QEMU has received everything.
     private var hasArrived = false
     private var outputs: [Output] = []
@@ -175,6 +178,7 @@ public struct HandOver: Hashable, Sendable {
                 break
             }
             resumed = time(sentAt)
+            if side == .old { hasFailed = true }
             if continueSentAt != nil { onContinued(side, at: now) }
         case (.migration(let status), _): onMigration(status, side)
         case (.stop, .new): break
@@ -185,6 +189,7 @@ public struct HandOver: Hashable, Sendable {
         switch (status, side) {
         case (.completed, _): onCompleted(side)
         case (.failed, .old), (.cancelled, .old):
+            hasFailed = true
             outputs.append(.setTimer(.moveFailed, after: Self.moveFailedPause))
         default: break
         }
@@ -210,6 +215,7 @@ public struct HandOver: Hashable, Sendable {
         guard side == .old else { return }
         // What it had sent before it ended may be all there was to send, and the new one may still
         // be reading it. An ended process never continues its guest.
+        guard !hasFailed else { return }
         hasLeft = true
         if hasArrived { tell(.moved) }
     }

@@ -147,8 +147,11 @@ public struct HoldHistory: Hashable, Sendable {
             holdingAt = at
             holdingWall = wall
         case .stopped(_, let at, let wall):
-            stoppedAt = at
-            stoppedWall = wall
+            // The guard may have seen it, too.
+            if stoppedAt == nil {
+                stoppedAt = at
+                stoppedWall = wall
+            }
             wasHeld = true
         case .continuing(_, _, let at, let by):
             if resumedAt == nil, continuingAt == nil {

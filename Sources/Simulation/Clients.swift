@@ -15,6 +15,8 @@ final class OperatorSeat {
     private var lastRelease = 0
     /// The highest index that this operator was told.
     private var told: UInt64 = 0
+    /// What is done in this turn has no effect: the scenario leaves it out.
+    private var isLeftOut = false
 
     init(_ name: String, at place: Place, _ world: World, _ chance: Chance) {
         var chance = chance
@@ -50,6 +52,8 @@ final class OperatorSeat {
     }
 
     private func act() {
+        isLeftOut = !world.keepsNextCommand()
+        defer { isLeftOut = false }
         switch chance.below(12) {
         case 0...6: startRollout()
         case 7: abort()
@@ -80,6 +84,7 @@ final class OperatorSeat {
     }
 
     private func ask(_ command: OperatorCommand, _ then: @escaping (UInt64, RolloutID?) -> Void) {
+        guard !isLeftOut else { return }
         world.trace(process.name, "asks for \(command)".prefixed(160))
         client.request(.command(command), timeout: .seconds(20)) { [self] result in
             guard case .success(.commandAccepted(let index, let rollout)) = result else {
@@ -179,6 +184,7 @@ final class OperatorSeat {
     }
 
     private func read() {
+        guard !isLeftOut else { return }
         let before = max(told, world.truth.toldIndex)
         client.request(.query(.status), timeout: .seconds(20)) { [self] result in
             guard case .success(.queryResult(.status(let view))) = result else { return }

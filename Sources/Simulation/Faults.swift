@@ -29,6 +29,9 @@ final class Faults {
     private var hindered: [HostID: (agent: [Int64], guard: [Int64])] = [:]
     /// Guests of which a QEMU was killed; only looked up.
     private var killedOf: Set<GuestID> = []
+    /// Of all that came up: those that happened, and those that the scenario leaves out.
+    private var numberOfFaults = 0
+    private(set) var happened: [Int] = []
     private var hungUntil: [GuestID: (from: Int64, to: Int64)] = [:]
 
     init(_ world: World, _ profile: Profile, end: Int64, _ chance: Chance) {
@@ -64,13 +67,29 @@ final class Faults {
         world.mendAll()
     }
 
-    /// Counts and tells a fault, and sees to its end.
+    /// Numbers, counts and tells a fault.
+    ///
+    /// - Returns: false if the scenario leaves it out. All that it needs is drawn by then, so that
+    ///   what follows is drawn as ever.
+    func happens(_ what: @autoclosure () -> String) -> Bool {
+        numberOfFaults += 1
+        let number = numberOfFaults
+        guard world.scenario.faults.contains(number) else {
+            world.trace("fault", "\(number) left out: \(what())")
+            return false
+        }
+        happened.append(number)
+        world.counts.faults += 1
+        world.trace("fault", "\(number): \(what())")
+        return true
+    }
+
+    /// The same, and sees to its end.
     private func begin(
         _ what: String, for duration: Int64? = nil, mend: (() -> Void)? = nil
-    ) {
-        world.counts.faults += 1
-        world.trace("fault", what)
-        guard let duration, let mend else { return }
+    ) -> Bool {
+        guard happens(what) else { return false }
+        guard let duration, let mend else { return true }
         lastNumber += 1
         let number = lastNumber
         toMend.append((number, mend))
@@ -80,6 +99,7 @@ final class Faults {
             world.trace("mended", what)
             body()
         }
+        return true
     }
 
     private func duration(_ shortest: Int64, _ doublings: Int) -> Int64 {
@@ -124,14 +144,17 @@ final class Faults {
 
     private func killServer() {
         let seat = seat()
-        begin("server \(seat.name) is killed")
-        seat.kill(restartAfter: duration(200, 6))
+        let delay = duration(200, 6)
+        guard begin("server \(seat.name) is killed") else { return }
+        seat.kill(restartAfter: delay)
     }
 
     private func freezeServer() {
         guard let process = seat().process else { return }
-        begin("server \(process.place.name) is stopped", for: duration(1_000, 5)) { process.thaw() }
-        process.freeze()
+        let isDone = begin(
+            "server \(process.place.name) is stopped", for: duration(1_000, 5)
+        ) { process.thaw() }
+        if isDone { process.freeze() }
     }
 
     private func cutServer() {
@@ -156,12 +179,15 @@ final class Faults {
         let there = chance.below(4) > 0
         let back = !there || chance.below(3) > 0
         let ways = (there ? "from" : "") + (back ? "to" : "")
-        begin("\(what) is cut off (\(ways)) from \(others.count)", for: duration) { [world] in
+        let isDone = begin(
+            "\(what) is cut off (\(ways)) from \(others.count)", for: duration
+        ) { [world] in
             for other in others {
                 if there { world.network.heal(place, other) }
                 if back { world.network.heal(other, place) }
             }
         }
+        guard isDone else { return }
         for other in others {
             if there { world.network.cut(place, other) }
             if back { world.network.cut(other, place) }
@@ -171,23 +197,26 @@ final class Faults {
     private func etcdTrouble() {
         let kind = chance.below(4)
         let names = ["has no quorum", "is full", "is slow", "loses answers"]
-        begin("the log's store \(names[kind])", for: duration(1_000, 5)) { [world] in
+        let isDone = begin("the log's store \(names[kind])", for: duration(1_000, 5)) { [world] in
             world.store.trouble = .none
         }
+        guard isDone else { return }
         world.store.trouble = [.noQuorum, .full, .slow, .losesAnswers][kind]
     }
 
     private func losePower() {
         let host = victim()
         guard host.place.isUp else { return }
-        begin("host \(host.id) loses power", for: duration(5_000, 4)) { host.restorePower() }
-        host.losePower()
+        let isDone = begin("host \(host.id) loses power", for: duration(5_000, 4)) {
+            host.restorePower()
+        }
+        if isDone { host.losePower() }
     }
 
     private func killAgent() {
         let host = victim()
         guard let agent = host.agent else { return }
-        begin("the agent of \(host.id) is killed")
+        guard begin("the agent of \(host.id) is killed") else { return }
         hinder(host, agent: true)
         agent.process.kill()
     }
@@ -195,23 +224,29 @@ final class Faults {
     private func freezeAgent() {
         let host = victim()
         guard let process = host.agent?.process else { return }
+        let isDone = begin("the agent of \(host.id) is stopped", for: duration(500, 6)) {
+            process.thaw()
+        }
+        guard isDone else { return }
         hinder(host, agent: true)
-        begin("the agent of \(host.id) is stopped", for: duration(500, 6)) { process.thaw() }
         process.freeze()
     }
 
     private func freezeGuard() {
         let host = victim()
         guard let process = host.guardProcess?.process else { return }
+        let isDone = begin("the guard of \(host.id) is stopped", for: duration(500, 6)) {
+            process.thaw()
+        }
+        guard isDone else { return }
         hinder(host, guard: true)
-        begin("the guard of \(host.id) is stopped", for: duration(500, 6)) { process.thaw() }
         process.freeze()
     }
 
     private func killBoth() {
         let host = victim()
         guard let agent = host.agent else { return }
-        begin("agent and guard of \(host.id) are killed")
+        guard begin("agent and guard of \(host.id) are killed") else { return }
         hinder(host, agent: true, guard: true)
         host.guardProcess?.process.kill()
         agent.process.kill()
@@ -220,14 +255,15 @@ final class Faults {
     private func hangQEMU() {
         guard let qemu = someQEMU() else { return }
         let duration = duration(200, 6)
-        begin("a QEMU of \(qemu.guest.id) hangs", for: duration) { qemu.goOn() }
+        let isDone = begin("a QEMU of \(qemu.guest.id) hangs", for: duration) { qemu.goOn() }
+        guard isDone else { return }
         hungUntil[qemu.guest.id] = (now, now + duration)
         qemu.hang()
     }
 
     private func killQEMU() {
         guard chance.oneIn(2), let qemu = someQEMU() else { return }
-        begin("QEMU \(qemu.generation) of \(qemu.guest.id) dies")
+        guard begin("QEMU \(qemu.generation) of \(qemu.guest.id) dies") else { return }
         killedOf.insert(qemu.guest.id)
         qemu.kill()
     }
@@ -240,28 +276,31 @@ final class Faults {
     private func stepClock() {
         let place = chance.pick(world.allPlaces)
         let offset = chance.within(-3_600_000_000...3_600_000_000)
-        begin("the clock of \(place.name) is set by \(offset / 1_000_000) s")
+        guard begin("the clock of \(place.name) is set by \(offset / 1_000_000) s") else { return }
         place.wallOffset += offset
         world.clockWasSet(place)
     }
 
     private func fillDisk() {
         let host = victim()
-        begin("the disk of \(host.id) is full", for: duration(1_000, 5)) {
+        let isDone = begin("the disk of \(host.id) is full", for: duration(1_000, 5)) {
             host.disk.isFull = false
         }
-        host.disk.isFull = true
+        if isDone { host.disk.isFull = true }
     }
 
     private func notifierTrouble() {
-        begin("the notifier is killed")
-        world.notifier.kill(restartAfter: duration(200, 6))
+        let delay = duration(200, 6)
+        guard begin("the notifier is killed") else { return }
+        world.notifier.kill(restartAfter: delay)
     }
 
     private func slowNetwork() {
         let network = world.network
-        begin("the network is slow", for: duration(500, 5)) { network.delayDoublings = 3 }
-        network.delayDoublings = 12
+        let isDone = begin("the network is slow", for: duration(500, 5)) {
+            network.delayDoublings = 3
+        }
+        if isDone { network.delayDoublings = 12 }
     }
 
     // MARK: At the worst moment
@@ -273,8 +312,9 @@ final class Faults {
         else { return }
         switch chance.below(3) {
         case 0:
-            begin("server \(leader.name) dies with a grant")
-            leader.kill(restartAfter: duration(200, 6))
+            let delay = duration(200, 6)
+            guard begin("server \(leader.name) dies with a grant") else { return }
+            leader.kill(restartAfter: delay)
         case 1:
             cut(
                 leader.place, world.hosts.map(\.place), "server \(leader.name), after a grant,",
@@ -301,26 +341,36 @@ final class Faults {
             let isBusy = host.agent?.isInStep == true
             guard chance.oneIn(isBusy ? profile.edgeOdds : profile.edgeOdds * 40) else { return }
             let isAgent = if case .agent = role { true } else { false }
-            hinder(host, agent: isAgent, guard: !isAgent)
-            hit(process, isAgent ? "the agent of \(host.id)" : "the guard of \(host.id)", edge)
+            hit(process, isAgent ? "the agent of \(host.id)" : "the guard of \(host.id)", edge) {
+                [self] in hinder(host, agent: isAgent, guard: !isAgent)
+            }
         case .server(let seat):
             guard chance.oneIn(profile.edgeOdds * 60) else { return }
-            begin("server \(seat.name) dies at \(edge)")
-            seat.kill(restartAfter: duration(200, 6))
+            let delay = duration(200, 6)
+            guard begin("server \(seat.name) dies at \(edge)") else { return }
+            seat.kill(restartAfter: delay)
         case .notifier:
             guard chance.oneIn(profile.edgeOdds * 4) else { return }
-            begin("the notifier dies at \(edge)")
-            world.notifier.kill(restartAfter: duration(200, 6))
+            let delay = duration(200, 6)
+            guard begin("the notifier dies at \(edge)") else { return }
+            world.notifier.kill(restartAfter: delay)
         case .other: break
         }
     }
 
-    private func hit(_ process: SimulatedProcess, _ what: String, _ edge: String) {
+    private func hit(
+        _ process: SimulatedProcess, _ what: String, _ edge: String, _ before: () -> Void
+    ) {
         if chance.below(4) > 0 {
-            begin("\(what) dies at \(edge)")
+            guard begin("\(what) dies at \(edge)") else { return }
+            before()
             process.kill()
         } else {
-            begin("\(what) is stopped at \(edge)", for: duration(500, 6)) { process.thaw() }
+            let isDone = begin("\(what) is stopped at \(edge)", for: duration(500, 6)) {
+                process.thaw()
+            }
+            guard isDone else { return }
+            before()
             process.freeze()
         }
     }
@@ -343,21 +393,21 @@ final class Faults {
     func handOverFate() -> HandOverFate {
         let after = chance.longTailed(10_000, doublings: 4)
         guard !isOver, profile.edgeOdds > 0 else { return .completes(after: after) }
+        let fate: HandOverFate
         switch chance.below(16) {
-        case 0: return .fails(after: after)
-        case 1: return .splits(after: after)
-        case 2: return .hangs
-        case 3: return .completes(after: chance.longTailed(500_000, doublings: 6))
+        case 0: fate = .fails(after: after)
+        case 1: fate = .splits(after: after)
+        case 2: fate = .hangs
+        case 3: fate = .completes(after: chance.longTailed(500_000, doublings: 6))
         default: return .completes(after: after)
         }
+        return happens("a hand-over \(fate)") ? fate : .completes(after: after)
     }
 
     /// True once in `count`, while faults happen.
     func happens(oneIn count: Int) -> Bool {
         guard !isOver, profile.edgeOdds > 0 else { return false }
-        guard chance.oneIn(count) else { return false }
-        world.counts.faults += 1
-        return true
+        return chance.oneIn(count) && happens("something small fails")
     }
 
     func takes(_ shortest: Int64, doublings: Int) -> Int64 {

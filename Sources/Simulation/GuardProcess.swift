@@ -130,6 +130,8 @@ final class GuardProcess {
 
     private func input(_ input: GuardedSide.Input, _ place: Watched) {
         guard process.isAlive else { return }
+        host.world.trace(
+            host.id.rawValue, "guard, \(place.side.guest) \(place.side.side): \(input)")
         let wall = Timestamp(microseconds: host.place.wallMicroseconds)
         for output in place.side.handle(input, at: host.place.holdMicroseconds, wall: wall) {
             guard process.edge("guard acts") else { return }
@@ -161,6 +163,7 @@ final class GuardProcess {
         guard isArmed, !isDraining else { return }
         isDraining = true
         while !events.isEmpty {
+            host.world.trace(host.id.rawValue, "guard: \(events[0])")
             for effect in machine.handle(events.removeFirst(), at: host.place.holdMicroseconds) {
                 guard process.edge("guard acts") else { return }
                 carryOut(effect)

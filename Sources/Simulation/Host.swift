@@ -46,7 +46,7 @@ final class SimulatedHost {
     private(set) var agent: AgentProcess?
     private(set) var guardProcess: GuardProcess?
     private var chance: Chance
-    private unowned let world: World
+    unowned let world: World
     /// Its power was lost, or its QEMUs died by a fault: guests may begin from nothing.
     var mayRestartGuests = false
     private var lastPid: Int32 = 100

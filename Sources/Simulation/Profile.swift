@@ -1,7 +1,7 @@
 // What kind of worlds are drawn from seeds: how large they are, what goes wrong in them, and how often.
 
 /// From what a world is drawn.
-public struct Profile: Sendable {
+public struct Profile: Hashable, Sendable {
     public var name: String
     public var servers: ClosedRange<Int64>
     public var hosts: ClosedRange<Int64>
@@ -23,6 +23,10 @@ public struct Profile: Sendable {
     public static let small = Profile(
         name: "small", servers: 1...3, hosts: 3...4, guestsPerHost: 1...2, seconds: 40...70,
         faultMilliseconds: 4_000, edgeOdds: 100, commandMilliseconds: 7_000)
+    /// Half as long, for a hundred thousand.
+    public static let brief = Profile(
+        name: "brief", servers: 1...3, hosts: 3...3, guestsPerHost: 1...2, seconds: 18...30,
+        faultMilliseconds: 2_000, edgeOdds: 60, commandMilliseconds: 4_000)
     public static let large = Profile(
         name: "large", servers: 3...5, hosts: 40...200, guestsPerHost: 4...40, seconds: 60...120,
         faultMilliseconds: 500, edgeOdds: 2_000, commandMilliseconds: 9_000)
@@ -40,7 +44,12 @@ public struct Profile: Sendable {
         name: "crowded", servers: 1...3, hosts: 3...3, guestsPerHost: 8...14, seconds: 60...120,
         faultMilliseconds: 8_000, edgeOdds: 600, commandMilliseconds: 7_000)
 
-    public static let all: [Profile] = [mixed, small, large, calm, takeovers, crowded]
+    public static let all: [Profile] = [
+        mixed, small, brief, large, calm, takeovers, crowded,
+    ]
+
+    /// Somebody reads all the time.
+    var hasOnlooker: Bool { name == "takeovers" }
 
     public init?(name: String) {
         guard let found = Self.all.first(where: { $0.name == name }) else { return nil }

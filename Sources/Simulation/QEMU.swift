@@ -132,6 +132,8 @@ final class SimulatedQEMU {
     private(set) var hasExited = false
     private(set) var runstate: String
     private(set) var migration = MigrationState.none
+    /// Counts its migrations: what an earlier one had planned is nothing any more.
+    private var moveNumber = 0
     /// Of the device state that it has; nil if it has none.
     private var stateOfRun: Int?
     private(set) var isHung = false
@@ -251,7 +253,11 @@ final class SimulatedQEMU {
                 return .refused("it cannot migrate in runstate \(runstate)")
             }
             migration = .active
-            timeline.after(chance.within(3_000...8_000)) { [self] in act { [self] in startMove() } }
+            moveNumber += 1
+            let number = moveNumber
+            timeline.after(chance.within(3_000...8_000)) { [self] in
+                act { [self] in if number == moveNumber { startMove() } }
+            }
             return .done
         }
     }
@@ -289,8 +295,9 @@ final class SimulatedQEMU {
 
     /// Its connection to the other side breaks; what was not complete has failed.
     private func lostSuccessor() {
+        let number = moveNumber
         timeline.after(chance.longTailed(1_000, doublings: 5)) { [self] in
-            guard migration == .active else { return }
+            guard migration == .active, number == moveNumber else { return }
             act { [self] in fail() }
         }
     }
@@ -299,16 +306,21 @@ final class SimulatedQEMU {
         guard migration == .active else { return }
         if runstate == "running" { pause("finish-migrate") } else { runstate = "finish-migrate" }
         let state = guest.runCount
+        let number = moveNumber
         switch fate() {
         case .completes(let after):
-            timeline.after(after) { [self] in act { [self] in complete(state) } }
+            timeline.after(after) { [self] in
+                act { [self] in if number == moveNumber { complete(state) } }
+            }
         case .fails(let after):
             timeline.after(after) { [self] in
+                guard number == moveNumber else { return }
                 successor?.kill()
                 act { [self] in fail() }
             }
         case .splits(let after):
             timeline.after(after) { [self] in
+                guard number == moveNumber, migration == .active else { return }
                 guest.lock = nil
                 successor?.receive(state)
                 act { [self] in fail() }

@@ -2,8 +2,7 @@
 
 /// A run that broke something.
 public struct FailedSeed: Sendable {
-    public var seed: UInt64
-    public var profile: Profile
+    public var scenario: Scenario
     public var step: Int
     public var violations: [Violation]
     /// The newest lines of its trace.
@@ -28,7 +27,7 @@ public struct SeedResults: Sendable {
             ("longestHoldMilliseconds", Int(counts.longestHold / 1_000)),
         ]
         let members = numbers.map { "\"\($0.0)\": \($0.1)" }
-        let seeds = failed.map { "\($0.seed)" }.joined(separator: ", ")
+        let seeds = failed.map { "\($0.scenario.seed)" }.joined(separator: ", ")
         return "{" + members.joined(separator: ", ") + ", \"failedSeeds\": [\(seeds)]}"
     }
 
@@ -46,30 +45,28 @@ public enum Seeds {
     /// Lines of a failure's trace that are kept.
     public static let lineCount = 120
 
-    /// Runs one seed and tells everything.
+    /// Runs one and tells everything.
     public static func trace(
-        _ seed: UInt64, _ profile: Profile, into results: inout SeedResults,
-        _ tell: @escaping (String) -> Void
+        _ scenario: Scenario, into results: inout SeedResults, _ tell: @escaping (String) -> Void
     ) {
-        let world = World(seed: seed, profile: profile, tracing: .everything(tell))
+        let world = World(scenario, tracing: .everything(tell))
         let violations = world.run()
         results.seedCount += 1
         results.counts.add(world.counts)
         guard !violations.isEmpty else { return }
         results.failed.append(
             FailedSeed(
-                seed: seed, profile: profile, step: world.counts.steps, violations: violations,
-                lines: []))
+                scenario: scenario, step: world.counts.steps, violations: violations, lines: []))
     }
 
-    /// Runs one seed, and once more with a trace if it breaks something.
-    public static func run(_ seed: UInt64, _ profile: Profile, into results: inout SeedResults) {
-        let world = World(seed: seed, profile: profile)
+    /// Runs one, and once more with a trace if it breaks something.
+    public static func run(_ scenario: Scenario, into results: inout SeedResults) {
+        let world = World(scenario)
         let violations = world.run()
         results.seedCount += 1
         results.counts.add(world.counts)
         guard !violations.isEmpty else { return }
-        let again = World(seed: seed, profile: profile, tracing: .newest(lineCount))
+        let again = World(scenario, tracing: .newest(lineCount))
         var repeated = again.run()
         if repeated != violations {
             repeated.append(
@@ -79,7 +76,14 @@ public enum Seeds {
         }
         results.failed.append(
             FailedSeed(
-                seed: seed, profile: profile, step: again.counts.steps, violations: repeated,
+                scenario: scenario, step: again.counts.steps, violations: repeated,
                 lines: again.newestLines))
+    }
+
+    /// Runs one for a ``Shrinker``.
+    public static func outcome(of scenario: Scenario) -> Outcome {
+        let world = World(scenario)
+        let violations = world.run()
+        return Outcome(violations: violations, extent: world.extent)
     }
 }

@@ -107,17 +107,21 @@ final class SharedStore {
         guard !world.faults.isOver, world.profile.faultMilliseconds > 0 else {
             return .passes(there: .microseconds(there), back: .microseconds(back))
         }
+        let usual = SimulatedEtcd.Fate.passes(
+            there: .microseconds(there), back: .microseconds(back))
+        let fate: SimulatedEtcd.Fate
         switch chance.below(400) {
-        case 0: return .lost
-        case 1, 2: return .answerLost(there: .microseconds(there))
+        case 0: fate = .lost
+        case 1, 2: fate = .answerLost(there: .microseconds(there))
         // Its sender has given up long before.
-        case 3: return .passes(there: .seconds(30), back: .microseconds(back))
+        case 3: fate = .passes(there: .seconds(30), back: .microseconds(back))
         case 4:
-            return .twice(
+            fate = .twice(
                 there: .microseconds(there), again: .seconds(Int64(chance.below(20))),
                 back: .microseconds(back))
-        default: return .passes(there: .microseconds(there), back: .microseconds(back))
+        default: return usual
         }
+        return world.faults.happens("a request to the log's store: \(fate)") ? fate : usual
     }
 
     private func lineFate(_ server: String) -> SimulatedEtcd.LineFate {
@@ -126,7 +130,9 @@ final class SharedStore {
         {
             return .silent
         }
-        if !world.faults.isOver, world.profile.faultMilliseconds > 0, chance.oneIn(2_000) {
+        if !world.faults.isOver, world.profile.faultMilliseconds > 0, chance.oneIn(2_000),
+            world.faults.happens("a watch of \(server) ends")
+        {
             return .ends(after: .microseconds(500))
         }
         return .passes(after: .microseconds(chance.longTailed(300, doublings: 4)))

@@ -500,7 +500,7 @@ final class Truth {
     /// Its agent and its guard were both hindered in it: what neither could note nobody knows.
     private func isUncertain(_ hold: TrueHold) -> Bool {
         world.faults.hinderedBoth(
-            hold.host, from: hold.began - 1_000_000, to: (hold.ended ?? hold.began) + 2_000_000)
+            hold.host, from: hold.began - 1_000_000, to: (hold.ended ?? hold.began) + 30_000_000)
     }
 
     private func whyItWaits(_ id: RolloutID) -> String {

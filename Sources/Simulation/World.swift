@@ -9,8 +9,8 @@ import Logging
 import Wire
 
 public final class World {
-    let seed: UInt64
-    let profile: Profile
+    let scenario: Scenario
+    var profile: Profile { scenario.profile }
     let timeline = Timeline()
     let network: Network
     let etcdPlace: Place
@@ -21,13 +21,15 @@ public final class World {
     private(set) var hosts: [SimulatedHost] = []
     private(set) var notifier: NotifierSeat!
     private(set) var operators: [OperatorSeat] = []
-    private var onlooker: OperatorSeat!
+    private var onlooker: OperatorSeat?
     var counts = RunCounts()
     /// Every commit is followed by a check of the whole state.
     let checksEverything: Bool
     private var chance: Chance
     private let tracing: Tracing
     private var recent: [String] = []
+    private var lastCommand = 0
+    private var keptCommands: [Int] = []
 
     /// What is told of a run while it goes on.
     public enum Tracing {
@@ -39,18 +41,21 @@ public final class World {
 
     static let cluster = "simulated"
 
-    public init(seed: UInt64, profile: Profile, tracing: Tracing = .nothing) {
-        self.seed = seed
-        self.profile = profile
+    /// What the scenario sets is drawn all the same, so that the rest is as it would be without it.
+    public init(_ scenario: Scenario, tracing: Tracing = .nothing) {
+        self.scenario = scenario
         self.tracing = tracing
-        var chance = Chance(seed: seed)
-        let hostCount = Int(chance.within(profile.hosts))
+        let profile = scenario.profile
+        var chance = Chance(seed: scenario.seed)
+        let drawn = Int(chance.within(profile.hosts))
+        let hostCount = scenario.hosts ?? drawn
         checksEverything = hostCount <= 8
         network = Network(on: timeline, chance.fork())
         etcdPlace = Place("etcd", on: timeline, drift: 0)
         self.chance = chance
         truth = Truth(self)
-        let seconds = self.chance.within(profile.seconds)
+        let drawnSeconds = self.chance.within(profile.seconds)
+        let seconds = scenario.seconds.map(Int64.init) ?? drawnSeconds
         faults = Faults(self, profile, end: seconds * 1_000_000, self.chance.fork())
         build(hostCount)
     }
@@ -65,14 +70,15 @@ public final class World {
     }
 
     private func build(_ hostCount: Int) {
-        let serverCount = Int(chance.within(profile.servers))
+        let drawn = Int(chance.within(profile.servers))
+        let serverCount = scenario.servers ?? drawn
         let names = (1...serverCount).map { "s\($0)" }
         let isShared = serverCount > 1 || chance.oneIn(3)
         store = SharedStore(self, isEtcd: isShared, chance.fork())
         for name in names {
             servers.append(ServerSeat(name, all: names, at: place(name), self, chance.fork()))
         }
-        var layout = FleetLayout(hostCount: hostCount, profile, chance.fork())
+        var layout = FleetLayout(hostCount: hostCount, scenario, chance.fork())
         for number in 1...hostCount {
             let name = "h\(number)"
             let place = place(name)
@@ -86,6 +92,9 @@ public final class World {
         for number in 1...2 {
             operators.append(
                 OperatorSeat("op\(number)", at: place("op\(number)"), self, chance.fork()))
+        }
+        if profile.hasOnlooker {
+            onlooker = OperatorSeat("onlooker", at: place("onlooker"), self, chance.fork())
         }
     }
 
@@ -111,7 +120,7 @@ public final class World {
         for host in hosts { host.startAgent() }
         notifier.start()
         for seat in operators { seat.start() }
-        onlooker.startLooking()
+        onlooker?.startLooking()
         faults.start()
         let limit = faults.end + Self.patience
         var quietSince: Int64?
@@ -170,6 +179,29 @@ public final class World {
 
     // MARK: Telling
 
+    /// Numbers a command that an operator is about to give.
+    ///
+    /// - Returns: false if the scenario leaves it out.
+    func keepsNextCommand() -> Bool {
+        lastCommand += 1
+        guard scenario.commands.contains(lastCommand) else { return false }
+        keptCommands.append(lastCommand)
+        return true
+    }
+
+    /// After a run: what it had.
+    public var extent: RunExtent {
+        var extent = RunExtent()
+        extent.servers = servers.count
+        extent.hosts = hosts.count
+        extent.guests = hosts.map(\.guests.count).max() ?? 0
+        extent.seconds = Int(faults.end / 1_000_000)
+        extent.faults = faults.happened
+        extent.commands = keptCommands
+        extent.end = timeline.now
+        return extent
+    }
+
     var isTracing: Bool {
         if case .nothing = tracing { false } else { true }
     }
@@ -225,14 +257,14 @@ struct TraceLogHandler: LogHandler {
 /// Which guests live where, in which sets and update domains.
 struct FleetLayout {
     private var chance: Chance
-    private let profile: Profile
+    private let scenario: Scenario
     private let setCount: Int
     private let domainCounts: [Int]
     private let named: [Bool]
 
-    init(hostCount: Int, _ profile: Profile, _ chance: Chance) {
+    init(hostCount: Int, _ scenario: Scenario, _ chance: Chance) {
         var chance = chance
-        self.profile = profile
+        self.scenario = scenario
         setCount = max(1, hostCount / 3 + chance.below(2))
         domainCounts = (0..<setCount).map { _ in 2 + chance.below(3) }
         named = (0..<setCount).map { _ in chance.below(3) > 0 }
@@ -242,7 +274,8 @@ struct FleetLayout {
     private func set(_ index: Int) -> SetID { SetID(checked: "set\(index + 1)") }
 
     mutating func guests(of host: Int, at place: Place) -> [SimulatedGuest] {
-        let count = Int(chance.within(profile.guestsPerHost))
+        let drawn = Int(chance.within(scenario.profile.guestsPerHost))
+        let count = scenario.guests ?? drawn
         return (1...count).map { number in
             let id = GuestID(checked: "h\(host)g" + (number < 10 ? "0\(number)" : "\(number)"))
             guard chance.below(5) > 0 else {

@@ -17,8 +17,17 @@ struct SimulateCommand: ParsableCommand {
               fermata simulate --seeds 1..1000
               fermata simulate --seeds 1..200 --profile takeovers
               fermata simulate --seed 17 --trace | less
+              fermata simulate --seed 17 --shrink
+              fermata simulate --scenario 'seed=17 profile=mixed hosts=3 faults=4,9 seconds=41'
 
-            The last line is JSON: seeds, steps, holds, takeovers, faults, violations, and more.
+            A scenario is a seed, and what is set instead of drawn: servers, hosts, guests (of each \
+            host), seconds (of faults and commands), faults and commands (the numbers of those that \
+            happen: 1-3,9 or none), without-faults and without-commands (of those that do not). \
+            --shrink looks for the smallest that breaks the same, in at most \
+            \(Self.shrinkRunsMax) runs, and prints it so that --scenario takes it.
+
+            The last line is JSON: seeds, steps, holds, takeovers, faults, violations, and more; \
+            without --trace and a failure it is all there is.
 
             Exit code: 0 if every promise was kept; 1 if one was broken (safety); 2 if something never \
             came to its end (liveness); 3 if the code itself stopped (a crash).
@@ -28,20 +37,27 @@ struct SimulateCommand: ParsableCommand {
     var seed: UInt64?
     @Option(help: ArgumentHelp("Run all of these.", valueName: "first..last"))
     var seeds: String?
+    @Option(help: ArgumentHelp("Run this one: a seed with changes.", valueName: "line"))
+    var scenario: String?
     @Option(
         help: ArgumentHelp(
             "What worlds are drawn: \(Profile.all.map(\.name).joined(separator: ", ")). "
                 + "(default: mixed)", valueName: "name"))
-    var profile = "mixed"
-    @Flag(help: "Print everything that happens. For one seed.")
+    var profile: String?
+    @Flag(help: "Print everything that happens. For one seed or scenario.")
     var trace = false
-    @Option(help: ArgumentHelp("Stop after so many seeds that broke something.", valueName: "number"))
+    @Flag(help: "Look for the smallest scenario that breaks the same, and print it.")
+    var shrink = false
+    @Option(
+        help: ArgumentHelp("Stop after so many seeds that broke something.", valueName: "number"))
     var failuresMax = 5
     @Option(
         help: ArgumentHelp(
             "Switch on a deliberate bug; only test builds have them.", valueName: "name",
             visibility: .hidden))
     var mutant: String?
+
+    static let shrinkRunsMax = 200
 
     func validate() throws {
         if let mutant {
@@ -56,56 +72,77 @@ struct SimulateCommand: ParsableCommand {
                 }
             #endif
         }
-        guard (seed == nil) != (seeds == nil) else {
-            throw ValidationError("Give --seed or --seeds.")
+        guard [seed != nil, seeds != nil, scenario != nil].filter({ $0 }).count == 1 else {
+            throw ValidationError("Give --seed, --seeds or --scenario: one of them.")
         }
-        guard Profile(name: profile) != nil else {
-            throw ValidationError(
-                "There is no profile \(profile); choose one of "
-                    + Profile.all.map(\.name).joined(separator: ", ") + ".")
+        guard scenario == nil || profile == nil else {
+            throw ValidationError("A scenario says its profile itself: leave --profile out.")
         }
-        guard !trace || seed != nil else { throw ValidationError("--trace is for one --seed.") }
-        if seeds != nil { _ = try range() }
+        guard !trace || seeds == nil else {
+            throw ValidationError("--trace is for one --seed or --scenario.")
+        }
+        guard !trace || !shrink else {
+            throw ValidationError("Give --trace or --shrink, not both.")
+        }
+        guard failuresMax >= 1 else { throw ValidationError("--failures-max must be at least 1.") }
+        _ = try range()
+        _ = try scenario(range().lowerBound)
     }
 
     private func range() throws -> ClosedRange<UInt64> {
         if let seed { return seed...seed }
-        let ends = (seeds ?? "").components(separatedBy: "..").map { UInt64($0) }
+        guard let seeds else { return 0...0 }
+        let ends = seeds.components(separatedBy: "..").map { UInt64($0) }
         guard ends.count == 2, let first = ends[0], let last = ends[1], first <= last else {
-            throw ValidationError("--seeds is FIRST..LAST, such as 1..1000.")
+            throw ValidationError("--seeds is FIRST..LAST, such as 1..1000; '\(seeds)' is not.")
         }
         return first...last
     }
 
+    private func scenario(_ seed: UInt64) throws -> Scenario {
+        if let scenario {
+            do { return try Scenario(parsing: scenario) } catch {
+                throw ValidationError("--scenario '\(scenario)': \(error)")
+            }
+        }
+        guard let profile = Profile(name: profile ?? "mixed") else {
+            throw ValidationError(
+                "There is no profile '\(profile ?? "")'; choose one of "
+                    + Profile.all.map(\.name).joined(separator: ", ") + ".")
+        }
+        return Scenario(seed: seed, profile: profile)
+    }
+
     func run() throws {
-        let profile = Profile(name: profile)!
-        let range = try range()
         CrashNote.install()
         #if MUTANTS
             Mutant.active = mutant.flatMap { Mutant(rawValue: $0) }
         #endif
         var results = SeedResults()
         if trace {
-            CrashNote.seed = range.lowerBound
-            Seeds.trace(range.lowerBound, profile, into: &results) { StandardOutput.write($0 + "\n") }
+            let scenario = try scenario(range().lowerBound)
+            CrashNote.tell(scenario)
+            Seeds.trace(scenario, into: &results) { StandardOutput.write($0 + "\n") }
+            for failed in results.failed { show(failed) }
         } else {
-            runAll(range, profile, &results)
+            try runAll(&results)
         }
-        if trace { for failed in results.failed { show(failed) } }
         StandardOutput.write(results.json + "\n")
         if results.exitCode != 0 { Foundation.exit(results.exitCode) }
     }
 
-    private func runAll(
-        _ range: ClosedRange<UInt64>, _ profile: Profile, _ results: inout SeedResults
-    ) {
+    private func runAll(_ results: inout SeedResults) throws {
         let started = Date()
         var told = started
-        for seed in range {
-            CrashNote.seed = seed
+        for seed in try range() {
+            let scenario = try scenario(seed)
+            CrashNote.tell(scenario)
             let failedBefore = results.failed.count
-            Seeds.run(seed, profile, into: &results)
-            for failed in results.failed.dropFirst(failedBefore) { show(failed) }
+            Seeds.run(scenario, into: &results)
+            for failed in results.failed.dropFirst(failedBefore) {
+                show(failed)
+                if shrink { shrink(failed) }
+            }
             if results.failed.count >= failuresMax { return }
             guard Date().timeIntervalSince(told) > 5 else { continue }
             told = Date()
@@ -116,42 +153,60 @@ struct SimulateCommand: ParsableCommand {
         }
     }
 
-    private func show(_ failed: FailedSeed) {
-        StandardOutput.write("seed \(failed.seed), profile \(failed.profile.name), step \(failed.step):\n")
-        for violation in failed.violations {
-            StandardOutput.write(
-                "  \(violation.kind.rawValue): \(violation.invariant): \(violation.text)\n")
+    private func shrink(_ failed: FailedSeed) {
+        let shrinker = Shrinker(failed.scenario, runCountMax: Self.shrinkRunsMax) { scenario in
+            CrashNote.tell(scenario)
+            return Seeds.outcome(of: scenario)
         }
+        guard var shrinker else { return }
+        shrinker.shrink()
+        let (before, after) = (shrinker.first.extent, shrinker.outcome.extent)
+        func change(_ what: String, _ before: Int, _ after: Int) -> String {
+            before == after ? "\(after) \(what)" : "\(before) \(what) to \(after)"
+        }
+        let changes = [
+            change("faults", before.faults.count, after.faults.count),
+            change("commands", before.commands.count, after.commands.count),
+            change("servers", before.servers, after.servers),
+            change("hosts", before.hosts, after.hosts),
+            change("guests of a host", before.guests, after.guests),
+            change("seconds", before.seconds, after.seconds),
+        ]
+        StandardOutput.write(
+            "shrunk in \(shrinker.runCount) runs: \(changes.joined(separator: ", "))\n"
+                + "  \(shrinker.scenario)\n")
+        for violation in shrinker.outcome.violations { show(violation) }
+    }
+
+    private func show(_ failed: FailedSeed) {
+        StandardOutput.write("\(failed.scenario), step \(failed.step):\n")
+        for violation in failed.violations { show(violation) }
         if !trace { for line in failed.lines { StandardOutput.write("    \(line)\n") } }
+    }
+
+    private func show(_ violation: Violation) {
+        StandardOutput.write(
+            "  \(violation.kind.rawValue): \(violation.invariant): \(violation.text)\n")
     }
 }
 
-/// Says which seed it was if the code itself stops.
+/// Says which run it was if the code itself stops.
 private enum CrashNote {
-    nonisolated(unsafe) static var seed: UInt64 = 0
+    /// Written before a run: a signal's handler may not allocate.
+    nonisolated(unsafe) private static let note = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: 4_096, alignment: 1)
+    nonisolated(unsafe) private static var byteCount = 0
+
+    static func tell(_ scenario: Scenario) {
+        let text = "crash in \(scenario)".utf8.prefix(note.count - 1) + Array("\n".utf8)
+        note.copyBytes(from: text)
+        byteCount = text.count
+    }
 
     static func install() {
         for number in [SIGILL, SIGTRAP, SIGABRT, SIGSEGV, SIGFPE, SIGBUS] {
             signal(number) { _ in
-                // Nothing here may allocate.
-                var digits = (
-                    UInt8(0), UInt8(0), UInt8(0), UInt8(0), UInt8(0), UInt8(0), UInt8(0), UInt8(0),
-                    UInt8(0), UInt8(0), UInt8(0), UInt8(0), UInt8(0), UInt8(0), UInt8(0), UInt8(0),
-                    UInt8(0), UInt8(0), UInt8(0), UInt8(0)
-                )
-                withUnsafeMutableBytes(of: &digits) { bytes in
-                    var rest = CrashNote.seed
-                    var at = bytes.count
-                    repeat {
-                        at -= 1
-                        bytes[at] = UInt8(ascii: "0") + UInt8(rest % 10)
-                        rest /= 10
-                    } while rest > 0 && at > 0
-                    let words: StaticString = "crash in seed "
-                    write(2, words.utf8Start, words.utf8CodeUnitCount)
-                    write(2, bytes.baseAddress! + at, bytes.count - at)
-                    write(2, "\n", 1)
-                }
+                write(2, CrashNote.note.baseAddress!, CrashNote.byteCount)
                 _exit(3)
             }
         }

@@ -14,6 +14,7 @@ private func brief(_ output: GuardedSide.Output) -> String {
     case .send(let request, _): "\(request)"
     case .event(.continued(_, _, let at, let wasHeld)): "continued@\(at),\(wasHeld)"
     case .event(.continueFailed): "continueFailed"
+    case .event(.stopped(_, let at, _)): "stopped@\(at)"
     case .event(let event): "\(event)"
     }
 }
@@ -28,15 +29,18 @@ private let table = """
     any ready=lost -> continueFailed
     fresh look=executing -> continued@2000,false
     any look=standing -> continueFailed
+    fresh STOP -> stopped@2000
+    stopped STOP -> stopped@2000
+    resumedByItself STOP -> stopped@2000
     any look=no -> continueFailed
     stopped look=executing -> continued@2000,false
     resumedByItself look=executing -> continued@1000,true
     asked look=executing -> continued@2000,false
-    asked STOP -> cont
+    asked STOP -> ASK
     resumed look=executing -> continued@1000,true
-    resumed STOP -> cont
+    resumed STOP -> ASK
     stoppedLate look=executing -> continued@2000,false
-    stoppedLate STOP -> cont
+    stoppedLate STOP -> ASK
     stoppedLate RESUME -> continued@2000,true
     """
 
@@ -86,7 +90,7 @@ private let table = """
             }
         }
         expected.removeAll { $0.hasPrefix("any ") }
-        #expect(expected.count == 10)
+        #expect(expected.count == 13)
     }
 
     @Test("a guest that the guard continued was held since it saw it stop, by the event's own time")

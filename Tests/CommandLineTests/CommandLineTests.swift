@@ -118,7 +118,7 @@ import Testing
             "pki show", "pki list", "status", "hosts",
             "guests", "sets", "locks list", "locks release", "release add", "release list", "plan",
             "rollout start", "rollout watch", "rollout show", "rollout list", "rollout abort",
-            "annotations", "agent",
+            "annotations", "agent", "simulate",
         ])
     func help(command: String) throws {
         let result = try Runner.run(command.split(separator: " ").map(String.init) + ["--help"])

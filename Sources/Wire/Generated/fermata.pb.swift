@@ -1616,7 +1616,7 @@ public nonisolated struct PBCommand: Sendable {
   }
 
   /// Opens a set whose lock nobody works on any more. Refused NOT_FOUND if it is not locked,
-  /// INVALID without a reason, or CONFLICT while the agent at work is connected.
+  /// INVALID without a reason, or CONFLICT while the agent at work is connected, or was within the last minute.
   public var releaseLock: PBReleaseLock {
     get {
       if case .releaseLock(let v)? = command {return v}
@@ -1650,7 +1650,7 @@ public nonisolated struct PBCommand: Sendable {
     /// NOT_FOUND, or CONFLICT if it is over or stopping.
     case abortRollout(PBAbortRollout)
     /// Opens a set whose lock nobody works on any more. Refused NOT_FOUND if it is not locked,
-    /// INVALID without a reason, or CONFLICT while the agent at work is connected.
+    /// INVALID without a reason, or CONFLICT while the agent at work is connected, or was within the last minute.
     case releaseLock(PBReleaseLock)
     /// The leader hands over to another server at once. Refused NOT_SUPPORTED if its log is one that
     /// no other server can read.
