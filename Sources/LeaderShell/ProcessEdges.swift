@@ -1,7 +1,7 @@
 import Fleet
 import LeaderCore
-import SessionShell
 import SessionCore
+import SessionShell
 import Wire
 
 /// What the core needs of a process, besides its loop.

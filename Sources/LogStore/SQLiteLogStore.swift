@@ -1,6 +1,6 @@
-public import LogCore
 import Foundation
 import GRDB
+public import LogCore
 public import UvLoop
 
 /// The embedded log: one SQLite file in the data directory, for a single server.

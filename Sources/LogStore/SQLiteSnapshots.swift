@@ -1,6 +1,6 @@
-import LogCore
 import Foundation
 import GRDB
+import LogCore
 import UvLoop
 
 // Snapshots of the embedded log.

@@ -1,6 +1,6 @@
-import LogCore
 import Foundation
 import GRDB
+import LogCore
 
 /// The tables of the embedded log, and older forms of them.
 ///

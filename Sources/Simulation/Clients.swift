@@ -37,6 +37,12 @@ final class OperatorSeat {
         planNext()
     }
 
+    /// Only looks, once a second: whoever leads no more must not tell what was.
+    func startLooking() {
+        client.start()
+        loop.every(.seconds(1)) { [self] in read() }
+    }
+
     private func planNext() {
         let pause = chance.within(0...(2 * world.profile.commandMilliseconds * 1_000))
         process.run(after: max(200_000, pause)) { [self] in

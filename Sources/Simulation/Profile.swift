@@ -44,7 +44,12 @@ public struct Profile: Hashable, Sendable {
         name: "crowded", servers: 1...3, hosts: 3...3, guestsPerHost: 8...14, seconds: 60...120,
         faultMilliseconds: 8_000, edgeOdds: 600, commandMilliseconds: 7_000)
 
-    public static let all: [Profile] = [mixed, small, brief, large, calm, takeovers, crowded]
+    public static let all: [Profile] = [
+        mixed, small, brief, large, calm, takeovers, crowded,
+    ]
+
+    /// Somebody reads all the time.
+    var hasOnlooker: Bool { name == "takeovers" }
 
     public init?(name: String) {
         guard let found = Self.all.first(where: { $0.name == name }) else { return nil }

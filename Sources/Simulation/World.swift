@@ -21,6 +21,7 @@ public final class World {
     private(set) var hosts: [SimulatedHost] = []
     private(set) var notifier: NotifierSeat!
     private(set) var operators: [OperatorSeat] = []
+    private var onlooker: OperatorSeat?
     var counts = RunCounts()
     /// Every commit is followed by a check of the whole state.
     let checksEverything: Bool
@@ -92,6 +93,9 @@ public final class World {
             operators.append(
                 OperatorSeat("op\(number)", at: place("op\(number)"), self, chance.fork()))
         }
+        if profile.hasOnlooker {
+            onlooker = OperatorSeat("onlooker", at: place("onlooker"), self, chance.fork())
+        }
     }
 
     var allPlaces: [Place] {
@@ -116,6 +120,7 @@ public final class World {
         for host in hosts { host.startAgent() }
         notifier.start()
         for seat in operators { seat.start() }
+        onlooker?.startLooking()
         faults.start()
         let limit = faults.end + Self.patience
         var quietSince: Int64?

@@ -63,8 +63,7 @@ struct SimulateCommand: ParsableCommand {
         if let mutant {
             #if !MUTANTS
                 throw ValidationError(
-                    "This build has no deliberate bugs, so no \(mutant): see scripts/check-mutants.py."
-                )
+                    "This build has no deliberate bugs: see scripts/check-mutants.py.")
             #else
                 guard Mutant(rawValue: mutant) != nil else {
                     throw ValidationError(
