@@ -51,6 +51,14 @@ final class AgentProcess {
         client.isReady && !process.isFrozen && process.timeline.now - readySince > 20_000_000
     }
 
+    /// It has died: nothing may hold it any more.
+    func letGo() {
+        unanswered = []
+        events = []
+        runner = nil
+        client.stop()
+    }
+
     /// A step is at work here, or its end is being written.
     var isInStep: Bool { runner != nil || machine.inFlight != nil }
 

@@ -32,6 +32,11 @@ final class OperatorSeat {
         client.isUrgent = { true }
     }
 
+    func letGo() {
+        process.kill()
+        client.stop()
+    }
+
     func start() {
         client.start()
         planNext()

@@ -91,7 +91,10 @@ final class SimulatedHost {
         self.agent = agent
         world.faults.watch(process, .agent(self))
         process.whenItDies { [unowned self, unowned process] isOrderly in
-            if self.agent?.process === process { self.agent = nil }
+            if self.agent?.process === process {
+                self.agent?.letGo()
+                self.agent = nil
+            }
             if isOrderly { supervise() }
         }
         agent.start()

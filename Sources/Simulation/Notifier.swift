@@ -158,11 +158,18 @@ final class NotifierSeat {
         }
     }
 
+    func letGo() {
+        process?.kill()
+        client?.stop()
+        client = nil
+        follower = nil
+    }
+
     func startIfDead() { if process?.isAlive != true { start() } }
 
     func kill(restartAfter delay: Int64) {
         guard let process, process.isAlive else { return }
-        process.kill()
+        letGo()
         world.timeline.after(delay) { [unowned self] in startIfDead() }
     }
 

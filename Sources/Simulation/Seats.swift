@@ -126,11 +126,18 @@ final class ServerSeat {
         }
     }
 
-    func kill(restartAfter delay: Int64) {
-        guard let process, process.isAlive else { return }
-        process.kill()
+    /// It dies; nothing may hold it after that.
+    func letGo() {
+        process?.kill()
+        core?.stop()
+        carrier?.letGo()
         core = nil
         carrier = nil
+    }
+
+    func kill(restartAfter delay: Int64) {
+        guard let process, process.isAlive else { return }
+        letGo()
         world.timeline.after(delay) { [unowned self] in startIfDead() }
     }
 }
@@ -179,6 +186,8 @@ final class ServerCarrier: ServerEdges, AuditRecorder {
                 connectedAt: loop.nowMilliseconds)
         }
     }
+
+    func letGo() { table.close(.shuttingDown, reason: "it has died") }
 
     var audit: any AuditRecorder { self }
 

@@ -150,6 +150,10 @@ public final class World {
     /// Everything holds everything: without this nothing of a run would ever go.
     private func takeApart() {
         timeline.clear()
+        for server in servers { server.letGo() }
+        for seat in operators { seat.letGo() }
+        notifier.letGo()
+        for host in hosts { host.agent?.process.kill() }
         for place in allPlaces { place.lose() }
         for host in hosts { host.takeApart() }
         network.clear()
