@@ -2,6 +2,7 @@
 // Sources/Simulation/README.md, "Mutants", and scripts/check-mutants.py.
 
 /// A deliberate bug in production code. The simulator has to find every one of them.
+@usableFromInline
 package enum Mutant: String, CaseIterable, Sendable {
     // MARK: The log in etcd
     /// Whoever was deposed may still write: the epoch is not compared.
