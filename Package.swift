@@ -16,8 +16,10 @@ let settings: [SwiftSetting] = [
 
 /// A target that only computes: no Foundation, clock, random source or environment. It logs only to a
 /// `Logger` that it is handed.
-func pure(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+func pure(
+    _ name: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = []
+) -> Target {
+    .target(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: settings)
 }
 
 /// A target that carries out what the pure targets decide.
@@ -78,7 +80,7 @@ let package = Package(
             [
                 "Edges", "Fleet", "Wire", "Coordination", "Presentation", "LogCore", "EtcdLog",
                 "SessionCore", "LeaderCore", "AgentCore", "Notices", logging,
-            ]),
+            ], exclude: ["README.md"]),
         pure("AgentCore", ["Fleet"]),
         pure("SessionCore", ["Fleet", "Wire", "Edges", logging]),
         pure("HostConfiguration", ["Fleet", yams]),

@@ -41,8 +41,11 @@ package enum Mutant: String, CaseIterable, Sendable {
     case standbyAppliesBackwards
     /// Nobody follows a leader that has died.
     case nobodyTakesOver
+    /// A snapshot forgets the locks.
     case snapshotWithoutLocks
+    /// A snapshot forgets which tokens are used up.
     case snapshotWithoutToken
+    /// A snapshot forgets the events that a notifier still needs.
     case snapshotWithoutEvents
 
     // MARK: The coordinator
