@@ -445,12 +445,10 @@ final class Truth {
     }
 
     func powerLost(_ host: SimulatedHost) {
-        for guest in host.guests {
-            if let number = current.removeValue(forKey: guest.id) {
-                holds[number].isForgotten = true
-            }
-        }
-        // Also of holds that are over and not yet reported: their notes are gone.
+        for guest in host.guests { current.removeValue(forKey: guest.id) }
+        // They begin anew.
+        unhealthy.removeAll { entry in host.guests.contains { $0.id == entry.guest } }
+        // Of holds that are not yet reported the notes are gone.
         let kept = host.disk.records.reports
         for index in holds.indices
         where holds[index].host == host.id && state.step(holds[index].step)?.status == .granted
