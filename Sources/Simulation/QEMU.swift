@@ -218,7 +218,8 @@ final class SimulatedQEMU {
         guest.onChange(guest, .answersOrNot)
         let bodies = whileHung
         whileHung = []
-        for body in bodies { body() }
+        // One of them may be its end.
+        for body in bodies where isAlive { body() }
     }
 
     /// Something it does by itself, or when it hangs, later.
