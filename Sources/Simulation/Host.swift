@@ -91,9 +91,10 @@ final class SimulatedHost {
         self.agent = agent
         world.faults.watch(process, .agent(self))
         process.whenItDies { [unowned self, unowned process] isOrderly in
-            if self.agent?.process === process {
-                self.agent?.letGo()
+            if let agent = self.agent, agent.process === process {
                 self.agent = nil
+                // It may be in the middle of a callback.
+                place.timeline.after(0) { agent.letGo() }
             }
             if isOrderly { supervise() }
         }
@@ -132,6 +133,8 @@ final class SimulatedHost {
     }
 
     func takeApart() {
+        agent?.process.kill()
+        agent?.letGo()
         agent = nil
         guardProcess = nil
         for guest in guests {

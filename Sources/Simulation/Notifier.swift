@@ -158,11 +158,13 @@ final class NotifierSeat {
         }
     }
 
-    func letGo() {
+    /// Of what has died nothing may be held any more.
+    func letGo(now: Bool = false) {
         process?.kill()
-        client?.stop()
-        client = nil
+        guard let client else { return }
+        self.client = nil
         follower = nil
+        if now { client.stop() } else { world.timeline.after(0) { client.stop() } }
     }
 
     func startIfDead() { if process?.isAlive != true { start() } }

@@ -126,13 +126,18 @@ final class ServerSeat {
         }
     }
 
-    /// It dies; nothing may hold it after that.
-    func letGo() {
+    /// Of what has died nothing may be held any more. It may be in the middle of a callback: that one still
+    /// ends.
+    func letGo(now: Bool = false) {
         process?.kill()
-        core?.stop()
-        carrier?.letGo()
-        core = nil
-        carrier = nil
+        guard let core, let carrier else { return }
+        self.core = nil
+        self.carrier = nil
+        let end = {
+            core.stop()
+            carrier.letGo()
+        }
+        if now { end() } else { world.timeline.after(0, end) }
     }
 
     func kill(restartAfter delay: Int64) {

@@ -86,9 +86,11 @@ final class SharedStore {
     // MARK: What becomes of a request
 
     private func fate(_ attempt: SimulatedEtcd.Attempt) -> SimulatedEtcd.Fate {
+        let seat = world.servers.first { $0.name == attempt.server }
+        // Of a server that has died in this very turn nothing leaves any more.
+        guard seat?.process?.edge("ask the log") == true else { return .lost }
         let there = chance.longTailed(300, doublings: 4)
         let back = chance.longTailed(300, doublings: 4)
-        let seat = world.servers.first { $0.name == attempt.server }
         if let place = seat?.place {
             let isCutThere = world.network.isCut(place, world.etcdPlace)
             let isCutBack = world.network.isCut(world.etcdPlace, place)

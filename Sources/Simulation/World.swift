@@ -150,12 +150,11 @@ public final class World {
     /// Everything holds everything: without this nothing of a run would ever go.
     private func takeApart() {
         timeline.clear()
-        for server in servers { server.letGo() }
+        for server in servers { server.letGo(now: true) }
         for seat in operators { seat.letGo() }
-        notifier.letGo()
-        for host in hosts { host.agent?.process.kill() }
-        for place in allPlaces { place.lose() }
+        notifier.letGo(now: true)
         for host in hosts { host.takeApart() }
+        for place in allPlaces { place.lose() }
         network.clear()
         timeline.clear()
     }
