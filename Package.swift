@@ -104,7 +104,7 @@ let package = Package(
         shell(
             "AgentShell",
             [
-                "Fleet", "Wire", "AgentCore", "QMP", "HostConfiguration", "UvLoop",
+                "Fleet", "Edges", "Wire", "AgentCore", "QMP", "HostConfiguration", "UvLoop",
                 "SessionCore", "SessionShell", logging,
             ]),
         shell(

@@ -64,9 +64,7 @@ public enum Recovery {
     ///   - old: the process that the guest ran on before the step.
     ///   - new: the process that the step started.
     /// - Returns: the cell of the table at the top of this file.
-    public static func decide(
-        old: ProcessState, new: ProcessState
-    ) -> RecoveryAction {
+    public static func decide(old: ProcessState, new: ProcessState) -> RecoveryAction {
         switch (old, new) {
         case (.paused, _) where mutated(.recoveryLeavesPaused): .keep(.old)
         case (.absent, .paused) where mutated(.recoveryLosesNew): .lost(reason: "the old has ended")
@@ -76,8 +74,7 @@ public enum Recovery {
         case (_, .running): .keep(.new)
         case (.paused, _): .continueGuest(.old)
         case (.absent, .paused): .continueGuest(.new)
-        case (.absent, .unreachable):
-            .wait
+        case (.absent, .unreachable): .wait
         case (.absent, .absent): .lost(reason: "both QEMU processes have ended")
         case (.absent, .inmigrate):
             .lost(reason: "the old QEMU ended before its state had arrived in the new one")

@@ -150,8 +150,3 @@ final class Confirmer {
         completion(result)
     }
 }
-
-func microseconds(_ duration: Duration) -> Int64 {
-    let (seconds, attoseconds) = duration.components
-    return seconds * 1_000_000 + attoseconds / 1_000_000_000_000
-}

@@ -8,6 +8,7 @@
 // HTTP goes through Debian's curl, in a process of its own: what a guest answers is parsed outside
 // the agent, by a parser that has seen the whole Web.
 
+internal import Edges
 internal import HostConfiguration
 internal import UvLoop
 
@@ -50,26 +51,26 @@ private final class ProbeRun {
     }
 
     func start() {
-        end = HoldClock.nowMicroseconds + microseconds(probe.timeout)
+        end = HoldClock.nowMicroseconds + probe.timeout.microseconds
         loop.soon { [self] in attempt() }
     }
 
     private func attempt() {
         tries += 1
-        var limit = microseconds(probe.timeout)
+        var limit = probe.timeout.microseconds
         if tries > 1 {
             // In whole milliseconds, as it may stand in a message.
             let left = (end - HoldClock.nowMicroseconds) / 1_000 * 1_000
             limit = max(Self.tryMinMicroseconds, left)
         }
         if let attempts = probe.attempts {
-            limit = min(limit, microseconds(probe.timeout) / Int64(attempts))
+            limit = min(limit, probe.timeout.microseconds / Int64(attempts))
         }
         switch probe.target {
         case .tcp(let address):
-            connect(address, .microseconds(min(limit, microseconds(Self.networkTryMax))))
+            connect(address, .microseconds(min(limit, Self.networkTryMax.microseconds)))
         case .http(let url, let status):
-            get(url, status, .microseconds(min(limit, microseconds(Self.networkTryMax))))
+            get(url, status, .microseconds(min(limit, Self.networkTryMax.microseconds)))
         case .command(let path, let arguments): execute(path, arguments, .microseconds(limit))
         }
     }
@@ -77,7 +78,7 @@ private final class ProbeRun {
     /// - Parameter problem: what a try found; nil if all is well.
     private func tried(_ problem: String?) {
         guard let problem else { return completion(nil) }
-        let left = end - HoldClock.nowMicroseconds - microseconds(probe.interval)
+        let left = end - HoldClock.nowMicroseconds - probe.interval.microseconds
         guard tries < probe.attempts ?? .max, left > Self.tryMinMicroseconds else {
             let often = tries == 1 ? "" : " (tried \(tries) times within \(probe.timeout))"
             return completion("probe \(probe.name): \(problem)\(often)")
@@ -100,7 +101,7 @@ private final class ProbeRun {
     }
 
     private func get(_ url: String, _ status: ClosedRange<Int>, _ limit: Duration) {
-        let milliseconds = max(1, microseconds(limit) / 1_000)
+        let milliseconds = max(1, limit.microseconds / 1_000)
         let fraction = String(1_000 + milliseconds % 1_000).dropFirst()
         let arguments = [
             // No configuration file, no proxy, no pattern in the URL, nothing but HTTP.

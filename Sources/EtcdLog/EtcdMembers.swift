@@ -96,7 +96,7 @@ public final class EtcdMembers {
         _ question: EtcdQuestion<Answer>, endsAt: Int64? = nil,
         _ completion: @escaping (Result<Answer, EtcdFailure>) -> Void
     ) {
-        let progress = Progress(endsAt: endsAt ?? now() + limit.wholeMicroseconds)
+        let progress = Progress(endsAt: endsAt ?? now() + limit.microseconds)
         ask(question, progress, completion)
     }
 
@@ -163,12 +163,5 @@ public final class EtcdMembers {
         loop.after(isRound ? Self.pause : .zero) { [self, progress] in
             ask(question, progress, completion)
         }
-    }
-}
-
-extension Duration {
-    fileprivate var wholeMicroseconds: Int64 {
-        let (seconds, attoseconds) = components
-        return seconds * 1_000_000 + attoseconds / 1_000_000_000_000
     }
 }

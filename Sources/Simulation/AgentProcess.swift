@@ -71,7 +71,7 @@ final class AgentProcess {
             return feed(.start(guests: host.guests.map(\.id)))
         }
         let waited = host.place.holdMicroseconds - since
-        if StuckGuardRule.isStuck(isStopped: guardProcess.isFrozen, waitedMicroseconds: waited) {
+        if StuckGuard.isStuck(isStopped: guardProcess.isFrozen, waitedMicroseconds: waited) {
             guardProcess.kill()
         }
         process.run(after: 20_000) { [self] in afterGuard(since: since) }
@@ -277,7 +277,7 @@ final class AgentProcess {
                 host.run.started.append(id)
                 let qemu = SimulatedQEMU(
                     guest, generation: 1, version: host.disk.hypervisors[id] ?? "v0",
-                    pid: host.newPid(), isWaiting: false, chance.fork())
+                    isWaiting: false, chance.fork())
                 host.run.current[id] = 1
                 prepareFate(qemu)
             }
@@ -346,13 +346,5 @@ final class AgentProcess {
 
     func found(_ guest: GuestID, _ action: RecoveryAction) {
         runner?.feed(.guest(guest, .found(action)))
-    }
-}
-
-/// When a guard that is in a restarted agent's way is taken to hang: production's rule, see AgentShell's
-/// StuckGuard.
-enum StuckGuardRule {
-    static func isStuck(isStopped: Bool, waitedMicroseconds: Int64) -> Bool {
-        waitedMicroseconds >= (isStopped ? 1_000_000 : 5_000_000)
     }
 }

@@ -138,7 +138,7 @@ final class CarriedGuest {
         isPreparing = true
         let new = SimulatedQEMU(
             guest, generation: newNumber, version: carrier.directive.release.version,
-            pid: carrier.host.newPid(), isWaiting: true, chance.fork())
+            isWaiting: true, chance.fork())
         carrier.agent.prepareFate(new)
         old.successor = new
         take(new, .new)

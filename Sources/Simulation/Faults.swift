@@ -13,7 +13,6 @@ final class Faults {
         case `guard`(SimulatedHost)
         case server(ServerSeat)
         case notifier
-        case other
     }
 
     private unowned let world: World
@@ -151,10 +150,16 @@ final class Faults {
 
     private func freezeServer() {
         guard let process = seat().process else { return }
-        let isDone = begin(
-            "server \(process.place.name) is stopped", for: duration(1_000, 5)
-        ) { process.thaw() }
-        if isDone { process.freeze() }
+        freeze(process, "server \(process.place.name) is stopped", for: duration(1_000, 5))
+    }
+
+    private func freeze(
+        _ process: SimulatedProcess, _ what: String, for duration: Int64,
+        _ before: () -> Void = {}
+    ) {
+        guard begin(what, for: duration, mend: { process.thaw() }) else { return }
+        before()
+        process.freeze()
     }
 
     private func cutServer() {
@@ -224,23 +229,17 @@ final class Faults {
     private func freezeAgent() {
         let host = victim()
         guard let process = host.agent?.process else { return }
-        let isDone = begin("the agent of \(host.id) is stopped", for: duration(500, 6)) {
-            process.thaw()
+        freeze(process, "the agent of \(host.id) is stopped", for: duration(500, 6)) {
+            [self] in hinder(host, agent: true)
         }
-        guard isDone else { return }
-        hinder(host, agent: true)
-        process.freeze()
     }
 
     private func freezeGuard() {
         let host = victim()
         guard let process = host.guardProcess?.process else { return }
-        let isDone = begin("the guard of \(host.id) is stopped", for: duration(500, 6)) {
-            process.thaw()
+        freeze(process, "the guard of \(host.id) is stopped", for: duration(500, 6)) {
+            [self] in hinder(host, guard: true)
         }
-        guard isDone else { return }
-        hinder(host, guard: true)
-        process.freeze()
     }
 
     private func killBoth() {
@@ -354,7 +353,6 @@ final class Faults {
             let delay = duration(200, 6)
             guard begin("the notifier dies at \(edge)") else { return }
             world.notifier.kill(restartAfter: delay)
-        case .other: break
         }
     }
 
@@ -366,12 +364,7 @@ final class Faults {
             before()
             process.kill()
         } else {
-            let isDone = begin("\(what) is stopped at \(edge)", for: duration(500, 6)) {
-                process.thaw()
-            }
-            guard isDone else { return }
-            before()
-            process.freeze()
+            freeze(process, "\(what) is stopped at \(edge)", for: duration(500, 6), before)
         }
     }
 

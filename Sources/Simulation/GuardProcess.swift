@@ -2,6 +2,7 @@
 // carries out, and in which order, is what AgentShell's GuardShell does.
 
 import AgentCore
+import Edges
 import Fleet
 
 /// What the agent's end of the guard's channel carries.
@@ -144,7 +145,7 @@ final class GuardProcess {
         case .wake: if place.qemu.isHung { place.qemu.goOn() }
         case .event(let event): feed(event)
         case .connect:
-            connect(place, limit: microseconds(budget.replyLimit)) { [self] isThere in
+            connect(place, limit: budget.replyLimit.microseconds) { [self] isThere in
                 input(isThere ? .continueGuest(isConnected: true) : .connectFailed, place)
             }
         case .send(let request, let limit):
@@ -231,8 +232,6 @@ final class GuardProcess {
         input(.continueGuest(isConnected: place.monitor != nil), place)
     }
 }
-
-func microseconds(_ duration: Duration) -> Int64 { duration.microseconds }
 
 extension SimulatedMonitor {
     /// Asks in the machines' words.

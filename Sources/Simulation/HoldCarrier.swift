@@ -221,7 +221,7 @@ final class HoldCarrier {
         if case .message(.disarm) = line {
             guardProcess = nil
             // One that does not end when it has been disarmed is killed.
-            self.process.run(after: 1_000_000) { process.process.kill() }
+            self.process.run(after: StuckGuard.stoppedMicroseconds) { process.process.kill() }
         }
     }
 

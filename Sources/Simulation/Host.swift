@@ -49,7 +49,6 @@ final class SimulatedHost {
     unowned let world: World
     /// Its power was lost, or its QEMUs died by a fault: guests may begin from nothing.
     var mayRestartGuests = false
-    private var lastPid: Int32 = 100
     /// A command of a release that runs.
     var command: SimulatedCommand?
     /// How long the supervisor takes, in microseconds.
@@ -76,11 +75,6 @@ final class SimulatedHost {
     }
 
     func guest(_ id: GuestID) -> SimulatedGuest? { guests.first { $0.id == id } }
-
-    func newPid() -> Int32 {
-        lastPid += 1
-        return lastPid
-    }
 
     // MARK: Processes
 

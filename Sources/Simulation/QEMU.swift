@@ -126,7 +126,6 @@ final class SimulatedQEMU {
     let guest: SimulatedGuest
     let generation: Int
     let version: String
-    let pid: Int32
     private(set) var isAlive = true
     /// It is gone, with its lock and its sockets.
     private(set) var hasExited = false
@@ -152,13 +151,11 @@ final class SimulatedQEMU {
 
     /// - Parameter isWaiting: for a state to come; otherwise it boots its guest.
     init(
-        _ guest: SimulatedGuest, generation: Int, version: String, pid: Int32, isWaiting: Bool,
-        _ chance: Chance
+        _ guest: SimulatedGuest, generation: Int, version: String, isWaiting: Bool, _ chance: Chance
     ) {
         self.guest = guest
         self.generation = generation
         self.version = version
-        self.pid = pid
         self.chance = chance
         timeline = guest.place.timeline
         runstate = isWaiting ? "inmigrate" : "running"
@@ -471,9 +468,6 @@ final class SimulatedMonitor {
     }
 
     fileprivate func breakOff() { process.run { [weak self] in self?.end() } }
-
-    /// A fault: the connection is lost, the process lives.
-    func lose() { end() }
 
     private func end() {
         guard !isOver else { return }

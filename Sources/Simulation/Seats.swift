@@ -98,9 +98,7 @@ final class ServerSeat {
         let others = all.filter { $0 != name }.map { "\($0):7000" }
         let core = ServerCore(
             identity: carrier.identity,
-            group: all.count > 1
-                ? ServerGroup(advertise: address, peers: others)
-                : ServerGroup(advertise: address, peers: []),
+            group: ServerGroup(advertise: address, peers: others),
             softwareVersion: "0", store: world.store.store(for: self, process, loop), loop: loop,
             log: world.logger(name), edges: carrier, snapshotFactsInterval: 200)
         self.core = core

@@ -148,8 +148,6 @@ final class EmbeddedDisk {
     /// After the snapshot.
     var records: [[UInt8]] = []
     var isFull = false
-
-    var lastIndex: UInt64 { (snapshot?.index ?? 0) + UInt64(records.count) }
 }
 
 /// One process's way to an embedded log: what was synced stays, what was not is gone with a crash.

@@ -284,10 +284,3 @@ final class SimulatedLoop: EventLoop {
         (0..<count).map { _ in UInt8(truncatingIfNeeded: chance.next()) }
     }
 }
-
-extension Duration {
-    var microseconds: Int64 {
-        let (seconds, attoseconds) = components
-        return seconds * 1_000_000 + attoseconds / 1_000_000_000_000
-    }
-}

@@ -45,7 +45,6 @@ struct TrueHold {
     /// In the run's own time.
     var began: Int64
     var ended: Int64?
-    var number: Int
 }
 
 final class Truth {
@@ -70,7 +69,6 @@ final class Truth {
     private(set) var toldIndex: UInt64 = 0
     /// What operators were told.
     private var accepted: [Accepted] = []
-    private var digests: [UInt64: FleetState] = [:]
 
     enum Accepted {
         case release(ReleaseID)
@@ -116,7 +114,9 @@ final class Truth {
 
     private func before(_ fact: Fact) {
         switch fact.body {
-        case .stepGranted(let id, _): checkDoor(id, fact.at)
+        case .stepGranted(let id, _):
+            checkFailures(id)
+            checkDoor(id, fact.at)
         case .stepFinished(let report) where report.outcome.releasesLocks:
             // Its locks go: every guest must be out of its hold.
             for guest in state.step(report.step)?.plan.guests ?? [] where current[guest] != nil {
@@ -169,16 +169,20 @@ final class Truth {
         }
     }
 
+    /// A rollout goes no further after as many failures as it may have.
+    private func checkFailures(_ id: StepID) {
+        guard let rollout = state.rollouts[id.rollout],
+            rollout.policy.failuresMax
+                <= UInt32(rollout.steps.count(where: { $0.outcome.isFailure }))
+        else { return }
+        violate("a rollout stops", "\(id) was granted after as many failures as may be")
+    }
+
     /// A step that has been passed often enough is not passed again, if it could start but for others.
     private func checkDoor(_ id: StepID, _ at: Timestamp) {
         guard let granted = state.step(id), let rollout = state.rollouts[id.rollout],
             granted.bypassed < Limits.bypassMax
         else { return }
-        if rollout.policy.failuresMax
-            <= UInt32(rollout.steps.count(where: { $0.outcome.isFailure }))
-        {
-            violate("a rollout stops", "\(id) was granted after as many failures as may be")
-        }
         for step in rollout.steps where step.status == .waiting && step.bypassed >= Limits.bypassMax
         {
             let isAgainst = step.plan.pairs.contains { pair in
@@ -246,15 +250,22 @@ final class Truth {
                     "\(id) was granted \(pair) while guest \(guest.report.id) of the set is "
                         + "\(guest.report.state)")
             }
-            for (guest, index) in current.sorted(by: { $0.key < $1.key }) {
-                guard let own = state.guests[guest]?.pair, own.set == pair.set,
-                    own.updateDomain != pair.updateDomain, !openedByHand.contains(pair.set)
-                else { continue }
+            guard !openedByHand.contains(pair.set) else { continue }
+            for (guest, own, step) in held(outside: pair) {
                 violate(
                     "one update domain at a time",
-                    "\(id) was granted \(pair) while guest \(guest) of \(own) is held by "
-                        + "\(holds[index].step)")
+                    "\(id) was granted \(pair) while guest \(guest) of \(own) is held by \(step)")
             }
+        }
+    }
+
+    /// Who is held of the other update domains of a set, and by which step.
+    private func held(outside pair: SetPair) -> [(guest: GuestID, pair: SetPair, step: StepID)] {
+        current.sorted { $0.key < $1.key }.compactMap { guest, index in
+            guard let own = state.guests[guest]?.pair, own.set == pair.set,
+                own.updateDomain != pair.updateDomain
+            else { return nil }
+            return (guest, own, holds[index].step)
         }
     }
 
@@ -387,8 +398,7 @@ final class Truth {
             TrueHold(
                 guest: guest.id, host: host.id, step: directive.step,
                 heldAt: Timestamp(microseconds: host.place.wallMicroseconds),
-                since: host.place.holdMicroseconds, began: world.timeline.now,
-                number: number))
+                since: host.place.holdMicroseconds, began: world.timeline.now))
         current[guest.id] = number
         world.counts.holds += 1
         checkExclusion(guest, directive)
@@ -398,14 +408,12 @@ final class Truth {
     private func checkExclusion(_ guest: SimulatedGuest, _ directive: Directive) {
         guard let set = guest.set, !openedByHand.contains(set) else { return }
         guard let own = state.guests[guest.id]?.pair else { return }
-        for (other, index) in current.sorted(by: { $0.key < $1.key }) where other != guest.id {
-            guard let pair = state.guests[other]?.pair, pair.set == set,
-                pair.updateDomain != own.updateDomain
-            else { continue }
+        for (other, pair, step) in held(outside: SetPair(set: set, updateDomain: own.updateDomain))
+        {
             violate(
                 "one update domain at a time",
                 "guest \(guest.id) of \(own) is held while guest \(other) of \(pair) is, since "
-                    + "\(holds[index].step)")
+                    + "\(step)")
         }
         // A step that was given up by an operator has no lock any more.
         guard state.step(directive.step)?.status == .granted else { return }
@@ -467,7 +475,6 @@ final class Truth {
 
     func isHeld(_ guest: GuestID) -> Bool { current[guest] != nil }
     var heldGuests: [GuestID] { current.keys.sorted() }
-    func step(on host: HostID) -> Directive? { hostOfStep[host] }
 
     // MARK: The end
 

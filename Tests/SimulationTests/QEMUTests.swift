@@ -22,9 +22,9 @@ final class Lab {
         process = SimulatedProcess("agent", at: place)
         guest = SimulatedGuest(GuestID(checked: "g1"), set: nil, domain: nil, at: place)
         old = SimulatedQEMU(
-            guest, generation: 1, version: "1", pid: 1, isWaiting: false, Chance(seed: 1))
+            guest, generation: 1, version: "1", isWaiting: false, Chance(seed: 1))
         new = SimulatedQEMU(
-            guest, generation: 2, version: "2", pid: 2, isWaiting: true, Chance(seed: 2))
+            guest, generation: 2, version: "2", isWaiting: true, Chance(seed: 2))
         old.successor = new
         old.fate = { fate }
         guest.onChange = { [unowned self] _, change in
@@ -234,7 +234,7 @@ final class Lab {
     func doubled() {
         let lab = Lab()
         _ = SimulatedQEMU(
-            lab.guest, generation: 3, version: "1", pid: 3, isWaiting: false, Chance(seed: 1))
+            lab.guest, generation: 3, version: "1", isWaiting: false, Chance(seed: 1))
         #expect(lab.changes.contains("doubled"))
         #expect(lab.guest.bootCount == 2)
     }
