@@ -212,6 +212,8 @@ import UvLoop
         let process = try #require(host.processes.first)
         try ProcessReference(pid: process.pid).send(signal: 9)
         try host.wait("its end") { host.processes.isEmpty }
+        // The agent may learn of it a moment later.
+        try host.wait("the agent to see it") { host.hostReport?.guests.first?.state == .stopped }
         try host.give(host.directive())
         try host.wait("the answer") { !host.answers.isEmpty }
         #expect(host.answers.first?.hasPrefix("refused guest g0 is stopped") == true)
