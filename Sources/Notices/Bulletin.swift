@@ -1,0 +1,70 @@
+public import Fleet
+public import Presentation
+
+/// One thing that is told about one guest: what sinks get, in whichever form.
+///
+/// Derived from the leader's events alone, so that every notifier derives the same ones under the
+/// same ids. Only those of the states `succeeded` and `failed` are annotations: the record of a hold.
+public struct Bulletin: Hashable, Sendable {
+    public enum State: String, Hashable, Sendable, CaseIterable {
+        /// The guest will be held, not before `notBefore`.
+        case noticed
+        /// The guest's locks are held; its hold follows.
+        case started
+        /// The hold is over and the guest runs on the new software.
+        case succeeded
+        /// The hold is over and the new software was not taken: `hold` says what came of the guest.
+        case failed
+        /// What was noticed or started will not take place, or ended without a hold.
+        case cancelled
+    }
+
+    /// The idempotency key: for an annotation ``FinishedHold/holdID``, else that of its step (and
+    /// token, once there is one) with the guest and the state.
+    public var id: String
+    public var state: State
+    /// Of the event that it was derived from.
+    public var sequence: UInt64
+    /// When the leader committed that event.
+    public var at: Timestamp
+    public var guest: GuestID
+    public var host: HostID
+    /// The guest's set and update domain; nil for a guest without a set.
+    public var pair: SetPair?
+    public var step: StepID
+    /// nil before the grant.
+    public var token: Token?
+    public var release: ReleaseID
+    public var component: Component
+    /// Version of the release.
+    public var version: String
+    /// For `noticed` only.
+    public var notBefore: Timestamp?
+    /// For `succeeded` and `failed`, and only for them.
+    public var annotation: Annotation?
+    /// Why it failed or was cancelled; else empty.
+    public var reason: String
+
+    public init(
+        id: String, state: State, sequence: UInt64, at: Timestamp, guest: GuestID, host: HostID,
+        pair: SetPair?, step: StepID, token: Token?, release: ReleaseID, component: Component,
+        version: String, notBefore: Timestamp? = nil, annotation: Annotation? = nil,
+        reason: String = ""
+    ) {
+        self.id = id
+        self.state = state
+        self.sequence = sequence
+        self.at = at
+        self.guest = guest
+        self.host = host
+        self.pair = pair
+        self.step = step
+        self.token = token
+        self.release = release
+        self.component = component
+        self.version = version
+        self.notBefore = notBefore
+        self.annotation = annotation
+        self.reason = reason
+    }
+}
