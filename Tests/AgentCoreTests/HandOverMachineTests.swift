@@ -241,7 +241,7 @@ private let table = """
     func lostAnswer() {
         let times = continuedAt([
             (1_000, .stopAndMove), (5_000, .continueGuest(.new, .connected)),
-            (505_000, replied(.cont, .new, .ended("no reply"))),
+            (305_000, replied(.cont, .new, .ended("it broke"))),
             (530_000, .continueGuest(.new, .connected)), (530_100, replied(.cont, .new, .done)),
         ])
         #expect(times == [5_000])
