@@ -8,6 +8,8 @@ import Fleet
 
 /// Why a waiting step does not start now.
 enum Obstacle: Hashable, Sendable {
+    case paused
+    case cordoned(Cordon)
     case hostNotConnected
     case hostBusy(StepID)
     case parallelism
@@ -16,7 +18,7 @@ enum Obstacle: Hashable, Sendable {
     /// An older step wants another update domain of the set first.
     case door(SetPair, StepID)
     /// A guest of another update domain of the set is not well.
-    case unhealthy(SetPair, GuestID, GuestState)
+    case unhealthy(SetPair, GuestRecord)
     /// It will never start.
     case pointless(String)
 }
@@ -43,7 +45,8 @@ struct GrantRound {
     /// Waiting steps of running rollouts, the one that should start first in front.
     func candidates() -> [StepRecord] {
         var all: [StepRecord] = []
-        for rollout in state.rollouts.open where rollout.state == .running {
+        for rollout in state.rollouts.open
+        where rollout.state == .running || rollout.state == .paused && mutated(.pauseIgnored) {
             guard rollout.steps.waitingCount > 0,
                 inFlight[rollout.id, default: 0] < Int(rollout.policy.parallelism)
             else { continue }
@@ -91,6 +94,10 @@ struct GrantRound {
         }
         if release.scope != .guest, let problem = hostProblem(step, release) { return problem }
         if let problem = guestProblem(step, release) { return problem }
+        if rollout.state == .paused, !mutated(.pauseIgnored) { return .paused }
+        if let cordon = state.hosts[step.plan.host]?.cordon, !mutated(.cordonIgnored) {
+            return .cordoned(cordon)
+        }
         if !connected.contains(step.plan.host) { return .hostNotConnected }
         for pair in step.plan.pairs {
             if let (domain, holder) = lock(of: pair.set), domain != pair.updateDomain,
@@ -101,8 +108,8 @@ struct GrantRound {
             if let (domain, waiter) = doors[pair.set], domain != pair.updateDomain {
                 return .door(pair, waiter)
             }
-            if let (guest, state) = unwell(outside: pair), !mutated(.grantIgnoresUnwell) {
-                return .unhealthy(pair, guest, state)
+            if let guest = unwell(outside: pair), !mutated(.grantIgnoresUnwell) {
+                return .unhealthy(pair, guest)
             }
         }
         if let other = busy[step.plan.host] { return .hostBusy(other) }
@@ -137,12 +144,10 @@ struct GrantRound {
     }
 
     /// A guest of another update domain of the set that is known not to be well.
-    private func unwell(outside pair: SetPair) -> (GuestID, GuestState)? {
+    private func unwell(outside pair: SetPair) -> GuestRecord? {
         guard let set = state.sets[pair.set], set.unwellCount > 0 else { return nil }
         for (member, domain) in set.members where domain != pair.updateDomain {
-            if let guest = state.guests[member], !guest.isWell {
-                return (member, guest.report.state)
-            }
+            if let guest = state.guests[member], !guest.isWell { return guest }
         }
         return nil
     }
@@ -166,7 +171,7 @@ struct GrantRound {
             for pair in step.plan.pairs where doors[pair.set] == nil {
                 doors[pair.set] = (pair.updateDomain, step.id)
             }
-        case .hostNotConnected, .guest, .unhealthy, .pointless:
+        case .paused, .cordoned, .hostNotConnected, .guest, .unhealthy, .pointless:
             break  // It could not start anyway: nobody should wait for it.
         }
     }

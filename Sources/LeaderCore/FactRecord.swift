@@ -91,6 +91,14 @@ package enum FactRecord {
                     $0.reason = reason
                     $0.by = by
                 })
+        case .rolloutPaused(let id, let reason, let by):
+            return .rolloutPaused(held(id, reason, by))
+        case .rolloutResumed(let id, let reason, let by):
+            return .rolloutResumed(held(id, reason, by))
+        case .hostCordoned(let host, let reason, let by):
+            return .hostCordoned(held(host, reason, by))
+        case .hostUncordoned(let host, let reason, let by):
+            return .hostUncordoned(held(host, reason, by))
         case .stepGranted(let step, let token): return .stepGranted(grant(step, token))
         case .stepRegranted(let step, let token): return .stepRegranted(grant(step, token))
         case .stepCancelled(let step, let reason):
@@ -119,6 +127,26 @@ package enum FactRecord {
                     $0.notifier = notifier
                     $0.sequence = sequence
                 })
+        }
+    }
+
+    private static func held(
+        _ id: RolloutID, _ reason: String, _ by: String
+    ) -> PBFact.RolloutHeld {
+        .with {
+            $0.id = id.number
+            $0.reason = reason
+            $0.by = by
+        }
+    }
+
+    private static func held(
+        _ host: HostID, _ reason: String, _ by: String
+    ) -> PBFact.HostHeld {
+        .with {
+            $0.host = host.rawValue
+            $0.reason = reason
+            $0.by = by
         }
     }
 
@@ -166,6 +194,18 @@ package enum FactRecord {
         case .rolloutAborted(let message):
             return .rolloutAborted(
                 RolloutID(message.id), reason: message.reason, by: message.by)
+        case .rolloutPaused(let message):
+            return .rolloutPaused(
+                RolloutID(message.id), reason: message.reason, by: message.by)
+        case .rolloutResumed(let message):
+            return .rolloutResumed(
+                RolloutID(message.id), reason: message.reason, by: message.by)
+        case .hostCordoned(let message):
+            return .hostCordoned(
+                try name(message.host, "host"), reason: message.reason, by: message.by)
+        case .hostUncordoned(let message):
+            return .hostUncordoned(
+                try name(message.host, "host"), reason: message.reason, by: message.by)
         case .stepGranted(let message):
             return .stepGranted(try StepID(wire: message.step), token: Token(message.token))
         case .stepRegranted(let message):

@@ -119,6 +119,7 @@ private enum SnapshotRecords {
         .with {
             $0.report = host.report.wire
             $0.reportedAtMicroseconds = host.reportedAt.microseconds
+            if let cordon = host.cordon { $0.cordon = cordon.wire }
         }
     }
 
@@ -167,6 +168,7 @@ private enum SnapshotRecords {
             $0.host = guest.host.rawValue
             if let pair = guest.pair { $0.pair = pair.wire }
             $0.placedByLeader = guest.placedByLeader
+            if let step = guest.missingSince { $0.missingSince = step.wire }
         }
     }
 
@@ -185,6 +187,7 @@ private enum SnapshotRecords {
             $0.selection = rollout.selection.wire
             $0.policy = rollout.policy.wire
             $0.state = rollout.state.wire
+            $0.isPaused = rollout.state == .paused
             $0.reason = rollout.reason
             $0.startedAtMicroseconds = rollout.startedAt.microseconds
             $0.startedBy = rollout.startedBy

@@ -187,7 +187,8 @@ public nonisolated enum PBGuestState: SwiftProtobuf.Enum, Swift.CaseIterable {
   /// It does not execute, and not because of Fermata.
   case paused // = 4
 
-  /// It has no process. It does not keep other update domains of its set from being held.
+  /// It has no process. It does not keep other update domains of its set from being held, unless it
+  /// was not seen to run since a step that did not confirm it.
   case stopped // = 5
 
   /// Its process ended in a step, or left no state behind.
@@ -1615,8 +1616,8 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .abortRollout(newValue)}
   }
 
-  /// Opens a set whose lock nobody works on any more. Refused NOT_FOUND if it is not locked,
-  /// INVALID without a reason, or CONFLICT while the agent at work is connected, or was within the last minute.
+  /// Opens a set whose lock nobody works on any more, or that guests keep closed which were not seen
+  /// to run since a step. Refused NOT_FOUND if it is neither locked nor kept closed so, INVALID without a reason, or CONFLICT while the agent at work is connected, or was within the last minute.
   public var releaseLock: PBReleaseLock {
     get {
       if case .releaseLock(let v)? = command {return v}
@@ -1635,6 +1636,46 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .stepDown(newValue)}
   }
 
+  /// Lets no further step of a rollout start until it is resumed; those in flight run to their end.
+  /// Nothing happens if it is paused already. Refused NOT_FOUND, or CONFLICT if it is over or
+  /// stopping.
+  public var pauseRollout: PBHoldRollout {
+    get {
+      if case .pauseRollout(let v)? = command {return v}
+      return PBHoldRollout()
+    }
+    set {command = .pauseRollout(newValue)}
+  }
+
+  /// Lets the steps of a paused rollout start again. Nothing happens if it is not paused. Refused
+  /// NOT_FOUND, or CONFLICT if it is over or stopping.
+  public var resumeRollout: PBHoldRollout {
+    get {
+      if case .resumeRollout(let v)? = command {return v}
+      return PBHoldRollout()
+    }
+    set {command = .resumeRollout(newValue)}
+  }
+
+  /// Lets no step start on a host; those in flight run to their end. Refused NOT_FOUND, or INVALID
+  /// without a reason.
+  public var cordonHost: PBHoldHost {
+    get {
+      if case .cordonHost(let v)? = command {return v}
+      return PBHoldHost()
+    }
+    set {command = .cordonHost(newValue)}
+  }
+
+  /// Lets steps start on a host again. Nothing happens if it is not cordoned. Refused NOT_FOUND.
+  public var uncordonHost: PBHoldHost {
+    get {
+      if case .uncordonHost(let v)? = command {return v}
+      return PBHoldHost()
+    }
+    set {command = .uncordonHost(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. What to do.
@@ -1649,12 +1690,24 @@ public nonisolated struct PBCommand: Sendable {
     /// Lets no further step of a rollout start; those in flight run to their end. Refused
     /// NOT_FOUND, or CONFLICT if it is over or stopping.
     case abortRollout(PBAbortRollout)
-    /// Opens a set whose lock nobody works on any more. Refused NOT_FOUND if it is not locked,
-    /// INVALID without a reason, or CONFLICT while the agent at work is connected, or was within the last minute.
+    /// Opens a set whose lock nobody works on any more, or that guests keep closed which were not seen
+    /// to run since a step. Refused NOT_FOUND if it is neither locked nor kept closed so, INVALID without a reason, or CONFLICT while the agent at work is connected, or was within the last minute.
     case releaseLock(PBReleaseLock)
     /// The leader hands over to another server at once. Refused NOT_SUPPORTED if its log is one that
     /// no other server can read.
     case stepDown(PBEmpty)
+    /// Lets no further step of a rollout start until it is resumed; those in flight run to their end.
+    /// Nothing happens if it is paused already. Refused NOT_FOUND, or CONFLICT if it is over or
+    /// stopping.
+    case pauseRollout(PBHoldRollout)
+    /// Lets the steps of a paused rollout start again. Nothing happens if it is not paused. Refused
+    /// NOT_FOUND, or CONFLICT if it is over or stopping.
+    case resumeRollout(PBHoldRollout)
+    /// Lets no step start on a host; those in flight run to their end. Refused NOT_FOUND, or INVALID
+    /// without a reason.
+    case cordonHost(PBHoldHost)
+    /// Lets steps start on a host again. Nothing happens if it is not cordoned. Refused NOT_FOUND.
+    case uncordonHost(PBHoldHost)
 
   }
 
@@ -1708,6 +1761,40 @@ public nonisolated struct PBAbortRollout: Sendable {
   public var rollout: UInt64 = 0
 
   /// Words: why; kept with the rollout.
+  public var reason: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Which rollout to pause or to resume, and why.
+public nonisolated struct PBHoldRollout: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. Number of the rollout, at least 1.
+  public var rollout: UInt64 = 0
+
+  /// Words: why; shown while it is paused.
+  public var reason: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Which host to cordon or to uncordon, and why.
+public nonisolated struct PBHoldHost: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. Name of the host.
+  public var host: String = String()
+
+  /// Words: why; shown while it is cordoned.
   public var reason: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2272,11 +2359,42 @@ public nonisolated struct PBHostView: Sendable {
   /// What steps have installed, sorted by `component`.
   public var software: [PBInstalledSoftware] = []
 
+  /// Why no step starts on it. Absent if steps may.
+  public var cordon: PBCordon {
+    get {_cordon ?? PBCordon()}
+    set {_cordon = newValue}
+  }
+  /// Returns true if `cordon` has been explicitly set.
+  public var hasCordon: Bool {self._cordon != nil}
+  /// Clears the value of `cordon`. Subsequent reads from it will return its default value.
+  public mutating func clearCordon() {self._cordon = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _step: PBStepRef? = nil
+  fileprivate var _cordon: PBCordon? = nil
+}
+
+/// Why no step starts on a host.
+public nonisolated struct PBCordon: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Words: why, as the operator gave it.
+  public var reason: String = String()
+
+  /// Text: name of the operator.
+  public var by: String = String()
+
+  /// Time of the leader when it was cordoned.
+  public var sinceMicroseconds: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 /// The answer to `hosts`.
@@ -2693,78 +2811,112 @@ public nonisolated struct PBStepView: Sendable {
 }
 
 /// One rollout.
-public nonisolated struct PBRolloutView: Sendable {
+public nonisolated struct PBRolloutView: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// Required. Its number, at least 1.
-  public var id: UInt64 = 0
+  public var id: UInt64 {
+    get {_storage._id}
+    set {_uniqueStorage()._id = newValue}
+  }
 
   /// Required. Name of the release.
-  public var release: String = String()
+  public var release: String {
+    get {_storage._release}
+    set {_uniqueStorage()._release = newValue}
+  }
 
   /// Required. The release's `component`, a Name.
-  public var component: String = String()
+  public var component: String {
+    get {_storage._component}
+    set {_uniqueStorage()._component = newValue}
+  }
 
   /// Text: the release's `version`.
-  public var version: String = String()
+  public var version: String {
+    get {_storage._version}
+    set {_uniqueStorage()._version = newValue}
+  }
 
   /// Required. The hosts that were asked for.
   public var selection: PBSelection {
-    get {_selection ?? PBSelection()}
-    set {_selection = newValue}
+    get {_storage._selection ?? PBSelection()}
+    set {_uniqueStorage()._selection = newValue}
   }
   /// Returns true if `selection` has been explicitly set.
-  public var hasSelection: Bool {self._selection != nil}
+  public var hasSelection: Bool {_storage._selection != nil}
   /// Clears the value of `selection`. Subsequent reads from it will return its default value.
-  public mutating func clearSelection() {self._selection = nil}
+  public mutating func clearSelection() {_uniqueStorage()._selection = nil}
 
   /// Required. The policy that holds for it.
   public var policy: PBPolicy {
-    get {_policy ?? PBPolicy()}
-    set {_policy = newValue}
+    get {_storage._policy ?? PBPolicy()}
+    set {_uniqueStorage()._policy = newValue}
   }
   /// Returns true if `policy` has been explicitly set.
-  public var hasPolicy: Bool {self._policy != nil}
+  public var hasPolicy: Bool {_storage._policy != nil}
   /// Clears the value of `policy`. Subsequent reads from it will return its default value.
-  public mutating func clearPolicy() {self._policy = nil}
+  public mutating func clearPolicy() {_uniqueStorage()._policy = nil}
 
   /// Required. Where it is.
-  public var state: PBRolloutState = .unspecified
+  public var state: PBRolloutState {
+    get {_storage._state}
+    set {_uniqueStorage()._state = newValue}
+  }
 
-  /// Words: why it stops, failed or was aborted. Empty otherwise.
-  public var reason: String = String()
+  /// Words: why it is paused, stops, failed or was aborted. Empty otherwise.
+  public var reason: String {
+    get {_storage._reason}
+    set {_uniqueStorage()._reason = newValue}
+  }
+
+  /// With RUNNING: no step starts until it is resumed. Whoever does not know this sees it run.
+  public var isPaused: Bool {
+    get {_storage._isPaused}
+    set {_uniqueStorage()._isPaused = newValue}
+  }
 
   /// Time of the leader when it was started.
-  public var startedAtMicroseconds: Int64 = 0
+  public var startedAtMicroseconds: Int64 {
+    get {_storage._startedAtMicroseconds}
+    set {_uniqueStorage()._startedAtMicroseconds = newValue}
+  }
 
   /// Text: name of the operator who started it.
-  public var startedBy: String = String()
+  public var startedBy: String {
+    get {_storage._startedBy}
+    set {_uniqueStorage()._startedBy = newValue}
+  }
 
   /// Time of the leader when it was over. Absent before.
   public var finishedAtMicroseconds: Int64 {
-    get {_finishedAtMicroseconds ?? 0}
-    set {_finishedAtMicroseconds = newValue}
+    get {_storage._finishedAtMicroseconds ?? 0}
+    set {_uniqueStorage()._finishedAtMicroseconds = newValue}
   }
   /// Returns true if `finishedAtMicroseconds` has been explicitly set.
-  public var hasFinishedAtMicroseconds: Bool {self._finishedAtMicroseconds != nil}
+  public var hasFinishedAtMicroseconds: Bool {_storage._finishedAtMicroseconds != nil}
   /// Clears the value of `finishedAtMicroseconds`. Subsequent reads from it will return its default value.
-  public mutating func clearFinishedAtMicroseconds() {self._finishedAtMicroseconds = nil}
+  public mutating func clearFinishedAtMicroseconds() {_uniqueStorage()._finishedAtMicroseconds = nil}
 
   /// Sorted by number, from 1 without gaps. Empty in the answer to `rollouts`.
-  public var steps: [PBStepView] = []
+  public var steps: [PBStepView] {
+    get {_storage._steps}
+    set {_uniqueStorage()._steps = newValue}
+  }
 
   /// Guests and hosts that it leaves alone, sorted by guest, then by host.
-  public var skipped: [PBSkipped] = []
+  public var skipped: [PBSkipped] {
+    get {_storage._skipped}
+    set {_uniqueStorage()._skipped = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _selection: PBSelection? = nil
-  fileprivate var _policy: PBPolicy? = nil
-  fileprivate var _finishedAtMicroseconds: Int64? = nil
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 /// The answer to `rollouts`.
@@ -3027,11 +3179,14 @@ public nonisolated struct PBFleetEvent: Sendable {
     /// Required. Its number, at least 1.
     public var rollout: UInt64 = 0
 
-    /// Required. The new state; never RUNNING, which RolloutStarted says.
+    /// Required. The new state; RUNNING if it was paused or resumed.
     public var state: PBRolloutState = .unspecified
 
-    /// Words: why. Empty if it succeeded.
+    /// Words: why. Empty if it succeeded or goes on.
     public var reason: String = String()
+
+    /// With RUNNING: no step starts until it is resumed.
+    public var isPaused: Bool = false
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -4644,7 +4799,7 @@ nonisolated extension PBStepReportCommitted: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Command"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0\u{4}#pause_rollout\0\u{3}resume_rollout\0\u{3}cordon_host\0\u{3}uncordon_host\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -4717,6 +4872,58 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
           self.command = .stepDown(v)
         }
       }()
+      case 40: try {
+        var v: PBHoldRollout?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .pauseRollout(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .pauseRollout(v)
+        }
+      }()
+      case 41: try {
+        var v: PBHoldRollout?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .resumeRollout(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .resumeRollout(v)
+        }
+      }()
+      case 42: try {
+        var v: PBHoldHost?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .cordonHost(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .cordonHost(v)
+        }
+      }()
+      case 43: try {
+        var v: PBHoldHost?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .uncordonHost(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .uncordonHost(v)
+        }
+      }()
       default: break
       }
     }
@@ -4747,6 +4954,22 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     case .stepDown?: try {
       guard case .stepDown(let v)? = self.command else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    }()
+    case .pauseRollout?: try {
+      guard case .pauseRollout(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    }()
+    case .resumeRollout?: try {
+      guard case .resumeRollout(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 41)
+    }()
+    case .cordonHost?: try {
+      guard case .cordonHost(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 42)
+    }()
+    case .uncordonHost?: try {
+      guard case .uncordonHost(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 43)
     }()
     case nil: break
     }
@@ -4833,6 +5056,76 @@ nonisolated extension PBAbortRollout: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
   public static func ==(lhs: PBAbortRollout, rhs: PBAbortRollout) -> Bool {
     if lhs.rollout != rhs.rollout {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBHoldRollout: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".HoldRollout"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rollout\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.rollout) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.rollout != 0 {
+      try visitor.visitSingularUInt64Field(value: self.rollout, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBHoldRollout, rhs: PBHoldRollout) -> Bool {
+    if lhs.rollout != rhs.rollout {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBHoldHost: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".HoldHost"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBHoldHost, rhs: PBHoldHost) -> Bool {
+    if lhs.host != rhs.host {return false}
     if lhs.reason != rhs.reason {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
@@ -5660,7 +5953,7 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".HostView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}connected\0\u{3}agent_version\0\u{3}accepted_token\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}last_report_at_microseconds\0\u{1}step\0\u{1}warnings\0\u{1}software\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}connected\0\u{3}agent_version\0\u{3}accepted_token\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}last_report_at_microseconds\0\u{1}step\0\u{1}warnings\0\u{1}software\0\u{2}\u{1e}cordon\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -5678,6 +5971,7 @@ nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       case 8: try { try decoder.decodeSingularMessageField(value: &self._step) }()
       case 9: try { try decoder.decodeRepeatedStringField(value: &self.warnings) }()
       case 10: try { try decoder.decodeRepeatedMessageField(value: &self.software) }()
+      case 40: try { try decoder.decodeSingularMessageField(value: &self._cordon) }()
       default: break
       }
     }
@@ -5718,6 +6012,9 @@ nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if !self.software.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.software, fieldNumber: 10)
     }
+    try { if let v = self._cordon {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -5732,6 +6029,47 @@ nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if lhs._step != rhs._step {return false}
     if lhs.warnings != rhs.warnings {return false}
     if lhs.software != rhs.software {return false}
+    if lhs._cordon != rhs._cordon {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBCordon: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Cordon"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{1}by\0\u{3}since_microseconds\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.by) }()
+      case 3: try { try decoder.decodeSingularSInt64Field(value: &self.sinceMicroseconds) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 1)
+    }
+    if !self.by.isEmpty {
+      try visitor.visitSingularStringField(value: self.by, fieldNumber: 2)
+    }
+    if self.sinceMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.sinceMicroseconds, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBCordon, rhs: PBCordon) -> Bool {
+    if lhs.reason != rhs.reason {return false}
+    if lhs.by != rhs.by {return false}
+    if lhs.sinceMicroseconds != rhs.sinceMicroseconds {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -6383,93 +6721,160 @@ nonisolated extension PBStepView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension PBRolloutView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".RolloutView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}release\0\u{1}component\0\u{1}version\0\u{1}selection\0\u{1}policy\0\u{1}state\0\u{1}reason\0\u{3}started_at_microseconds\0\u{3}started_by\0\u{3}finished_at_microseconds\0\u{1}steps\0\u{1}skipped\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}release\0\u{1}component\0\u{1}version\0\u{1}selection\0\u{1}policy\0\u{1}state\0\u{1}reason\0\u{3}started_at_microseconds\0\u{3}started_by\0\u{3}finished_at_microseconds\0\u{1}steps\0\u{1}skipped\0\u{4}\u{1b}is_paused\0")
+
+  fileprivate class _StorageClass {
+    var _id: UInt64 = 0
+    var _release: String = String()
+    var _component: String = String()
+    var _version: String = String()
+    var _selection: PBSelection? = nil
+    var _policy: PBPolicy? = nil
+    var _state: PBRolloutState = .unspecified
+    var _reason: String = String()
+    var _isPaused: Bool = false
+    var _startedAtMicroseconds: Int64 = 0
+    var _startedBy: String = String()
+    var _finishedAtMicroseconds: Int64? = nil
+    var _steps: [PBStepView] = []
+    var _skipped: [PBSkipped] = []
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _id = source._id
+      _release = source._release
+      _component = source._component
+      _version = source._version
+      _selection = source._selection
+      _policy = source._policy
+      _state = source._state
+      _reason = source._reason
+      _isPaused = source._isPaused
+      _startedAtMicroseconds = source._startedAtMicroseconds
+      _startedBy = source._startedBy
+      _finishedAtMicroseconds = source._finishedAtMicroseconds
+      _steps = source._steps
+      _skipped = source._skipped
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.id) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.release) }()
-      case 3: try { try decoder.decodeSingularStringField(value: &self.component) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.version) }()
-      case 5: try { try decoder.decodeSingularMessageField(value: &self._selection) }()
-      case 6: try { try decoder.decodeSingularMessageField(value: &self._policy) }()
-      case 7: try { try decoder.decodeSingularEnumField(value: &self.state) }()
-      case 8: try { try decoder.decodeSingularStringField(value: &self.reason) }()
-      case 9: try { try decoder.decodeSingularSInt64Field(value: &self.startedAtMicroseconds) }()
-      case 10: try { try decoder.decodeSingularStringField(value: &self.startedBy) }()
-      case 11: try { try decoder.decodeSingularSInt64Field(value: &self._finishedAtMicroseconds) }()
-      case 12: try { try decoder.decodeRepeatedMessageField(value: &self.steps) }()
-      case 13: try { try decoder.decodeRepeatedMessageField(value: &self.skipped) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularUInt64Field(value: &_storage._id) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._release) }()
+        case 3: try { try decoder.decodeSingularStringField(value: &_storage._component) }()
+        case 4: try { try decoder.decodeSingularStringField(value: &_storage._version) }()
+        case 5: try { try decoder.decodeSingularMessageField(value: &_storage._selection) }()
+        case 6: try { try decoder.decodeSingularMessageField(value: &_storage._policy) }()
+        case 7: try { try decoder.decodeSingularEnumField(value: &_storage._state) }()
+        case 8: try { try decoder.decodeSingularStringField(value: &_storage._reason) }()
+        case 9: try { try decoder.decodeSingularSInt64Field(value: &_storage._startedAtMicroseconds) }()
+        case 10: try { try decoder.decodeSingularStringField(value: &_storage._startedBy) }()
+        case 11: try { try decoder.decodeSingularSInt64Field(value: &_storage._finishedAtMicroseconds) }()
+        case 12: try { try decoder.decodeRepeatedMessageField(value: &_storage._steps) }()
+        case 13: try { try decoder.decodeRepeatedMessageField(value: &_storage._skipped) }()
+        case 40: try { try decoder.decodeSingularBoolField(value: &_storage._isPaused) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if self.id != 0 {
-      try visitor.visitSingularUInt64Field(value: self.id, fieldNumber: 1)
-    }
-    if !self.release.isEmpty {
-      try visitor.visitSingularStringField(value: self.release, fieldNumber: 2)
-    }
-    if !self.component.isEmpty {
-      try visitor.visitSingularStringField(value: self.component, fieldNumber: 3)
-    }
-    if !self.version.isEmpty {
-      try visitor.visitSingularStringField(value: self.version, fieldNumber: 4)
-    }
-    try { if let v = self._selection {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
-    } }()
-    try { if let v = self._policy {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
-    } }()
-    if self.state != .unspecified {
-      try visitor.visitSingularEnumField(value: self.state, fieldNumber: 7)
-    }
-    if !self.reason.isEmpty {
-      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 8)
-    }
-    if self.startedAtMicroseconds != 0 {
-      try visitor.visitSingularSInt64Field(value: self.startedAtMicroseconds, fieldNumber: 9)
-    }
-    if !self.startedBy.isEmpty {
-      try visitor.visitSingularStringField(value: self.startedBy, fieldNumber: 10)
-    }
-    try { if let v = self._finishedAtMicroseconds {
-      try visitor.visitSingularSInt64Field(value: v, fieldNumber: 11)
-    } }()
-    if !self.steps.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.steps, fieldNumber: 12)
-    }
-    if !self.skipped.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.skipped, fieldNumber: 13)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if _storage._id != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._id, fieldNumber: 1)
+      }
+      if !_storage._release.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._release, fieldNumber: 2)
+      }
+      if !_storage._component.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._component, fieldNumber: 3)
+      }
+      if !_storage._version.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._version, fieldNumber: 4)
+      }
+      try { if let v = _storage._selection {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+      } }()
+      try { if let v = _storage._policy {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+      } }()
+      if _storage._state != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._state, fieldNumber: 7)
+      }
+      if !_storage._reason.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._reason, fieldNumber: 8)
+      }
+      if _storage._startedAtMicroseconds != 0 {
+        try visitor.visitSingularSInt64Field(value: _storage._startedAtMicroseconds, fieldNumber: 9)
+      }
+      if !_storage._startedBy.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._startedBy, fieldNumber: 10)
+      }
+      try { if let v = _storage._finishedAtMicroseconds {
+        try visitor.visitSingularSInt64Field(value: v, fieldNumber: 11)
+      } }()
+      if !_storage._steps.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._steps, fieldNumber: 12)
+      }
+      if !_storage._skipped.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._skipped, fieldNumber: 13)
+      }
+      if _storage._isPaused != false {
+        try visitor.visitSingularBoolField(value: _storage._isPaused, fieldNumber: 40)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBRolloutView, rhs: PBRolloutView) -> Bool {
-    if lhs.id != rhs.id {return false}
-    if lhs.release != rhs.release {return false}
-    if lhs.component != rhs.component {return false}
-    if lhs.version != rhs.version {return false}
-    if lhs._selection != rhs._selection {return false}
-    if lhs._policy != rhs._policy {return false}
-    if lhs.state != rhs.state {return false}
-    if lhs.reason != rhs.reason {return false}
-    if lhs.startedAtMicroseconds != rhs.startedAtMicroseconds {return false}
-    if lhs.startedBy != rhs.startedBy {return false}
-    if lhs._finishedAtMicroseconds != rhs._finishedAtMicroseconds {return false}
-    if lhs.steps != rhs.steps {return false}
-    if lhs.skipped != rhs.skipped {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._id != rhs_storage._id {return false}
+        if _storage._release != rhs_storage._release {return false}
+        if _storage._component != rhs_storage._component {return false}
+        if _storage._version != rhs_storage._version {return false}
+        if _storage._selection != rhs_storage._selection {return false}
+        if _storage._policy != rhs_storage._policy {return false}
+        if _storage._state != rhs_storage._state {return false}
+        if _storage._reason != rhs_storage._reason {return false}
+        if _storage._isPaused != rhs_storage._isPaused {return false}
+        if _storage._startedAtMicroseconds != rhs_storage._startedAtMicroseconds {return false}
+        if _storage._startedBy != rhs_storage._startedBy {return false}
+        if _storage._finishedAtMicroseconds != rhs_storage._finishedAtMicroseconds {return false}
+        if _storage._steps != rhs_storage._steps {return false}
+        if _storage._skipped != rhs_storage._skipped {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -6911,7 +7316,7 @@ nonisolated extension PBFleetEvent.RolloutStarted: SwiftProtobuf.Message, SwiftP
 
 nonisolated extension PBFleetEvent.RolloutChanged: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBFleetEvent.protoMessageName + ".RolloutChanged"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rollout\0\u{1}state\0\u{1}reason\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rollout\0\u{1}state\0\u{1}reason\0\u{4}%is_paused\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -6922,6 +7327,7 @@ nonisolated extension PBFleetEvent.RolloutChanged: SwiftProtobuf.Message, SwiftP
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.rollout) }()
       case 2: try { try decoder.decodeSingularEnumField(value: &self.state) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 40: try { try decoder.decodeSingularBoolField(value: &self.isPaused) }()
       default: break
       }
     }
@@ -6937,6 +7343,9 @@ nonisolated extension PBFleetEvent.RolloutChanged: SwiftProtobuf.Message, SwiftP
     if !self.reason.isEmpty {
       try visitor.visitSingularStringField(value: self.reason, fieldNumber: 3)
     }
+    if self.isPaused != false {
+      try visitor.visitSingularBoolField(value: self.isPaused, fieldNumber: 40)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -6944,6 +7353,7 @@ nonisolated extension PBFleetEvent.RolloutChanged: SwiftProtobuf.Message, SwiftP
     if lhs.rollout != rhs.rollout {return false}
     if lhs.state != rhs.state {return false}
     if lhs.reason != rhs.reason {return false}
+    if lhs.isPaused != rhs.isPaused {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -206,6 +206,38 @@ public nonisolated struct PBFact: Sendable {
     set {body = .eventsAcknowledged(newValue)}
   }
 
+  public var rolloutPaused: PBFact.RolloutHeld {
+    get {
+      if case .rolloutPaused(let v)? = body {return v}
+      return PBFact.RolloutHeld()
+    }
+    set {body = .rolloutPaused(newValue)}
+  }
+
+  public var rolloutResumed: PBFact.RolloutHeld {
+    get {
+      if case .rolloutResumed(let v)? = body {return v}
+      return PBFact.RolloutHeld()
+    }
+    set {body = .rolloutResumed(newValue)}
+  }
+
+  public var hostCordoned: PBFact.HostHeld {
+    get {
+      if case .hostCordoned(let v)? = body {return v}
+      return PBFact.HostHeld()
+    }
+    set {body = .hostCordoned(newValue)}
+  }
+
+  public var hostUncordoned: PBFact.HostHeld {
+    get {
+      if case .hostUncordoned(let v)? = body {return v}
+      return PBFact.HostHeld()
+    }
+    set {body = .hostUncordoned(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -221,6 +253,10 @@ public nonisolated struct PBFact: Sendable {
     case strayReported(PBFact.StrayReported)
     case lockReleased(PBFact.LockReleased)
     case eventsAcknowledged(PBFact.EventsAcknowledged)
+    case rolloutPaused(PBFact.RolloutHeld)
+    case rolloutResumed(PBFact.RolloutHeld)
+    case hostCordoned(PBFact.HostHeld)
+    case hostUncordoned(PBFact.HostHeld)
 
   }
 
@@ -331,6 +367,38 @@ public nonisolated struct PBFact: Sendable {
     // methods supported on all messages.
 
     public var id: UInt64 = 0
+
+    public var reason: String = String()
+
+    public var by: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public nonisolated struct RolloutHeld: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var id: UInt64 = 0
+
+    public var reason: String = String()
+
+    public var by: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public nonisolated struct HostHeld: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var host: String = String()
 
     public var reason: String = String()
 
@@ -594,11 +662,21 @@ public nonisolated struct PBSnapshotRecord: Sendable {
 
     public var reportedAtMicroseconds: Int64 = 0
 
+    public var cordon: PBCordon {
+      get {_cordon ?? PBCordon()}
+      set {_cordon = newValue}
+    }
+    /// Returns true if `cordon` has been explicitly set.
+    public var hasCordon: Bool {self._cordon != nil}
+    /// Clears the value of `cordon`. Subsequent reads from it will return its default value.
+    public mutating func clearCordon() {self._cordon = nil}
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
 
     fileprivate var _report: PBHostReport? = nil
+    fileprivate var _cordon: PBCordon? = nil
   }
 
   public nonisolated struct Guest: Sendable {
@@ -632,12 +710,23 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     /// only without a report
     public var id: String = String()
 
+    /// a step since which it was not seen to run
+    public var missingSince: PBStepRef {
+      get {_missingSince ?? PBStepRef()}
+      set {_missingSince = newValue}
+    }
+    /// Returns true if `missingSince` has been explicitly set.
+    public var hasMissingSince: Bool {self._missingSince != nil}
+    /// Clears the value of `missingSince`. Subsequent reads from it will return its default value.
+    public mutating func clearMissingSince() {self._missingSince = nil}
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
 
     fileprivate var _report: PBGuestReport? = nil
     fileprivate var _pair: PBSetPair? = nil
+    fileprivate var _missingSince: PBStepRef? = nil
   }
 
   public nonisolated struct Set: Sendable {
@@ -767,6 +856,9 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     public mutating func clearPolicy() {self._policy = nil}
 
     public var state: PBRolloutState = .unspecified
+
+    /// with RUNNING
+    public var isPaused: Bool = false
 
     public var reason: String = String()
 
@@ -1013,7 +1105,7 @@ nonisolated extension PBPlacement: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Fact"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}at_microseconds\0\u{3}term_started\0\u{3}host_reported\0\u{3}release_added\0\u{3}rollout_started\0\u{3}rollout_aborted\0\u{3}step_granted\0\u{3}step_regranted\0\u{3}step_cancelled\0\u{3}step_finished\0\u{3}stray_reported\0\u{3}lock_released\0\u{3}events_acknowledged\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}at_microseconds\0\u{3}term_started\0\u{3}host_reported\0\u{3}release_added\0\u{3}rollout_started\0\u{3}rollout_aborted\0\u{3}step_granted\0\u{3}step_regranted\0\u{3}step_cancelled\0\u{3}step_finished\0\u{3}stray_reported\0\u{3}lock_released\0\u{3}events_acknowledged\0\u{4}\u{1b}rollout_paused\0\u{3}rollout_resumed\0\u{3}host_cordoned\0\u{3}host_uncordoned\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1178,6 +1270,58 @@ nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImple
           self.body = .eventsAcknowledged(v)
         }
       }()
+      case 40: try {
+        var v: PBFact.RolloutHeld?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .rolloutPaused(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .rolloutPaused(v)
+        }
+      }()
+      case 41: try {
+        var v: PBFact.RolloutHeld?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .rolloutResumed(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .rolloutResumed(v)
+        }
+      }()
+      case 42: try {
+        var v: PBFact.HostHeld?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .hostCordoned(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .hostCordoned(v)
+        }
+      }()
+      case 43: try {
+        var v: PBFact.HostHeld?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .hostUncordoned(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .hostUncordoned(v)
+        }
+      }()
       default: break
       }
     }
@@ -1239,6 +1383,22 @@ nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImple
     case .eventsAcknowledged?: try {
       guard case .eventsAcknowledged(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
+    }()
+    case .rolloutPaused?: try {
+      guard case .rolloutPaused(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    }()
+    case .rolloutResumed?: try {
+      guard case .rolloutResumed(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 41)
+    }()
+    case .hostCordoned?: try {
+      guard case .hostCordoned(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 42)
+    }()
+    case .hostUncordoned?: try {
+      guard case .hostUncordoned(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 43)
     }()
     case nil: break
     }
@@ -1463,6 +1623,86 @@ nonisolated extension PBFact.RolloutAborted: SwiftProtobuf.Message, SwiftProtobu
 
   public static func ==(lhs: PBFact.RolloutAborted, rhs: PBFact.RolloutAborted) -> Bool {
     if lhs.id != rhs.id {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.by != rhs.by {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.RolloutHeld: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".RolloutHeld"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}reason\0\u{1}by\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.id) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.by) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.id != 0 {
+      try visitor.visitSingularUInt64Field(value: self.id, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    if !self.by.isEmpty {
+      try visitor.visitSingularStringField(value: self.by, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.RolloutHeld, rhs: PBFact.RolloutHeld) -> Bool {
+    if lhs.id != rhs.id {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.by != rhs.by {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.HostHeld: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".HostHeld"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}reason\0\u{1}by\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.by) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    if !self.by.isEmpty {
+      try visitor.visitSingularStringField(value: self.by, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.HostHeld, rhs: PBFact.HostHeld) -> Bool {
+    if lhs.host != rhs.host {return false}
     if lhs.reason != rhs.reason {return false}
     if lhs.by != rhs.by {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
@@ -1939,7 +2179,7 @@ nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension PBSnapshotRecord.Host: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Host"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{3}reported_at_microseconds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{3}reported_at_microseconds\0\u{2}&cordon\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1949,6 +2189,7 @@ nonisolated extension PBSnapshotRecord.Host: SwiftProtobuf.Message, SwiftProtobu
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularMessageField(value: &self._report) }()
       case 2: try { try decoder.decodeSingularSInt64Field(value: &self.reportedAtMicroseconds) }()
+      case 40: try { try decoder.decodeSingularMessageField(value: &self._cordon) }()
       default: break
       }
     }
@@ -1965,12 +2206,16 @@ nonisolated extension PBSnapshotRecord.Host: SwiftProtobuf.Message, SwiftProtobu
     if self.reportedAtMicroseconds != 0 {
       try visitor.visitSingularSInt64Field(value: self.reportedAtMicroseconds, fieldNumber: 2)
     }
+    try { if let v = self._cordon {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBSnapshotRecord.Host, rhs: PBSnapshotRecord.Host) -> Bool {
     if lhs._report != rhs._report {return false}
     if lhs.reportedAtMicroseconds != rhs.reportedAtMicroseconds {return false}
+    if lhs._cordon != rhs._cordon {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1978,7 +2223,7 @@ nonisolated extension PBSnapshotRecord.Host: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension PBSnapshotRecord.Guest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Guest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{1}host\0\u{1}pair\0\u{3}placed_by_leader\0\u{1}id\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{1}host\0\u{1}pair\0\u{3}placed_by_leader\0\u{1}id\0\u{4}#missing_since\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1991,6 +2236,7 @@ nonisolated extension PBSnapshotRecord.Guest: SwiftProtobuf.Message, SwiftProtob
       case 3: try { try decoder.decodeSingularMessageField(value: &self._pair) }()
       case 4: try { try decoder.decodeSingularBoolField(value: &self.placedByLeader) }()
       case 5: try { try decoder.decodeSingularStringField(value: &self.id) }()
+      case 40: try { try decoder.decodeSingularMessageField(value: &self._missingSince) }()
       default: break
       }
     }
@@ -2016,6 +2262,9 @@ nonisolated extension PBSnapshotRecord.Guest: SwiftProtobuf.Message, SwiftProtob
     if !self.id.isEmpty {
       try visitor.visitSingularStringField(value: self.id, fieldNumber: 5)
     }
+    try { if let v = self._missingSince {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2025,6 +2274,7 @@ nonisolated extension PBSnapshotRecord.Guest: SwiftProtobuf.Message, SwiftProtob
     if lhs._pair != rhs._pair {return false}
     if lhs.placedByLeader != rhs.placedByLeader {return false}
     if lhs.id != rhs.id {return false}
+    if lhs._missingSince != rhs._missingSince {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2160,7 +2410,7 @@ nonisolated extension PBSnapshotRecord.Step: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension PBSnapshotRecord.Rollout: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Rollout"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}release\0\u{1}selection\0\u{1}policy\0\u{1}state\0\u{1}reason\0\u{3}started_at_microseconds\0\u{3}started_by\0\u{3}finished_at_microseconds\0\u{1}steps\0\u{1}skipped\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}release\0\u{1}selection\0\u{1}policy\0\u{1}state\0\u{1}reason\0\u{3}started_at_microseconds\0\u{3}started_by\0\u{3}finished_at_microseconds\0\u{1}steps\0\u{1}skipped\0\u{4}\u{1d}is_paused\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2179,6 +2429,7 @@ nonisolated extension PBSnapshotRecord.Rollout: SwiftProtobuf.Message, SwiftProt
       case 9: try { try decoder.decodeSingularSInt64Field(value: &self._finishedAtMicroseconds) }()
       case 10: try { try decoder.decodeRepeatedMessageField(value: &self.steps) }()
       case 11: try { try decoder.decodeRepeatedMessageField(value: &self.skipped) }()
+      case 40: try { try decoder.decodeSingularBoolField(value: &self.isPaused) }()
       default: break
       }
     }
@@ -2222,6 +2473,9 @@ nonisolated extension PBSnapshotRecord.Rollout: SwiftProtobuf.Message, SwiftProt
     if !self.skipped.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.skipped, fieldNumber: 11)
     }
+    if self.isPaused != false {
+      try visitor.visitSingularBoolField(value: self.isPaused, fieldNumber: 40)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2231,6 +2485,7 @@ nonisolated extension PBSnapshotRecord.Rollout: SwiftProtobuf.Message, SwiftProt
     if lhs._selection != rhs._selection {return false}
     if lhs._policy != rhs._policy {return false}
     if lhs.state != rhs.state {return false}
+    if lhs.isPaused != rhs.isPaused {return false}
     if lhs.reason != rhs.reason {return false}
     if lhs.startedAtMicroseconds != rhs.startedAtMicroseconds {return false}
     if lhs.startedBy != rhs.startedBy {return false}
