@@ -17,6 +17,8 @@ enum Obstacle: Hashable, Sendable {
     case locked(SetPair, by: StepID)
     /// An older step wants another update domain of the set first.
     case door(SetPair, StepID)
+    /// Guests of another update domain of the set are told to make room.
+    case noticed(SetPair, by: StepID)
     /// A guest of another update domain of the set is not well.
     case unhealthy(SetPair, GuestRecord)
     /// It will never start.
@@ -32,6 +34,8 @@ struct GrantRound {
     private var doors: [SetID: (UpdateDomain, StepID)] = [:]
     private var busy: [HostID: StepID] = [:]
     private var inFlight: [RolloutID: Int] = [:]
+    var notices: [SetID: (UpdateDomain, StepID)] = [:]
+    var noticeCount = 0
 
     init(state: FleetState, connected: Set<HostID>) {
         self.state = state
@@ -47,8 +51,10 @@ struct GrantRound {
         var all: [StepRecord] = []
         for rollout in state.rollouts.open
         where rollout.state == .running || rollout.state == .paused && mutated(.pauseIgnored) {
+            // Parallelism counts at the grant: guests may be told before.
             guard rollout.steps.waitingCount > 0,
-                inFlight[rollout.id, default: 0] < Int(rollout.policy.parallelism)
+                rollout.policy.noticeMilliseconds > 0
+                    || inFlight[rollout.id, default: 0] < Int(rollout.policy.parallelism)
             else { continue }
             let waiting = rollout.steps.filter { $0.status == .waiting }
             let chains = remainingDomains(waiting)
@@ -105,7 +111,15 @@ struct GrantRound {
             {
                 return .locked(pair, by: holder)
             }
-            if let (domain, waiter) = doors[pair.set], domain != pair.updateDomain {
+            if let (domain, other) = noticed(in: pair.set), domain != pair.updateDomain,
+                !mutated(.noticeIgnoresOtherDomain)
+            {
+                return .noticed(pair, by: other)
+            }
+            // Whoever closed a door to a noticed step waits for that one to be over.
+            if let (domain, waiter) = doors[pair.set], domain != pair.updateDomain,
+                !step.isNoticed
+            {
                 return .door(pair, waiter)
             }
             if let guest = unwell(outside: pair), !mutated(.grantIgnoresUnwell) {
@@ -167,7 +181,7 @@ struct GrantRound {
     mutating func refuse(_ step: StepRecord, _ obstacle: Obstacle) {
         guard step.bypassed >= Limits.bypassMax, !mutated(.doorStaysOpen) else { return }
         switch obstacle {
-        case .locked, .door, .parallelism, .hostBusy:
+        case .locked, .door, .noticed, .parallelism, .hostBusy:
             for pair in step.plan.pairs where doors[pair.set] == nil {
                 doors[pair.set] = (pair.updateDomain, step.id)
             }
@@ -178,11 +192,20 @@ struct GrantRound {
 }
 
 extension Coordinator {
-    func proposeGrants(connected: Set<HostID>) -> [Fact.Body] {
+    /// - Parameter at: the leader's wall clock, by which notice times are over.
+    func proposeGrants(connected: Set<HostID>, at: Timestamp) -> [Fact.Body] {
         var round = GrantRound(state: state, connected: connected)
         var token = state.nextToken
         var facts: [Fact.Body] = []
         for step in round.candidates() {
+            let policy = state.rollouts[step.id.rollout]?.policy ?? Policy()
+            if !step.isDue(policy, at: at) || (step.notice?.overdueAt ?? at) < at {
+                if let fact = round.factOfNotice(step, policy, at: at) {
+                    facts.append(fact)
+                    continue
+                }
+                if !step.isDue(policy, at: at) { continue }
+            }
             switch round.obstacle(step) {
             case nil:
                 round.grant(step)

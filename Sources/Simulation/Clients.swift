@@ -67,6 +67,7 @@ final class OperatorSeat {
         case 10: pauseOrResume()
         case 11: cordonOrUncordon()
         case 12: goOn()
+        case 13: acknowledge()
         default: read()
         }
     }
@@ -106,6 +107,7 @@ final class OperatorSeat {
     private func tidy() {
         releaseLock()
         goOn()
+        if chance.oneIn(2) { acknowledge() }
         seeToGuests()
         read()
     }
@@ -146,7 +148,9 @@ final class OperatorSeat {
         let policy = Policy(
             parallelism: UInt32(1 + chance.below(6)),
             deadlineMilliseconds: chance.pick([2_000, 5_000, 10_000, 30_000]),
-            failuresMax: UInt32(1 + chance.below(4)))
+            failuresMax: UInt32(1 + chance.below(4)),
+            noticeMilliseconds: chance.oneIn(2) ? chance.pick([1_000, 4_000, 15_000]) : 0,
+            acknowledgement: chance.oneIn(3) ? .ignored : .shortens)
         let selection: Selection
         if chance.oneIn(3) {
             var hosts = world.hosts.map(\.id)
@@ -201,6 +205,14 @@ final class OperatorSeat {
         ask(.abortRollout(id, reason: "for a reason")) { [self] _, _ in
             world.truth.operatorWasTold(.aborted(id))
         }
+    }
+
+    /// For a guest of a step, told or not.
+    private func acknowledge() {
+        let notices = world.truth.coordinator.notices().filter { !$0.guests.isEmpty }
+        guard !notices.isEmpty else { return }
+        let notice = chance.pick(notices)
+        ask(.acknowledgeNotice(notice.step, guest: chance.pick(notice.guests))) { _, _ in }
     }
 
     private func stepDown() { ask(.stepDown) { _, _ in } }

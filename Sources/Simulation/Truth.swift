@@ -67,6 +67,7 @@ final class Truth {
     private var unhealthy: [(guest: GuestID, step: StepID, token: Token)] = []
     /// The highest index that any operator was told.
     private(set) var toldIndex: UInt64 = 0
+    private var notices = TrueNotices()
     /// What operators were told.
     private var accepted: [Accepted] = []
 
@@ -116,6 +117,7 @@ final class Truth {
     }
 
     private func before(_ fact: Fact) {
+        for problem in notices.problems(of: fact, state) { violate("notices", problem) }
         switch fact.body {
         case .stepGranted(let id, _):
             checkFailures(id)
@@ -153,6 +155,7 @@ final class Truth {
     }
 
     private func after(_ fact: Fact) {
+        notices.forgetCancelled(state)
         switch fact.body {
         case .stepGranted(let id, _):
             world.counts.grants += 1
@@ -531,6 +534,10 @@ final class Truth {
 
     /// After the faults have stopped and everything has had its time.
     func checkEnd() {
+        for notice in coordinator.notices() {
+            violate(
+                "notices", "guests are still told of \(notice.step) at the end", kind: .liveness)
+        }
         checkState()
         for accepted in accepted { check(accepted) }
         for guest in current.keys.sorted() {
@@ -641,6 +648,9 @@ func brief(_ fact: Fact) -> String {
     case .rolloutResumed(let id, _, _): "\(id) resumed"
     case .hostCordoned(let host, _, _): "host \(host) cordoned"
     case .hostUncordoned(let host, _, _): "host \(host) uncordoned"
+    case .stepNoticed(let id, let notBefore): "\(id) noticed for \(notBefore.microseconds)"
+    case .noticeAcknowledged(let id, let guest): "\(id) acknowledged by \(guest)"
+    case .noticeWithdrawn(let id, let reason): "notice of \(id) withdrawn: \(reason)"
     case .stepGranted(let id, let token): "\(id) granted, token \(token)"
     case .stepRegranted(let id, let token): "\(id) granted again, token \(token)"
     case .stepCancelled(let id, let reason): "\(id) cancelled: \(reason)"
@@ -649,6 +659,9 @@ func brief(_ fact: Fact) -> String {
     case .strayReported(let report, let host): "\(report.step) stray from \(host)"
     case .lockReleased(let set, _, _): "lock of \(set) released"
     case .eventsAcknowledged(let notifier, let sequence): "\(notifier) has \(sequence)"
+    case .deliveryLeaseGranted(let notifier, let number): "\(notifier) delivers, lease \(number)"
+    case .deliveryLeaseGivenUp(let notifier): "\(notifier) delivers no more"
+    case .deliveriesReported(_, let sink, let sequence): "\(sink) is delivered up to \(sequence)"
     }
 }
 

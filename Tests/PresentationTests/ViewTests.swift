@@ -88,7 +88,8 @@ import Testing
                 == #"{"id":"db-0","host":"a","set":"db","updateDomain":0,"#
                 + #""declaredUpdateDomain":null,"placedByLeader":true,"hostConnected":false,"#
                 + #""state":"running","hypervisorVersion":"7.2.18","memoryBytes":268435456,"#
-                + #""vcpuCount":1,"hasGuestAgent":true,"handOverProblem":"its disk is not there"}"#)
+                + #""vcpuCount":1,"hasGuestAgent":true,"handOverProblem":"its disk is not there","#
+                    + #""addresses":[]}"#)
     }
 
     @Test("sets show their update domains below each other")
@@ -190,7 +191,8 @@ import Testing
             2,
             .stepGranted(
                 step: Samples.step, host: HostID(checked: "a"), guests: [GuestID(checked: "db-0")],
-                pairs: [Samples.pair]))
+                pairs: [Samples.pair], release: ReleaseID(checked: "qemu-7.2.22"),
+                component: .hypervisor, version: "7.2.22"))
         let started = event(
             1,
             .rolloutStarted(

@@ -168,6 +168,45 @@ public nonisolated enum PBCloseCode: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
+/// What becomes of the notice time when every guest has acknowledged.
+public nonisolated enum PBAcknowledgement: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+
+  /// The step may start at once.
+  case shortens // = 0
+
+  /// The step waits until the notice time is over all the same.
+  case ignored // = 1
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .shortens
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .shortens
+    case 1: self = .ignored
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .shortens: return 0
+    case .ignored: return 1
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [PBAcknowledgement] = [
+    .shortens,
+    .ignored,
+  ]
+
+}
+
 /// What a guest does, as its agent sees it.
 public nonisolated enum PBGuestState: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
@@ -280,6 +319,9 @@ public nonisolated enum PBStepPhase: SwiftProtobuf.Enum, Swift.CaseIterable {
 
   /// It never began, and never will. In views only.
   case cancelled // = 10
+
+  /// It waits, and its guests are told of it. In views only.
+  case noticed // = 11
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -299,6 +341,7 @@ public nonisolated enum PBStepPhase: SwiftProtobuf.Enum, Swift.CaseIterable {
     case 8: self = .confirmed
     case 9: self = .finished
     case 10: self = .cancelled
+    case 11: self = .noticed
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -316,6 +359,7 @@ public nonisolated enum PBStepPhase: SwiftProtobuf.Enum, Swift.CaseIterable {
     case .confirmed: return 8
     case .finished: return 9
     case .cancelled: return 10
+    case .noticed: return 11
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -333,6 +377,7 @@ public nonisolated enum PBStepPhase: SwiftProtobuf.Enum, Swift.CaseIterable {
     .confirmed,
     .finished,
     .cancelled,
+    .noticed,
   ]
 
 }
@@ -452,7 +497,8 @@ public nonisolated enum PBRefusalCode: SwiftProtobuf.Enum, Swift.CaseIterable {
   /// Not sent; the Refused itself is BAD_FRAME.
   case unspecified // = 0
 
-  /// There is no such release, host, set or rollout, or the set is not locked.
+  /// There is no such release, host, set or rollout, the set is not locked, or the step is not
+  /// noticed.
   /// Asker: correct the name; the query for the whole list shows what there is. Exit code 1.
   case notFound // = 1
 
@@ -1070,9 +1116,74 @@ public nonisolated struct PBPolicy: Sendable {
   /// Steps that do not succeed before no further one starts: at least 1, which stops on the first.
   public var failuresMax: UInt32 = 0
 
+  /// How long before a step its guests are told: 0 for not at all, else 1,000 to 604,800,000.
+  public var noticeMilliseconds: UInt32 = 0
+
+  /// What it means when all guests of a step have acknowledged. A value that is not known counts as
+  /// IGNORED.
+  public var acknowledgement: PBAcknowledgement = .shortens
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+}
+
+/// What guests are told of a step: before it holds them and while it does.
+public nonisolated struct PBNotice: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. The step.
+  public var step: PBStepRef {
+    get {_step ?? PBStepRef()}
+    set {_step = newValue}
+  }
+  /// Returns true if `step` has been explicitly set.
+  public var hasStep: Bool {self._step != nil}
+  /// Clears the value of `step`. Subsequent reads from it will return its default value.
+  public mutating func clearStep() {self._step = nil}
+
+  /// Required. Name of its host.
+  public var host: String = String()
+
+  /// Names of the guests that will be held, ascending.
+  public var guests: [String] = []
+
+  /// What it locks, sorted by set; empty for guests without one.
+  public var pairs: [PBSetPair] = []
+
+  /// Required. Name of the release.
+  public var release: String = String()
+
+  /// Required. The release's `component`, a Name.
+  public var component: String = String()
+
+  /// Text: the release's `version`.
+  public var version: String = String()
+
+  /// Time of the leader when the guests were told; of a step without notice time, when it was
+  /// granted.
+  public var noticedAtMicroseconds: Int64 = 0
+
+  /// Time of the leader before which it does not start, unless all guests acknowledge and its
+  /// rollout lets that count.
+  public var notBeforeMicroseconds: Int64 = 0
+
+  /// The longest that a guest may be held: 500 to 30,000.
+  public var deadlineMilliseconds: UInt32 = 0
+
+  /// It has its locks: the hold can come at any moment.
+  public var isStarted: Bool = false
+
+  /// Names of the guests that have acknowledged, ascending.
+  public var acknowledgedBy: [String] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _step: PBStepRef? = nil
 }
 
 /// The hosts that a rollout is for.
@@ -1141,6 +1252,9 @@ public nonisolated struct PBGuestReport: Sendable {
 
   /// Words: why it cannot be handed over to another QEMU. Empty if it can; rollouts skip it else.
   public var handOverProblem: String = String()
+
+  /// IP addresses by which a notifier knows that this guest asks, each a Text, at most 32.
+  public var addresses: [String] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1676,6 +1790,17 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .uncordonHost(newValue)}
   }
 
+  /// A guest is ready for a step that is noticed. No effect if it has said so already, or if the
+  /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
+  /// Notifiers may say this too.
+  public var acknowledgeNotice: PBAcknowledgeNotice {
+    get {
+      if case .acknowledgeNotice(let v)? = command {return v}
+      return PBAcknowledgeNotice()
+    }
+    set {command = .acknowledgeNotice(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. What to do.
@@ -1708,10 +1833,40 @@ public nonisolated struct PBCommand: Sendable {
     case cordonHost(PBHoldHost)
     /// Lets steps start on a host again. Nothing happens if it is not cordoned. Refused NOT_FOUND.
     case uncordonHost(PBHoldHost)
+    /// A guest is ready for a step that is noticed. No effect if it has said so already, or if the
+    /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
+    /// Notifiers may say this too.
+    case acknowledgeNotice(PBAcknowledgeNotice)
 
   }
 
   public init() {}
+}
+
+/// Which guest is ready for which step.
+public nonisolated struct PBAcknowledgeNotice: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. The step.
+  public var step: PBStepRef {
+    get {_step ?? PBStepRef()}
+    set {_step = newValue}
+  }
+  /// Returns true if `step` has been explicitly set.
+  public var hasStep: Bool {self._step != nil}
+  /// Clears the value of `step`. Subsequent reads from it will return its default value.
+  public mutating func clearStep() {self._step = nil}
+
+  /// Required. Name of the guest.
+  public var guest: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _step: PBStepRef? = nil
 }
 
 /// What to install, where, and how carefully; also asked for as a plan.
@@ -1845,8 +2000,8 @@ public nonisolated struct PBCommandAccepted: Sendable {
   fileprivate var _rollout: UInt64? = nil
 }
 
-/// Not now, or not at all. It answers a Command, Query, HostReport, StepReport or
-/// AcknowledgeEvents, with its correlation. The session stays open.
+/// Not now, or not at all. It answers a Command, Query, HostReport, StepReport, AcknowledgeEvents
+/// or ReportDelivered, with its correlation. The session stays open.
 public nonisolated struct PBRefused: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -1958,6 +2113,15 @@ public nonisolated struct PBQuery: Sendable {
     set {query = .plan(newValue)}
   }
 
+  /// All notices.
+  public var notices: PBEmpty {
+    get {
+      if case .notices(let v)? = query {return v}
+      return PBEmpty()
+    }
+    set {query = .notices(newValue)}
+  }
+
   /// The answer may be older than what the leader knows: a standby answers, too. Otherwise it has
   /// everything that anybody was told before the Query was sent.
   public var stale: Bool = false
@@ -1985,6 +2149,8 @@ public nonisolated struct PBQuery: Sendable {
     /// What `start_rollout` would do now. Refused NOT_FOUND or INVALID as there; where that would
     /// be NOTHING_TO_DO or CONFLICT, the plan says so.
     case plan(PBStartRollout)
+    /// All notices.
+    case notices(PBEmpty)
 
   }
 
@@ -2081,6 +2247,15 @@ public nonisolated struct PBQueryResult: Sendable {
     set {result = .plan(newValue)}
   }
 
+  /// All notices.
+  public var notices: PBNoticeViews {
+    get {
+      if case .notices(let v)? = result {return v}
+      return PBNoticeViews()
+    }
+    set {result = .notices(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. The case of the query's name.
@@ -2103,6 +2278,8 @@ public nonisolated struct PBQueryResult: Sendable {
     case rollout(PBRolloutView)
     /// What a rollout would do.
     case plan(PBPlanView)
+    /// All notices.
+    case notices(PBNoticeViews)
 
   }
 
@@ -2659,6 +2836,23 @@ public nonisolated struct PBSkipped: Sendable {
   public init() {}
 }
 
+/// The answer to `notices`: every step from its notice, or without one from its grant, to its end.
+public nonisolated struct PBNoticeViews: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Sorted by `step`.
+  public var notices: [PBNotice] = []
+
+  /// The newest event there is: the answer is what it and all before it have led to.
+  public var lastSequence: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 /// What a rollout would do, before it does it. Nothing promises that it will come so.
 public nonisolated struct PBPlanView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -2746,7 +2940,7 @@ public nonisolated struct PBStepView: Sendable {
   /// What it locks, sorted by set; empty for guests without one.
   public var pairs: [PBSetPair] = []
 
-  /// Required. WAITING, GRANTED, FINISHED or CANCELLED: the leader does not keep the agent's
+  /// Required. WAITING, NOTICED, GRANTED, FINISHED or CANCELLED: the leader does not keep the agent's
   /// phases before the report.
   public var phase: PBStepPhase = .unspecified
 
@@ -2799,6 +2993,26 @@ public nonisolated struct PBStepView: Sendable {
   /// From its report. Empty before.
   public var holds: [PBHoldRecord] = []
 
+  /// Time of the leader when its guests were told of it. Absent if they were not.
+  public var noticedAtMicroseconds: Int64 {
+    get {_noticedAtMicroseconds ?? 0}
+    set {_noticedAtMicroseconds = newValue}
+  }
+  /// Returns true if `noticedAtMicroseconds` has been explicitly set.
+  public var hasNoticedAtMicroseconds: Bool {self._noticedAtMicroseconds != nil}
+  /// Clears the value of `noticedAtMicroseconds`. Subsequent reads from it will return its default value.
+  public mutating func clearNoticedAtMicroseconds() {self._noticedAtMicroseconds = nil}
+
+  /// Time of the leader when its notice time is over. Absent if its guests were not told.
+  public var notBeforeMicroseconds: Int64 {
+    get {_notBeforeMicroseconds ?? 0}
+    set {_notBeforeMicroseconds = newValue}
+  }
+  /// Returns true if `notBeforeMicroseconds` has been explicitly set.
+  public var hasNotBeforeMicroseconds: Bool {self._notBeforeMicroseconds != nil}
+  /// Clears the value of `notBeforeMicroseconds`. Subsequent reads from it will return its default value.
+  public mutating func clearNotBeforeMicroseconds() {self._notBeforeMicroseconds = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -2808,6 +3022,8 @@ public nonisolated struct PBStepView: Sendable {
   fileprivate var _outcome: PBStepOutcome? = nil
   fileprivate var _grantedAtMicroseconds: Int64? = nil
   fileprivate var _finishedAtMicroseconds: Int64? = nil
+  fileprivate var _noticedAtMicroseconds: Int64? = nil
+  fileprivate var _notBeforeMicroseconds: Int64? = nil
 }
 
 /// One rollout.
@@ -2988,6 +3204,94 @@ public nonisolated struct PBAcknowledgeEvents: Sendable {
   public init() {}
 }
 
+/// The notifier wants to be the one that delivers to sinks, now or when the turn comes to it. The answer
+/// comes at once, and again whenever the holder or the number changes, for as long as the session
+/// lasts. A second one in a session replaces the first. Never Refused.
+public nonisolated struct PBClaimDeliveries: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// The notifier delivers no more, and claims no more. Not answered. No effect if it does neither.
+public nonisolated struct PBGiveUpDeliveries: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// The answer to ClaimDeliveries, with its correlation: who delivers. The holder keeps the lease until
+/// it gives it up, or has had no session for 10 s while another claims it.
+public nonisolated struct PBDeliveryLease: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Text: name of the notifier that delivers. Empty if none does.
+  public var holder: String = String()
+
+  /// Rises whenever the holder changes.
+  public var number: UInt64 = 0
+
+  /// The notifier that is told this is the holder.
+  public var isYours: Bool = false
+
+  /// Up to where each sink was delivered to, sorted by `sink`.
+  public var delivered: [PBDeliveryLease.Delivered] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  /// One sink.
+  public nonisolated struct Delivered: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    /// Required. Text of 1 to 63 bytes: its name.
+    public var sink: String = String()
+
+    /// All up to this event is delivered.
+    public var sequence: UInt64 = 0
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public init() {}
+}
+
+/// All up to an event is delivered to a sink, or given up. Not answered unless it is Refused:
+/// CONFLICT if the number is not that of a lease that the notifier holds, INVALID if the event is
+/// above the newest there is, the name of the sink is too long or there are more than 256 of them.
+public nonisolated struct PBReportDelivered: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. The lease's, at least 1.
+  public var number: UInt64 = 0
+
+  /// Required. Text of 1 to 63 bytes: name of the sink.
+  public var sink: String = String()
+
+  /// The newest event whose delivery, and that of all before it, is over. Not above what was
+  /// reported before: no effect.
+  public var sequence: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 /// One hold of one guest with all that there is to say. `step`, `token` and the guest name it for
 /// ever: whoever sees the same again has seen the same hold.
 public nonisolated struct PBFinishedHold: @unchecked Sendable {
@@ -3131,6 +3435,42 @@ public nonisolated struct PBFleetEvent: Sendable {
     set {body = .lockReleased(newValue)}
   }
 
+  /// Guests are told of a step that will come.
+  public var stepNoticed: PBNotice {
+    get {
+      if case .stepNoticed(let v)? = body {return v}
+      return PBNotice()
+    }
+    set {body = .stepNoticed(newValue)}
+  }
+
+  /// A guest is ready for a step.
+  public var noticeAcknowledged: PBFleetEvent.NoticeAcknowledged {
+    get {
+      if case .noticeAcknowledged(let v)? = body {return v}
+      return PBFleetEvent.NoticeAcknowledged()
+    }
+    set {body = .noticeAcknowledged(newValue)}
+  }
+
+  /// A noticed step does not come, or not yet.
+  public var noticeWithdrawn: PBFleetEvent.NoticeWithdrawn {
+    get {
+      if case .noticeWithdrawn(let v)? = body {return v}
+      return PBFleetEvent.NoticeWithdrawn()
+    }
+    set {body = .noticeWithdrawn(newValue)}
+  }
+
+  /// The last event of a step that was granted.
+  public var stepEnded: PBFleetEvent.StepEnded {
+    get {
+      if case .stepEnded(let v)? = body {return v}
+      return PBFleetEvent.StepEnded()
+    }
+    set {body = .stepEnded(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. What happened.
@@ -3147,6 +3487,14 @@ public nonisolated struct PBFleetEvent: Sendable {
     case holdFinished(PBFinishedHold)
     /// An operator has opened a set.
     case lockReleased(PBFleetEvent.LockReleased)
+    /// Guests are told of a step that will come.
+    case stepNoticed(PBNotice)
+    /// A guest is ready for a step.
+    case noticeAcknowledged(PBFleetEvent.NoticeAcknowledged)
+    /// A noticed step does not come, or not yet.
+    case noticeWithdrawn(PBFleetEvent.NoticeWithdrawn)
+    /// The last event of a step that was granted.
+    case stepEnded(PBFleetEvent.StepEnded)
 
   }
 
@@ -3218,11 +3566,112 @@ public nonisolated struct PBFleetEvent: Sendable {
     /// What it locks, sorted by set; empty for guests without one.
     public var pairs: [PBSetPair] = []
 
+    /// Name of the release. Empty in events of an older server, which means `unknown`.
+    public var release: String = String()
+
+    /// The release's `component`, a Name. Empty in events of an older server.
+    public var component: String = String()
+
+    /// Text: the release's `version`.
+    public var version: String = String()
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
 
     fileprivate var _step: PBStepRef? = nil
+  }
+
+  /// A guest is ready for a step that is noticed and has not started.
+  public nonisolated struct NoticeAcknowledged: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    /// Required. The step.
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    /// Required. Name of the guest.
+    public var guest: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+  }
+
+  /// A noticed step goes back to waiting, or is cancelled, before it was granted.
+  public nonisolated struct NoticeWithdrawn: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    /// Required. The step.
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    /// Words: why.
+    public var reason: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+  }
+
+  /// The last event of a step that was granted, behind its FinishedHolds or StepEndedWithoutHold.
+  public nonisolated struct StepEnded: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    /// Required. The step.
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    /// Required. Name of its host.
+    public var host: String = String()
+
+    /// What came of it. Absent if it was cancelled.
+    public var outcome: PBStepOutcome {
+      get {_outcome ?? .unspecified}
+      set {_outcome = newValue}
+    }
+    /// Returns true if `outcome` has been explicitly set.
+    public var hasOutcome: Bool {self._outcome != nil}
+    /// Clears the value of `outcome`. Subsequent reads from it will return its default value.
+    public mutating func clearOutcome() {self._outcome = nil}
+
+    /// Words: why, if it did not succeed.
+    public var reason: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+    fileprivate var _outcome: PBStepOutcome? = nil
   }
 
   /// A step is over and no guest was held, or it was cancelled.
@@ -3285,12 +3734,16 @@ nonisolated extension PBCloseCode: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0CLOSE_CODE_UNSPECIFIED\0\u{1}CLOSE_CODE_NORMAL\0\u{1}CLOSE_CODE_VERSION_MISMATCH\0\u{1}CLOSE_CODE_WRONG_CLUSTER\0\u{1}CLOSE_CODE_WRONG_IDENTITY\0\u{1}CLOSE_CODE_NOT_PERMITTED\0\u{1}CLOSE_CODE_BAD_FRAME\0\u{1}CLOSE_CODE_UNKNOWN_KIND\0\u{1}CLOSE_CODE_WRONG_STATE\0\u{1}CLOSE_CODE_TOO_SLOW\0\u{1}CLOSE_CODE_REPLACED\0\u{1}CLOSE_CODE_NOT_LEADER\0\u{1}CLOSE_CODE_SHUTTING_DOWN\0\u{1}CLOSE_CODE_TIMEOUT\0\u{1}CLOSE_CODE_INTERNAL\0")
 }
 
+nonisolated extension PBAcknowledgement: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0ACKNOWLEDGEMENT_SHORTENS\0\u{1}ACKNOWLEDGEMENT_IGNORED\0")
+}
+
 nonisolated extension PBGuestState: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0GUEST_STATE_UNSPECIFIED\0\u{1}GUEST_STATE_STARTING\0\u{1}GUEST_STATE_RUNNING\0\u{1}GUEST_STATE_HELD\0\u{1}GUEST_STATE_PAUSED\0\u{1}GUEST_STATE_STOPPED\0\u{1}GUEST_STATE_LOST\0\u{1}GUEST_STATE_UNKNOWN\0")
 }
 
 nonisolated extension PBStepPhase: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0STEP_PHASE_UNSPECIFIED\0\u{1}STEP_PHASE_WAITING\0\u{1}STEP_PHASE_GRANTED\0\u{1}STEP_PHASE_ACCEPTED\0\u{1}STEP_PHASE_PREPARING\0\u{1}STEP_PHASE_HELD\0\u{1}STEP_PHASE_PATCHED\0\u{1}STEP_PHASE_RESUMED\0\u{1}STEP_PHASE_CONFIRMED\0\u{1}STEP_PHASE_FINISHED\0\u{1}STEP_PHASE_CANCELLED\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0STEP_PHASE_UNSPECIFIED\0\u{1}STEP_PHASE_WAITING\0\u{1}STEP_PHASE_GRANTED\0\u{1}STEP_PHASE_ACCEPTED\0\u{1}STEP_PHASE_PREPARING\0\u{1}STEP_PHASE_HELD\0\u{1}STEP_PHASE_PATCHED\0\u{1}STEP_PHASE_RESUMED\0\u{1}STEP_PHASE_CONFIRMED\0\u{1}STEP_PHASE_FINISHED\0\u{1}STEP_PHASE_CANCELLED\0\u{1}STEP_PHASE_NOTICED\0")
 }
 
 nonisolated extension PBStepOutcome: SwiftProtobuf._ProtoNameProviding {
@@ -4040,7 +4493,7 @@ nonisolated extension PBRelease: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension PBPolicy: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Policy"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}parallelism\0\u{3}deadline_milliseconds\0\u{3}failures_max\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}parallelism\0\u{3}deadline_milliseconds\0\u{3}failures_max\0\u{3}notice_milliseconds\0\u{1}acknowledgement\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -4051,6 +4504,8 @@ nonisolated extension PBPolicy: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       case 1: try { try decoder.decodeSingularUInt32Field(value: &self.parallelism) }()
       case 2: try { try decoder.decodeSingularUInt32Field(value: &self.deadlineMilliseconds) }()
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.failuresMax) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.noticeMilliseconds) }()
+      case 5: try { try decoder.decodeSingularEnumField(value: &self.acknowledgement) }()
       default: break
       }
     }
@@ -4066,6 +4521,12 @@ nonisolated extension PBPolicy: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     if self.failuresMax != 0 {
       try visitor.visitSingularUInt32Field(value: self.failuresMax, fieldNumber: 3)
     }
+    if self.noticeMilliseconds != 0 {
+      try visitor.visitSingularUInt32Field(value: self.noticeMilliseconds, fieldNumber: 4)
+    }
+    if self.acknowledgement != .shortens {
+      try visitor.visitSingularEnumField(value: self.acknowledgement, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -4073,6 +4534,97 @@ nonisolated extension PBPolicy: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     if lhs.parallelism != rhs.parallelism {return false}
     if lhs.deadlineMilliseconds != rhs.deadlineMilliseconds {return false}
     if lhs.failuresMax != rhs.failuresMax {return false}
+    if lhs.noticeMilliseconds != rhs.noticeMilliseconds {return false}
+    if lhs.acknowledgement != rhs.acknowledgement {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBNotice: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Notice"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}host\0\u{1}guests\0\u{1}pairs\0\u{1}release\0\u{1}component\0\u{1}version\0\u{3}noticed_at_microseconds\0\u{3}not_before_microseconds\0\u{3}deadline_milliseconds\0\u{3}is_started\0\u{3}acknowledged_by\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 3: try { try decoder.decodeRepeatedStringField(value: &self.guests) }()
+      case 4: try { try decoder.decodeRepeatedMessageField(value: &self.pairs) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.release) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.component) }()
+      case 7: try { try decoder.decodeSingularStringField(value: &self.version) }()
+      case 8: try { try decoder.decodeSingularSInt64Field(value: &self.noticedAtMicroseconds) }()
+      case 9: try { try decoder.decodeSingularSInt64Field(value: &self.notBeforeMicroseconds) }()
+      case 10: try { try decoder.decodeSingularUInt32Field(value: &self.deadlineMilliseconds) }()
+      case 11: try { try decoder.decodeSingularBoolField(value: &self.isStarted) }()
+      case 12: try { try decoder.decodeRepeatedStringField(value: &self.acknowledgedBy) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 2)
+    }
+    if !self.guests.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.guests, fieldNumber: 3)
+    }
+    if !self.pairs.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.pairs, fieldNumber: 4)
+    }
+    if !self.release.isEmpty {
+      try visitor.visitSingularStringField(value: self.release, fieldNumber: 5)
+    }
+    if !self.component.isEmpty {
+      try visitor.visitSingularStringField(value: self.component, fieldNumber: 6)
+    }
+    if !self.version.isEmpty {
+      try visitor.visitSingularStringField(value: self.version, fieldNumber: 7)
+    }
+    if self.noticedAtMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.noticedAtMicroseconds, fieldNumber: 8)
+    }
+    if self.notBeforeMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.notBeforeMicroseconds, fieldNumber: 9)
+    }
+    if self.deadlineMilliseconds != 0 {
+      try visitor.visitSingularUInt32Field(value: self.deadlineMilliseconds, fieldNumber: 10)
+    }
+    if self.isStarted != false {
+      try visitor.visitSingularBoolField(value: self.isStarted, fieldNumber: 11)
+    }
+    if !self.acknowledgedBy.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.acknowledgedBy, fieldNumber: 12)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBNotice, rhs: PBNotice) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.host != rhs.host {return false}
+    if lhs.guests != rhs.guests {return false}
+    if lhs.pairs != rhs.pairs {return false}
+    if lhs.release != rhs.release {return false}
+    if lhs.component != rhs.component {return false}
+    if lhs.version != rhs.version {return false}
+    if lhs.noticedAtMicroseconds != rhs.noticedAtMicroseconds {return false}
+    if lhs.notBeforeMicroseconds != rhs.notBeforeMicroseconds {return false}
+    if lhs.deadlineMilliseconds != rhs.deadlineMilliseconds {return false}
+    if lhs.isStarted != rhs.isStarted {return false}
+    if lhs.acknowledgedBy != rhs.acknowledgedBy {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -4115,7 +4667,7 @@ nonisolated extension PBSelection: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension PBGuestReport: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".GuestReport"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}set\0\u{3}update_domain\0\u{3}memory_bytes\0\u{3}vcpu_count\0\u{1}state\0\u{3}hypervisor_version\0\u{3}has_guest_agent\0\u{3}hand_over_problem\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}set\0\u{3}update_domain\0\u{3}memory_bytes\0\u{3}vcpu_count\0\u{1}state\0\u{3}hypervisor_version\0\u{3}has_guest_agent\0\u{3}hand_over_problem\0\u{1}addresses\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -4132,6 +4684,7 @@ nonisolated extension PBGuestReport: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 7: try { try decoder.decodeSingularStringField(value: &self.hypervisorVersion) }()
       case 8: try { try decoder.decodeSingularBoolField(value: &self.hasGuestAgent_p) }()
       case 9: try { try decoder.decodeSingularStringField(value: &self.handOverProblem) }()
+      case 10: try { try decoder.decodeRepeatedStringField(value: &self.addresses) }()
       default: break
       }
     }
@@ -4169,6 +4722,9 @@ nonisolated extension PBGuestReport: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if !self.handOverProblem.isEmpty {
       try visitor.visitSingularStringField(value: self.handOverProblem, fieldNumber: 9)
     }
+    if !self.addresses.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.addresses, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -4182,6 +4738,7 @@ nonisolated extension PBGuestReport: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.hypervisorVersion != rhs.hypervisorVersion {return false}
     if lhs.hasGuestAgent_p != rhs.hasGuestAgent_p {return false}
     if lhs.handOverProblem != rhs.handOverProblem {return false}
+    if lhs.addresses != rhs.addresses {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -4799,7 +5356,7 @@ nonisolated extension PBStepReportCommitted: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Command"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0\u{4}#pause_rollout\0\u{3}resume_rollout\0\u{3}cordon_host\0\u{3}uncordon_host\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0\u{3}acknowledge_notice\0\u{4}\"pause_rollout\0\u{3}resume_rollout\0\u{3}cordon_host\0\u{3}uncordon_host\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -4870,6 +5427,19 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
         if let v = v {
           if hadOneofValue {try decoder.handleConflictingOneOf()}
           self.command = .stepDown(v)
+        }
+      }()
+      case 6: try {
+        var v: PBAcknowledgeNotice?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .acknowledgeNotice(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .acknowledgeNotice(v)
         }
       }()
       case 40: try {
@@ -4955,6 +5525,10 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       guard case .stepDown(let v)? = self.command else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
     }()
+    case .acknowledgeNotice?: try {
+      guard case .acknowledgeNotice(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    }()
     case .pauseRollout?: try {
       guard case .pauseRollout(let v)? = self.command else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
@@ -4978,6 +5552,45 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
   public static func ==(lhs: PBCommand, rhs: PBCommand) -> Bool {
     if lhs.command != rhs.command {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBAcknowledgeNotice: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".AcknowledgeNotice"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}guest\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.guest) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.guest.isEmpty {
+      try visitor.visitSingularStringField(value: self.guest, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBAcknowledgeNotice, rhs: PBAcknowledgeNotice) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.guest != rhs.guest {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -5248,7 +5861,7 @@ nonisolated extension PBRefused: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Query"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}hosts\0\u{1}guests\0\u{1}sets\0\u{1}locks\0\u{1}releases\0\u{1}rollouts\0\u{1}rollout\0\u{1}plan\0\u{2}\u{6}stale\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}hosts\0\u{1}guests\0\u{1}sets\0\u{1}locks\0\u{1}releases\0\u{1}rollouts\0\u{1}rollout\0\u{1}plan\0\u{1}notices\0\u{2}\u{5}stale\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -5368,6 +5981,19 @@ nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
           self.query = .plan(v)
         }
       }()
+      case 10: try {
+        var v: PBEmpty?
+        var hadOneofValue = false
+        if let current = self.query {
+          hadOneofValue = true
+          if case .notices(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.query = .notices(v)
+        }
+      }()
       case 15: try { try decoder.decodeSingularBoolField(value: &self.stale) }()
       default: break
       }
@@ -5416,6 +6042,10 @@ nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
       guard case .plan(let v)? = self.query else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
     }()
+    case .notices?: try {
+      guard case .notices(let v)? = self.query else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+    }()
     case nil: break
     }
     if self.stale != false {
@@ -5434,7 +6064,7 @@ nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
 
 nonisolated extension PBQueryResult: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".QueryResult"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}hosts\0\u{1}guests\0\u{1}sets\0\u{1}locks\0\u{1}releases\0\u{1}rollouts\0\u{1}rollout\0\u{1}plan\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}hosts\0\u{1}guests\0\u{1}sets\0\u{1}locks\0\u{1}releases\0\u{1}rollouts\0\u{1}rollout\0\u{1}plan\0\u{1}notices\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -5559,6 +6189,19 @@ nonisolated extension PBQueryResult: SwiftProtobuf.Message, SwiftProtobuf._Messa
           self.result = .plan(v)
         }
       }()
+      case 10: try {
+        var v: PBNoticeViews?
+        var hadOneofValue = false
+        if let current = self.result {
+          hadOneofValue = true
+          if case .notices(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.result = .notices(v)
+        }
+      }()
       default: break
       }
     }
@@ -5605,6 +6248,10 @@ nonisolated extension PBQueryResult: SwiftProtobuf.Message, SwiftProtobuf._Messa
     case .plan?: try {
       guard case .plan(let v)? = self.result else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
+    }()
+    case .notices?: try {
+      guard case .notices(let v)? = self.result else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
     }()
     case nil: break
     }
@@ -6526,6 +7173,41 @@ nonisolated extension PBSkipped: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
   }
 }
 
+nonisolated extension PBNoticeViews: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".NoticeViews"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}notices\0\u{3}last_sequence\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.notices) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.lastSequence) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.notices.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.notices, fieldNumber: 1)
+    }
+    if self.lastSequence != 0 {
+      try visitor.visitSingularUInt64Field(value: self.lastSequence, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBNoticeViews, rhs: PBNoticeViews) -> Bool {
+    if lhs.notices != rhs.notices {return false}
+    if lhs.lastSequence != rhs.lastSequence {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension PBPlanView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".PlanView"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}release\0\u{1}policy\0\u{1}steps\0\u{3}wave_count\0\u{1}skipped\0\u{1}problems\0")
@@ -6632,7 +7314,7 @@ nonisolated extension PBPlanView.Step: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension PBStepView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StepView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}host\0\u{1}guests\0\u{1}pairs\0\u{1}phase\0\u{1}token\0\u{1}outcome\0\u{1}reason\0\u{3}granted_at_microseconds\0\u{3}finished_at_microseconds\0\u{1}phases\0\u{1}holds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}host\0\u{1}guests\0\u{1}pairs\0\u{1}phase\0\u{1}token\0\u{1}outcome\0\u{1}reason\0\u{3}granted_at_microseconds\0\u{3}finished_at_microseconds\0\u{1}phases\0\u{1}holds\0\u{3}noticed_at_microseconds\0\u{3}not_before_microseconds\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -6652,6 +7334,8 @@ nonisolated extension PBStepView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       case 10: try { try decoder.decodeSingularSInt64Field(value: &self._finishedAtMicroseconds) }()
       case 11: try { try decoder.decodeRepeatedMessageField(value: &self.phases) }()
       case 12: try { try decoder.decodeRepeatedMessageField(value: &self.holds) }()
+      case 13: try { try decoder.decodeSingularSInt64Field(value: &self._noticedAtMicroseconds) }()
+      case 14: try { try decoder.decodeSingularSInt64Field(value: &self._notBeforeMicroseconds) }()
       default: break
       }
     }
@@ -6698,6 +7382,12 @@ nonisolated extension PBStepView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if !self.holds.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.holds, fieldNumber: 12)
     }
+    try { if let v = self._noticedAtMicroseconds {
+      try visitor.visitSingularSInt64Field(value: v, fieldNumber: 13)
+    } }()
+    try { if let v = self._notBeforeMicroseconds {
+      try visitor.visitSingularSInt64Field(value: v, fieldNumber: 14)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -6714,6 +7404,8 @@ nonisolated extension PBStepView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if lhs._finishedAtMicroseconds != rhs._finishedAtMicroseconds {return false}
     if lhs.phases != rhs.phases {return false}
     if lhs.holds != rhs.holds {return false}
+    if lhs._noticedAtMicroseconds != rhs._noticedAtMicroseconds {return false}
+    if lhs._notBeforeMicroseconds != rhs._notBeforeMicroseconds {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -7010,6 +7702,164 @@ nonisolated extension PBAcknowledgeEvents: SwiftProtobuf.Message, SwiftProtobuf.
   }
 }
 
+nonisolated extension PBClaimDeliveries: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ClaimDeliveries"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBClaimDeliveries, rhs: PBClaimDeliveries) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBGiveUpDeliveries: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".GiveUpDeliveries"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBGiveUpDeliveries, rhs: PBGiveUpDeliveries) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBDeliveryLease: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DeliveryLease"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}holder\0\u{1}number\0\u{3}is_yours\0\u{1}delivered\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.holder) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.isYours) }()
+      case 4: try { try decoder.decodeRepeatedMessageField(value: &self.delivered) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.holder.isEmpty {
+      try visitor.visitSingularStringField(value: self.holder, fieldNumber: 1)
+    }
+    if self.number != 0 {
+      try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 2)
+    }
+    if self.isYours != false {
+      try visitor.visitSingularBoolField(value: self.isYours, fieldNumber: 3)
+    }
+    if !self.delivered.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.delivered, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBDeliveryLease, rhs: PBDeliveryLease) -> Bool {
+    if lhs.holder != rhs.holder {return false}
+    if lhs.number != rhs.number {return false}
+    if lhs.isYours != rhs.isYours {return false}
+    if lhs.delivered != rhs.delivered {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBDeliveryLease.Delivered: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBDeliveryLease.protoMessageName + ".Delivered"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sink\0\u{1}sequence\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.sink) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.sequence) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.sink.isEmpty {
+      try visitor.visitSingularStringField(value: self.sink, fieldNumber: 1)
+    }
+    if self.sequence != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sequence, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBDeliveryLease.Delivered, rhs: PBDeliveryLease.Delivered) -> Bool {
+    if lhs.sink != rhs.sink {return false}
+    if lhs.sequence != rhs.sequence {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBReportDelivered: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ReportDelivered"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}number\0\u{1}sink\0\u{1}sequence\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.sink) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.sequence) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.number != 0 {
+      try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 1)
+    }
+    if !self.sink.isEmpty {
+      try visitor.visitSingularStringField(value: self.sink, fieldNumber: 2)
+    }
+    if self.sequence != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sequence, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBReportDelivered, rhs: PBReportDelivered) -> Bool {
+    if lhs.number != rhs.number {return false}
+    if lhs.sink != rhs.sink {return false}
+    if lhs.sequence != rhs.sequence {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension PBFinishedHold: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".FinishedHold"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}record\0\u{1}host\0\u{1}pair\0\u{1}step\0\u{1}token\0\u{1}release\0\u{1}component\0\u{1}version\0")
@@ -7131,7 +7981,7 @@ nonisolated extension PBFinishedHold: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
 nonisolated extension PBFleetEvent: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".FleetEvent"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sequence\0\u{3}at_microseconds\0\u{3}rollout_started\0\u{3}rollout_changed\0\u{3}step_granted\0\u{3}step_ended_without_hold\0\u{3}hold_finished\0\u{3}lock_released\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sequence\0\u{3}at_microseconds\0\u{3}rollout_started\0\u{3}rollout_changed\0\u{3}step_granted\0\u{3}step_ended_without_hold\0\u{3}hold_finished\0\u{3}lock_released\0\u{3}step_noticed\0\u{3}notice_acknowledged\0\u{3}notice_withdrawn\0\u{3}step_ended\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -7219,6 +8069,58 @@ nonisolated extension PBFleetEvent: SwiftProtobuf.Message, SwiftProtobuf._Messag
           self.body = .lockReleased(v)
         }
       }()
+      case 9: try {
+        var v: PBNotice?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .stepNoticed(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .stepNoticed(v)
+        }
+      }()
+      case 10: try {
+        var v: PBFleetEvent.NoticeAcknowledged?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .noticeAcknowledged(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .noticeAcknowledged(v)
+        }
+      }()
+      case 11: try {
+        var v: PBFleetEvent.NoticeWithdrawn?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .noticeWithdrawn(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .noticeWithdrawn(v)
+        }
+      }()
+      case 12: try {
+        var v: PBFleetEvent.StepEnded?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .stepEnded(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .stepEnded(v)
+        }
+      }()
       default: break
       }
     }
@@ -7259,6 +8161,22 @@ nonisolated extension PBFleetEvent: SwiftProtobuf.Message, SwiftProtobuf._Messag
     case .lockReleased?: try {
       guard case .lockReleased(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+    }()
+    case .stepNoticed?: try {
+      guard case .stepNoticed(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
+    }()
+    case .noticeAcknowledged?: try {
+      guard case .noticeAcknowledged(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+    }()
+    case .noticeWithdrawn?: try {
+      guard case .noticeWithdrawn(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+    }()
+    case .stepEnded?: try {
+      guard case .stepEnded(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
     }()
     case nil: break
     }
@@ -7361,7 +8279,7 @@ nonisolated extension PBFleetEvent.RolloutChanged: SwiftProtobuf.Message, SwiftP
 
 nonisolated extension PBFleetEvent.StepGranted: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBFleetEvent.protoMessageName + ".StepGranted"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}host\0\u{1}guests\0\u{1}pairs\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}host\0\u{1}guests\0\u{1}pairs\0\u{1}release\0\u{1}component\0\u{1}version\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -7373,6 +8291,9 @@ nonisolated extension PBFleetEvent.StepGranted: SwiftProtobuf.Message, SwiftProt
       case 2: try { try decoder.decodeSingularStringField(value: &self.host) }()
       case 3: try { try decoder.decodeRepeatedStringField(value: &self.guests) }()
       case 4: try { try decoder.decodeRepeatedMessageField(value: &self.pairs) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.release) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.component) }()
+      case 7: try { try decoder.decodeSingularStringField(value: &self.version) }()
       default: break
       }
     }
@@ -7395,6 +8316,15 @@ nonisolated extension PBFleetEvent.StepGranted: SwiftProtobuf.Message, SwiftProt
     if !self.pairs.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.pairs, fieldNumber: 4)
     }
+    if !self.release.isEmpty {
+      try visitor.visitSingularStringField(value: self.release, fieldNumber: 5)
+    }
+    if !self.component.isEmpty {
+      try visitor.visitSingularStringField(value: self.component, fieldNumber: 6)
+    }
+    if !self.version.isEmpty {
+      try visitor.visitSingularStringField(value: self.version, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -7403,6 +8333,136 @@ nonisolated extension PBFleetEvent.StepGranted: SwiftProtobuf.Message, SwiftProt
     if lhs.host != rhs.host {return false}
     if lhs.guests != rhs.guests {return false}
     if lhs.pairs != rhs.pairs {return false}
+    if lhs.release != rhs.release {return false}
+    if lhs.component != rhs.component {return false}
+    if lhs.version != rhs.version {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFleetEvent.NoticeAcknowledged: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFleetEvent.protoMessageName + ".NoticeAcknowledged"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}guest\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.guest) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.guest.isEmpty {
+      try visitor.visitSingularStringField(value: self.guest, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFleetEvent.NoticeAcknowledged, rhs: PBFleetEvent.NoticeAcknowledged) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.guest != rhs.guest {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFleetEvent.NoticeWithdrawn: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFleetEvent.protoMessageName + ".NoticeWithdrawn"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFleetEvent.NoticeWithdrawn, rhs: PBFleetEvent.NoticeWithdrawn) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFleetEvent.StepEnded: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFleetEvent.protoMessageName + ".StepEnded"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}host\0\u{1}outcome\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 3: try { try decoder.decodeSingularEnumField(value: &self._outcome) }()
+      case 4: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 2)
+    }
+    try { if let v = self._outcome {
+      try visitor.visitSingularEnumField(value: v, fieldNumber: 3)
+    } }()
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFleetEvent.StepEnded, rhs: PBFleetEvent.StepEnded) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.host != rhs.host {return false}
+    if lhs._outcome != rhs._outcome {return false}
+    if lhs.reason != rhs.reason {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

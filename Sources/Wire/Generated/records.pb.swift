@@ -238,6 +238,54 @@ public nonisolated struct PBFact: Sendable {
     set {body = .hostUncordoned(newValue)}
   }
 
+  public var stepNoticed: PBFact.StepNoticed {
+    get {
+      if case .stepNoticed(let v)? = body {return v}
+      return PBFact.StepNoticed()
+    }
+    set {body = .stepNoticed(newValue)}
+  }
+
+  public var noticeAcknowledged: PBFact.NoticeAcknowledged {
+    get {
+      if case .noticeAcknowledged(let v)? = body {return v}
+      return PBFact.NoticeAcknowledged()
+    }
+    set {body = .noticeAcknowledged(newValue)}
+  }
+
+  public var noticeWithdrawn: PBFact.NoticeWithdrawn {
+    get {
+      if case .noticeWithdrawn(let v)? = body {return v}
+      return PBFact.NoticeWithdrawn()
+    }
+    set {body = .noticeWithdrawn(newValue)}
+  }
+
+  public var deliveryLeaseGranted: PBFact.DeliveryLeaseGranted {
+    get {
+      if case .deliveryLeaseGranted(let v)? = body {return v}
+      return PBFact.DeliveryLeaseGranted()
+    }
+    set {body = .deliveryLeaseGranted(newValue)}
+  }
+
+  public var deliveryLeaseGivenUp: PBFact.DeliveryLeaseGivenUp {
+    get {
+      if case .deliveryLeaseGivenUp(let v)? = body {return v}
+      return PBFact.DeliveryLeaseGivenUp()
+    }
+    set {body = .deliveryLeaseGivenUp(newValue)}
+  }
+
+  public var deliveriesReported: PBFact.DeliveriesReported {
+    get {
+      if case .deliveriesReported(let v)? = body {return v}
+      return PBFact.DeliveriesReported()
+    }
+    set {body = .deliveriesReported(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -257,6 +305,12 @@ public nonisolated struct PBFact: Sendable {
     case rolloutResumed(PBFact.RolloutHeld)
     case hostCordoned(PBFact.HostHeld)
     case hostUncordoned(PBFact.HostHeld)
+    case stepNoticed(PBFact.StepNoticed)
+    case noticeAcknowledged(PBFact.NoticeAcknowledged)
+    case noticeWithdrawn(PBFact.NoticeWithdrawn)
+    case deliveryLeaseGranted(PBFact.DeliveryLeaseGranted)
+    case deliveryLeaseGivenUp(PBFact.DeliveryLeaseGivenUp)
+    case deliveriesReported(PBFact.DeliveriesReported)
 
   }
 
@@ -508,6 +562,117 @@ public nonisolated struct PBFact: Sendable {
     public init() {}
   }
 
+  public nonisolated struct StepNoticed: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    public var notBeforeMicroseconds: Int64 = 0
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+  }
+
+  public nonisolated struct NoticeAcknowledged: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    public var guest: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+  }
+
+  public nonisolated struct NoticeWithdrawn: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    public var reason: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+  }
+
+  public nonisolated struct DeliveryLeaseGranted: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var notifier: String = String()
+
+    public var number: UInt64 = 0
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public nonisolated struct DeliveryLeaseGivenUp: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var notifier: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public nonisolated struct DeliveriesReported: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var notifier: String = String()
+
+    public var sink: String = String()
+
+    public var sequence: UInt64 = 0
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
   public init() {}
 }
 
@@ -629,6 +794,15 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     set {record = .rolloutPart(newValue)}
   }
 
+  /// absent if nobody ever had it; `is_yours` is not set
+  public var deliveryLease: PBDeliveryLease {
+    get {
+      if case .deliveryLease(let v)? = record {return v}
+      return PBDeliveryLease()
+    }
+    set {record = .deliveryLease(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Record: Equatable, Sendable {
@@ -643,6 +817,8 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     case event(PBFleetEvent)
     case notifier(PBSnapshotRecord.Notifier)
     case rolloutPart(PBSnapshotRecord.RolloutPart)
+    /// absent if nobody ever had it; `is_yours` is not set
+    case deliveryLease(PBDeliveryLease)
 
   }
 
@@ -679,54 +855,61 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     fileprivate var _cordon: PBCordon? = nil
   }
 
-  public nonisolated struct Guest: Sendable {
+  public nonisolated struct Guest: @unchecked Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
     /// missing if it is what the host's report says of the guest `id`
     public var report: PBGuestReport {
-      get {_report ?? PBGuestReport()}
-      set {_report = newValue}
+      get {_storage._report ?? PBGuestReport()}
+      set {_uniqueStorage()._report = newValue}
     }
     /// Returns true if `report` has been explicitly set.
-    public var hasReport: Bool {self._report != nil}
+    public var hasReport: Bool {_storage._report != nil}
     /// Clears the value of `report`. Subsequent reads from it will return its default value.
-    public mutating func clearReport() {self._report = nil}
+    public mutating func clearReport() {_uniqueStorage()._report = nil}
 
-    public var host: String = String()
+    public var host: String {
+      get {_storage._host}
+      set {_uniqueStorage()._host = newValue}
+    }
 
     public var pair: PBSetPair {
-      get {_pair ?? PBSetPair()}
-      set {_pair = newValue}
+      get {_storage._pair ?? PBSetPair()}
+      set {_uniqueStorage()._pair = newValue}
     }
     /// Returns true if `pair` has been explicitly set.
-    public var hasPair: Bool {self._pair != nil}
+    public var hasPair: Bool {_storage._pair != nil}
     /// Clears the value of `pair`. Subsequent reads from it will return its default value.
-    public mutating func clearPair() {self._pair = nil}
+    public mutating func clearPair() {_uniqueStorage()._pair = nil}
 
-    public var placedByLeader: Bool = false
+    public var placedByLeader: Bool {
+      get {_storage._placedByLeader}
+      set {_uniqueStorage()._placedByLeader = newValue}
+    }
 
     /// only without a report
-    public var id: String = String()
+    public var id: String {
+      get {_storage._id}
+      set {_uniqueStorage()._id = newValue}
+    }
 
     /// a step since which it was not seen to run
     public var missingSince: PBStepRef {
-      get {_missingSince ?? PBStepRef()}
-      set {_missingSince = newValue}
+      get {_storage._missingSince ?? PBStepRef()}
+      set {_uniqueStorage()._missingSince = newValue}
     }
     /// Returns true if `missingSince` has been explicitly set.
-    public var hasMissingSince: Bool {self._missingSince != nil}
+    public var hasMissingSince: Bool {_storage._missingSince != nil}
     /// Clears the value of `missingSince`. Subsequent reads from it will return its default value.
-    public mutating func clearMissingSince() {self._missingSince = nil}
+    public mutating func clearMissingSince() {_uniqueStorage()._missingSince = nil}
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
 
-    fileprivate var _report: PBGuestReport? = nil
-    fileprivate var _pair: PBSetPair? = nil
-    fileprivate var _missingSince: PBStepRef? = nil
+    fileprivate var _storage = _StorageClass.defaultInstance
   }
 
   public nonisolated struct Set: Sendable {
@@ -817,6 +1000,16 @@ public nonisolated struct PBSnapshotRecord: Sendable {
 
     public var holds: [PBHoldRecord] = []
 
+    /// absent before its notice, or if it has none
+    public var notice: PBSnapshotRecord.Notice {
+      get {_notice ?? PBSnapshotRecord.Notice()}
+      set {_notice = newValue}
+    }
+    /// Returns true if `notice` has been explicitly set.
+    public var hasNotice: Bool {self._notice != nil}
+    /// Clears the value of `notice`. Subsequent reads from it will return its default value.
+    public mutating func clearNotice() {self._notice = nil}
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
@@ -826,68 +1019,110 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     fileprivate var _outcome: PBStepOutcome? = nil
     fileprivate var _grantedAtMicroseconds: Int64? = nil
     fileprivate var _finishedAtMicroseconds: Int64? = nil
+    fileprivate var _notice: PBSnapshotRecord.Notice? = nil
   }
 
-  public nonisolated struct Rollout: Sendable {
+  public nonisolated struct Notice: Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
-    public var id: UInt64 = 0
+    public var noticedAtMicroseconds: Int64 = 0
 
-    public var release: String = String()
+    public var notBeforeMicroseconds: Int64 = 0
+
+    public var acknowledgedBy: [String] = []
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public nonisolated struct Rollout: @unchecked Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var id: UInt64 {
+      get {_storage._id}
+      set {_uniqueStorage()._id = newValue}
+    }
+
+    public var release: String {
+      get {_storage._release}
+      set {_uniqueStorage()._release = newValue}
+    }
 
     public var selection: PBSelection {
-      get {_selection ?? PBSelection()}
-      set {_selection = newValue}
+      get {_storage._selection ?? PBSelection()}
+      set {_uniqueStorage()._selection = newValue}
     }
     /// Returns true if `selection` has been explicitly set.
-    public var hasSelection: Bool {self._selection != nil}
+    public var hasSelection: Bool {_storage._selection != nil}
     /// Clears the value of `selection`. Subsequent reads from it will return its default value.
-    public mutating func clearSelection() {self._selection = nil}
+    public mutating func clearSelection() {_uniqueStorage()._selection = nil}
 
     public var policy: PBPolicy {
-      get {_policy ?? PBPolicy()}
-      set {_policy = newValue}
+      get {_storage._policy ?? PBPolicy()}
+      set {_uniqueStorage()._policy = newValue}
     }
     /// Returns true if `policy` has been explicitly set.
-    public var hasPolicy: Bool {self._policy != nil}
+    public var hasPolicy: Bool {_storage._policy != nil}
     /// Clears the value of `policy`. Subsequent reads from it will return its default value.
-    public mutating func clearPolicy() {self._policy = nil}
+    public mutating func clearPolicy() {_uniqueStorage()._policy = nil}
 
-    public var state: PBRolloutState = .unspecified
+    public var state: PBRolloutState {
+      get {_storage._state}
+      set {_uniqueStorage()._state = newValue}
+    }
 
     /// with RUNNING
-    public var isPaused: Bool = false
+    public var isPaused: Bool {
+      get {_storage._isPaused}
+      set {_uniqueStorage()._isPaused = newValue}
+    }
 
-    public var reason: String = String()
+    public var reason: String {
+      get {_storage._reason}
+      set {_uniqueStorage()._reason = newValue}
+    }
 
-    public var startedAtMicroseconds: Int64 = 0
+    public var startedAtMicroseconds: Int64 {
+      get {_storage._startedAtMicroseconds}
+      set {_uniqueStorage()._startedAtMicroseconds = newValue}
+    }
 
-    public var startedBy: String = String()
+    public var startedBy: String {
+      get {_storage._startedBy}
+      set {_uniqueStorage()._startedBy = newValue}
+    }
 
     public var finishedAtMicroseconds: Int64 {
-      get {_finishedAtMicroseconds ?? 0}
-      set {_finishedAtMicroseconds = newValue}
+      get {_storage._finishedAtMicroseconds ?? 0}
+      set {_uniqueStorage()._finishedAtMicroseconds = newValue}
     }
     /// Returns true if `finishedAtMicroseconds` has been explicitly set.
-    public var hasFinishedAtMicroseconds: Bool {self._finishedAtMicroseconds != nil}
+    public var hasFinishedAtMicroseconds: Bool {_storage._finishedAtMicroseconds != nil}
     /// Clears the value of `finishedAtMicroseconds`. Subsequent reads from it will return its default value.
-    public mutating func clearFinishedAtMicroseconds() {self._finishedAtMicroseconds = nil}
+    public mutating func clearFinishedAtMicroseconds() {_uniqueStorage()._finishedAtMicroseconds = nil}
 
     /// no longer written here: see RolloutPart
-    public var steps: [PBSnapshotRecord.Step] = []
+    public var steps: [PBSnapshotRecord.Step] {
+      get {_storage._steps}
+      set {_uniqueStorage()._steps = newValue}
+    }
 
     /// likewise
-    public var skipped: [PBSkipped] = []
+    public var skipped: [PBSkipped] {
+      get {_storage._skipped}
+      set {_uniqueStorage()._skipped = newValue}
+    }
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
 
-    fileprivate var _selection: PBSelection? = nil
-    fileprivate var _policy: PBPolicy? = nil
-    fileprivate var _finishedAtMicroseconds: Int64? = nil
+    fileprivate var _storage = _StorageClass.defaultInstance
   }
 
   /// More of the rollout before it: a rollout may have a million steps.
@@ -1105,7 +1340,7 @@ nonisolated extension PBPlacement: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Fact"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}at_microseconds\0\u{3}term_started\0\u{3}host_reported\0\u{3}release_added\0\u{3}rollout_started\0\u{3}rollout_aborted\0\u{3}step_granted\0\u{3}step_regranted\0\u{3}step_cancelled\0\u{3}step_finished\0\u{3}stray_reported\0\u{3}lock_released\0\u{3}events_acknowledged\0\u{4}\u{1b}rollout_paused\0\u{3}rollout_resumed\0\u{3}host_cordoned\0\u{3}host_uncordoned\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}at_microseconds\0\u{3}term_started\0\u{3}host_reported\0\u{3}release_added\0\u{3}rollout_started\0\u{3}rollout_aborted\0\u{3}step_granted\0\u{3}step_regranted\0\u{3}step_cancelled\0\u{3}step_finished\0\u{3}stray_reported\0\u{3}lock_released\0\u{3}events_acknowledged\0\u{3}step_noticed\0\u{3}notice_acknowledged\0\u{3}notice_withdrawn\0\u{3}delivery_lease_granted\0\u{3}delivery_lease_given_up\0\u{3}deliveries_reported\0\u{4}\u{15}rollout_paused\0\u{3}rollout_resumed\0\u{3}host_cordoned\0\u{3}host_uncordoned\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1270,6 +1505,84 @@ nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImple
           self.body = .eventsAcknowledged(v)
         }
       }()
+      case 14: try {
+        var v: PBFact.StepNoticed?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .stepNoticed(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .stepNoticed(v)
+        }
+      }()
+      case 15: try {
+        var v: PBFact.NoticeAcknowledged?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .noticeAcknowledged(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .noticeAcknowledged(v)
+        }
+      }()
+      case 16: try {
+        var v: PBFact.NoticeWithdrawn?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .noticeWithdrawn(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .noticeWithdrawn(v)
+        }
+      }()
+      case 17: try {
+        var v: PBFact.DeliveryLeaseGranted?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .deliveryLeaseGranted(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .deliveryLeaseGranted(v)
+        }
+      }()
+      case 18: try {
+        var v: PBFact.DeliveryLeaseGivenUp?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .deliveryLeaseGivenUp(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .deliveryLeaseGivenUp(v)
+        }
+      }()
+      case 19: try {
+        var v: PBFact.DeliveriesReported?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .deliveriesReported(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .deliveriesReported(v)
+        }
+      }()
       case 40: try {
         var v: PBFact.RolloutHeld?
         var hadOneofValue = false
@@ -1383,6 +1696,30 @@ nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImple
     case .eventsAcknowledged?: try {
       guard case .eventsAcknowledged(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
+    }()
+    case .stepNoticed?: try {
+      guard case .stepNoticed(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 14)
+    }()
+    case .noticeAcknowledged?: try {
+      guard case .noticeAcknowledged(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 15)
+    }()
+    case .noticeWithdrawn?: try {
+      guard case .noticeWithdrawn(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 16)
+    }()
+    case .deliveryLeaseGranted?: try {
+      guard case .deliveryLeaseGranted(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 17)
+    }()
+    case .deliveryLeaseGivenUp?: try {
+      guard case .deliveryLeaseGivenUp(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 18)
+    }()
+    case .deliveriesReported?: try {
+      guard case .deliveriesReported(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 19)
     }()
     case .rolloutPaused?: try {
       guard case .rolloutPaused(let v)? = self.body else { preconditionFailure() }
@@ -1902,6 +2239,228 @@ nonisolated extension PBFact.EventsAcknowledged: SwiftProtobuf.Message, SwiftPro
   }
 }
 
+nonisolated extension PBFact.StepNoticed: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".StepNoticed"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{3}not_before_microseconds\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularSInt64Field(value: &self.notBeforeMicroseconds) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if self.notBeforeMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.notBeforeMicroseconds, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.StepNoticed, rhs: PBFact.StepNoticed) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.notBeforeMicroseconds != rhs.notBeforeMicroseconds {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.NoticeAcknowledged: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".NoticeAcknowledged"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}guest\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.guest) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.guest.isEmpty {
+      try visitor.visitSingularStringField(value: self.guest, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.NoticeAcknowledged, rhs: PBFact.NoticeAcknowledged) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.guest != rhs.guest {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.NoticeWithdrawn: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".NoticeWithdrawn"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.NoticeWithdrawn, rhs: PBFact.NoticeWithdrawn) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.DeliveryLeaseGranted: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".DeliveryLeaseGranted"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}notifier\0\u{1}number\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.notifier) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.notifier.isEmpty {
+      try visitor.visitSingularStringField(value: self.notifier, fieldNumber: 1)
+    }
+    if self.number != 0 {
+      try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.DeliveryLeaseGranted, rhs: PBFact.DeliveryLeaseGranted) -> Bool {
+    if lhs.notifier != rhs.notifier {return false}
+    if lhs.number != rhs.number {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.DeliveryLeaseGivenUp: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".DeliveryLeaseGivenUp"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}notifier\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.notifier) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.notifier.isEmpty {
+      try visitor.visitSingularStringField(value: self.notifier, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.DeliveryLeaseGivenUp, rhs: PBFact.DeliveryLeaseGivenUp) -> Bool {
+    if lhs.notifier != rhs.notifier {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.DeliveriesReported: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".DeliveriesReported"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}notifier\0\u{1}sink\0\u{1}sequence\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.notifier) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.sink) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.sequence) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.notifier.isEmpty {
+      try visitor.visitSingularStringField(value: self.notifier, fieldNumber: 1)
+    }
+    if !self.sink.isEmpty {
+      try visitor.visitSingularStringField(value: self.sink, fieldNumber: 2)
+    }
+    if self.sequence != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sequence, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.DeliveriesReported, rhs: PBFact.DeliveriesReported) -> Bool {
+    if lhs.notifier != rhs.notifier {return false}
+    if lhs.sink != rhs.sink {return false}
+    if lhs.sequence != rhs.sequence {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension PBSnapshotHeader: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SnapshotHeader"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}index\0\u{1}term\0\u{1}leader\0\u{3}next_token\0\u{3}next_rollout\0\u{3}last_sequence\0")
@@ -1959,7 +2518,7 @@ nonisolated extension PBSnapshotHeader: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SnapshotRecord"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}header\0\u{1}host\0\u{1}guest\0\u{1}set\0\u{1}release\0\u{1}rollout\0\u{1}lock\0\u{1}active\0\u{1}event\0\u{1}notifier\0\u{3}rollout_part\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}header\0\u{1}host\0\u{1}guest\0\u{1}set\0\u{1}release\0\u{1}rollout\0\u{1}lock\0\u{1}active\0\u{1}event\0\u{1}notifier\0\u{3}rollout_part\0\u{3}delivery_lease\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2110,6 +2669,19 @@ nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._Me
           self.record = .rolloutPart(v)
         }
       }()
+      case 12: try {
+        var v: PBDeliveryLease?
+        var hadOneofValue = false
+        if let current = self.record {
+          hadOneofValue = true
+          if case .deliveryLease(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.record = .deliveryLease(v)
+        }
+      }()
       default: break
       }
     }
@@ -2164,6 +2736,10 @@ nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._Me
     case .rolloutPart?: try {
       guard case .rolloutPart(let v)? = self.record else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+    }()
+    case .deliveryLease?: try {
+      guard case .deliveryLease(let v)? = self.record else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
     }()
     case nil: break
     }
@@ -2225,56 +2801,102 @@ nonisolated extension PBSnapshotRecord.Guest: SwiftProtobuf.Message, SwiftProtob
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Guest"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{1}host\0\u{1}pair\0\u{3}placed_by_leader\0\u{1}id\0\u{4}#missing_since\0")
 
+  fileprivate class _StorageClass {
+    var _report: PBGuestReport? = nil
+    var _host: String = String()
+    var _pair: PBSetPair? = nil
+    var _placedByLeader: Bool = false
+    var _id: String = String()
+    var _missingSince: PBStepRef? = nil
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _report = source._report
+      _host = source._host
+      _pair = source._pair
+      _placedByLeader = source._placedByLeader
+      _id = source._id
+      _missingSince = source._missingSince
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._report) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.host) }()
-      case 3: try { try decoder.decodeSingularMessageField(value: &self._pair) }()
-      case 4: try { try decoder.decodeSingularBoolField(value: &self.placedByLeader) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.id) }()
-      case 40: try { try decoder.decodeSingularMessageField(value: &self._missingSince) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularMessageField(value: &_storage._report) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._host) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._pair) }()
+        case 4: try { try decoder.decodeSingularBoolField(value: &_storage._placedByLeader) }()
+        case 5: try { try decoder.decodeSingularStringField(value: &_storage._id) }()
+        case 40: try { try decoder.decodeSingularMessageField(value: &_storage._missingSince) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._report {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    if !self.host.isEmpty {
-      try visitor.visitSingularStringField(value: self.host, fieldNumber: 2)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      try { if let v = _storage._report {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+      } }()
+      if !_storage._host.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._host, fieldNumber: 2)
+      }
+      try { if let v = _storage._pair {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      if _storage._placedByLeader != false {
+        try visitor.visitSingularBoolField(value: _storage._placedByLeader, fieldNumber: 4)
+      }
+      if !_storage._id.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._id, fieldNumber: 5)
+      }
+      try { if let v = _storage._missingSince {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+      } }()
     }
-    try { if let v = self._pair {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-    } }()
-    if self.placedByLeader != false {
-      try visitor.visitSingularBoolField(value: self.placedByLeader, fieldNumber: 4)
-    }
-    if !self.id.isEmpty {
-      try visitor.visitSingularStringField(value: self.id, fieldNumber: 5)
-    }
-    try { if let v = self._missingSince {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
-    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBSnapshotRecord.Guest, rhs: PBSnapshotRecord.Guest) -> Bool {
-    if lhs._report != rhs._report {return false}
-    if lhs.host != rhs.host {return false}
-    if lhs._pair != rhs._pair {return false}
-    if lhs.placedByLeader != rhs.placedByLeader {return false}
-    if lhs.id != rhs.id {return false}
-    if lhs._missingSince != rhs._missingSince {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._report != rhs_storage._report {return false}
+        if _storage._host != rhs_storage._host {return false}
+        if _storage._pair != rhs_storage._pair {return false}
+        if _storage._placedByLeader != rhs_storage._placedByLeader {return false}
+        if _storage._id != rhs_storage._id {return false}
+        if _storage._missingSince != rhs_storage._missingSince {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2331,7 +2953,7 @@ nonisolated extension PBSnapshotRecord.Set: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension PBSnapshotRecord.Step: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Step"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}plan\0\u{1}status\0\u{1}token\0\u{1}bypassed\0\u{1}outcome\0\u{1}reason\0\u{3}granted_at_microseconds\0\u{3}finished_at_microseconds\0\u{1}phases\0\u{1}holds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}plan\0\u{1}status\0\u{1}token\0\u{1}bypassed\0\u{1}outcome\0\u{1}reason\0\u{3}granted_at_microseconds\0\u{3}finished_at_microseconds\0\u{1}phases\0\u{1}holds\0\u{1}notice\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2349,6 +2971,7 @@ nonisolated extension PBSnapshotRecord.Step: SwiftProtobuf.Message, SwiftProtobu
       case 8: try { try decoder.decodeSingularSInt64Field(value: &self._finishedAtMicroseconds) }()
       case 9: try { try decoder.decodeRepeatedMessageField(value: &self.phases) }()
       case 10: try { try decoder.decodeRepeatedMessageField(value: &self.holds) }()
+      case 11: try { try decoder.decodeSingularMessageField(value: &self._notice) }()
       default: break
       }
     }
@@ -2389,6 +3012,9 @@ nonisolated extension PBSnapshotRecord.Step: SwiftProtobuf.Message, SwiftProtobu
     if !self.holds.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.holds, fieldNumber: 10)
     }
+    try { if let v = self._notice {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2403,6 +3029,47 @@ nonisolated extension PBSnapshotRecord.Step: SwiftProtobuf.Message, SwiftProtobu
     if lhs._finishedAtMicroseconds != rhs._finishedAtMicroseconds {return false}
     if lhs.phases != rhs.phases {return false}
     if lhs.holds != rhs.holds {return false}
+    if lhs._notice != rhs._notice {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBSnapshotRecord.Notice: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Notice"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}noticed_at_microseconds\0\u{3}not_before_microseconds\0\u{3}acknowledged_by\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularSInt64Field(value: &self.noticedAtMicroseconds) }()
+      case 2: try { try decoder.decodeSingularSInt64Field(value: &self.notBeforeMicroseconds) }()
+      case 3: try { try decoder.decodeRepeatedStringField(value: &self.acknowledgedBy) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.noticedAtMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.noticedAtMicroseconds, fieldNumber: 1)
+    }
+    if self.notBeforeMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.notBeforeMicroseconds, fieldNumber: 2)
+    }
+    if !self.acknowledgedBy.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.acknowledgedBy, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBSnapshotRecord.Notice, rhs: PBSnapshotRecord.Notice) -> Bool {
+    if lhs.noticedAtMicroseconds != rhs.noticedAtMicroseconds {return false}
+    if lhs.notBeforeMicroseconds != rhs.notBeforeMicroseconds {return false}
+    if lhs.acknowledgedBy != rhs.acknowledgedBy {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2412,86 +3079,144 @@ nonisolated extension PBSnapshotRecord.Rollout: SwiftProtobuf.Message, SwiftProt
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Rollout"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}release\0\u{1}selection\0\u{1}policy\0\u{1}state\0\u{1}reason\0\u{3}started_at_microseconds\0\u{3}started_by\0\u{3}finished_at_microseconds\0\u{1}steps\0\u{1}skipped\0\u{4}\u{1d}is_paused\0")
 
+  fileprivate class _StorageClass {
+    var _id: UInt64 = 0
+    var _release: String = String()
+    var _selection: PBSelection? = nil
+    var _policy: PBPolicy? = nil
+    var _state: PBRolloutState = .unspecified
+    var _isPaused: Bool = false
+    var _reason: String = String()
+    var _startedAtMicroseconds: Int64 = 0
+    var _startedBy: String = String()
+    var _finishedAtMicroseconds: Int64? = nil
+    var _steps: [PBSnapshotRecord.Step] = []
+    var _skipped: [PBSkipped] = []
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _id = source._id
+      _release = source._release
+      _selection = source._selection
+      _policy = source._policy
+      _state = source._state
+      _isPaused = source._isPaused
+      _reason = source._reason
+      _startedAtMicroseconds = source._startedAtMicroseconds
+      _startedBy = source._startedBy
+      _finishedAtMicroseconds = source._finishedAtMicroseconds
+      _steps = source._steps
+      _skipped = source._skipped
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.id) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.release) }()
-      case 3: try { try decoder.decodeSingularMessageField(value: &self._selection) }()
-      case 4: try { try decoder.decodeSingularMessageField(value: &self._policy) }()
-      case 5: try { try decoder.decodeSingularEnumField(value: &self.state) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.reason) }()
-      case 7: try { try decoder.decodeSingularSInt64Field(value: &self.startedAtMicroseconds) }()
-      case 8: try { try decoder.decodeSingularStringField(value: &self.startedBy) }()
-      case 9: try { try decoder.decodeSingularSInt64Field(value: &self._finishedAtMicroseconds) }()
-      case 10: try { try decoder.decodeRepeatedMessageField(value: &self.steps) }()
-      case 11: try { try decoder.decodeRepeatedMessageField(value: &self.skipped) }()
-      case 40: try { try decoder.decodeSingularBoolField(value: &self.isPaused) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularUInt64Field(value: &_storage._id) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._release) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._selection) }()
+        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._policy) }()
+        case 5: try { try decoder.decodeSingularEnumField(value: &_storage._state) }()
+        case 6: try { try decoder.decodeSingularStringField(value: &_storage._reason) }()
+        case 7: try { try decoder.decodeSingularSInt64Field(value: &_storage._startedAtMicroseconds) }()
+        case 8: try { try decoder.decodeSingularStringField(value: &_storage._startedBy) }()
+        case 9: try { try decoder.decodeSingularSInt64Field(value: &_storage._finishedAtMicroseconds) }()
+        case 10: try { try decoder.decodeRepeatedMessageField(value: &_storage._steps) }()
+        case 11: try { try decoder.decodeRepeatedMessageField(value: &_storage._skipped) }()
+        case 40: try { try decoder.decodeSingularBoolField(value: &_storage._isPaused) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if self.id != 0 {
-      try visitor.visitSingularUInt64Field(value: self.id, fieldNumber: 1)
-    }
-    if !self.release.isEmpty {
-      try visitor.visitSingularStringField(value: self.release, fieldNumber: 2)
-    }
-    try { if let v = self._selection {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-    } }()
-    try { if let v = self._policy {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
-    } }()
-    if self.state != .unspecified {
-      try visitor.visitSingularEnumField(value: self.state, fieldNumber: 5)
-    }
-    if !self.reason.isEmpty {
-      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 6)
-    }
-    if self.startedAtMicroseconds != 0 {
-      try visitor.visitSingularSInt64Field(value: self.startedAtMicroseconds, fieldNumber: 7)
-    }
-    if !self.startedBy.isEmpty {
-      try visitor.visitSingularStringField(value: self.startedBy, fieldNumber: 8)
-    }
-    try { if let v = self._finishedAtMicroseconds {
-      try visitor.visitSingularSInt64Field(value: v, fieldNumber: 9)
-    } }()
-    if !self.steps.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.steps, fieldNumber: 10)
-    }
-    if !self.skipped.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.skipped, fieldNumber: 11)
-    }
-    if self.isPaused != false {
-      try visitor.visitSingularBoolField(value: self.isPaused, fieldNumber: 40)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if _storage._id != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._id, fieldNumber: 1)
+      }
+      if !_storage._release.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._release, fieldNumber: 2)
+      }
+      try { if let v = _storage._selection {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      try { if let v = _storage._policy {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+      } }()
+      if _storage._state != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._state, fieldNumber: 5)
+      }
+      if !_storage._reason.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._reason, fieldNumber: 6)
+      }
+      if _storage._startedAtMicroseconds != 0 {
+        try visitor.visitSingularSInt64Field(value: _storage._startedAtMicroseconds, fieldNumber: 7)
+      }
+      if !_storage._startedBy.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._startedBy, fieldNumber: 8)
+      }
+      try { if let v = _storage._finishedAtMicroseconds {
+        try visitor.visitSingularSInt64Field(value: v, fieldNumber: 9)
+      } }()
+      if !_storage._steps.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._steps, fieldNumber: 10)
+      }
+      if !_storage._skipped.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._skipped, fieldNumber: 11)
+      }
+      if _storage._isPaused != false {
+        try visitor.visitSingularBoolField(value: _storage._isPaused, fieldNumber: 40)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBSnapshotRecord.Rollout, rhs: PBSnapshotRecord.Rollout) -> Bool {
-    if lhs.id != rhs.id {return false}
-    if lhs.release != rhs.release {return false}
-    if lhs._selection != rhs._selection {return false}
-    if lhs._policy != rhs._policy {return false}
-    if lhs.state != rhs.state {return false}
-    if lhs.isPaused != rhs.isPaused {return false}
-    if lhs.reason != rhs.reason {return false}
-    if lhs.startedAtMicroseconds != rhs.startedAtMicroseconds {return false}
-    if lhs.startedBy != rhs.startedBy {return false}
-    if lhs._finishedAtMicroseconds != rhs._finishedAtMicroseconds {return false}
-    if lhs.steps != rhs.steps {return false}
-    if lhs.skipped != rhs.skipped {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._id != rhs_storage._id {return false}
+        if _storage._release != rhs_storage._release {return false}
+        if _storage._selection != rhs_storage._selection {return false}
+        if _storage._policy != rhs_storage._policy {return false}
+        if _storage._state != rhs_storage._state {return false}
+        if _storage._isPaused != rhs_storage._isPaused {return false}
+        if _storage._reason != rhs_storage._reason {return false}
+        if _storage._startedAtMicroseconds != rhs_storage._startedAtMicroseconds {return false}
+        if _storage._startedBy != rhs_storage._startedBy {return false}
+        if _storage._finishedAtMicroseconds != rhs_storage._finishedAtMicroseconds {return false}
+        if _storage._steps != rhs_storage._steps {return false}
+        if _storage._skipped != rhs_storage._skipped {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
