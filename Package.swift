@@ -121,7 +121,7 @@ let package = Package(
                 "Fleet", "Wire", "Presentation", "HostConfiguration", "AgentCore", "UvLoop",
                 "SessionCore", "SessionShell", "LogCore", "EtcdLog", "LogStore", "LeaderCore",
                 "LeaderShell", "AgentShell",
-                "NotifierShell", "Simulation", arguments, logging,
+                "Notices", "NotifierShell", "Simulation", arguments, logging,
             ],
             swiftSettings: settings),
 
@@ -181,7 +181,7 @@ let package = Package(
         tests(
             "AgentShell",
             ["AgentProbe", "AgentCore", "Fleet", "HostConfiguration", "QMP", "UvLoop", "Wire"]),
-        tests("Notices", ["Fleet", "Presentation", "Wire"]),
+        tests("Notices", ["Fleet", "Presentation", "Wire"], exclude: ["Bulletins"]),
         tests(
             "NotifierShell",
             ["Fleet", "Wire", "Presentation", "Notices", "UvLoop", grdb, logging]),
