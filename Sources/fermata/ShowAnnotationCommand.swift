@@ -4,7 +4,13 @@ import Notices
 import NotifierShell
 import Presentation
 
-extension BulletinFormat: ExpressibleByArgument {}
+private func parseFormat(_ text: String) throws -> BulletinFormat {
+    guard let format = BulletinFormat(rawValue: text) else {
+        let names = BulletinFormat.allCases.map(\.rawValue).joined(separator: ", ")
+        throw ValidationError("'\(printable(text))' is not a format. Give one of: \(names).")
+    }
+    return format
+}
 
 struct ShowAnnotationCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -22,8 +28,9 @@ struct ShowAnnotationCommand: ParsableCommand {
     @OptionGroup var database: DatabaseOption
     @Option(
         help: ArgumentHelp(
-            "How to write it. With cloudEventBinary, the headers stand before the body.",
-            valueName: "format"))
+            "json, cloudEvent, cloudEventBinary (with its headers before the body), "
+                + "resourceHealth, availabilityStatus, text, markdown or html. (default: text)",
+            valueName: "format"), transform: parseFormat)
     var format: BulletinFormat = .text
     @Option(help: ArgumentHelp("Templates of your own.", valueName: "directory"))
     var templates: String?

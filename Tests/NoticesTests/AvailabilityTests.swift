@@ -233,10 +233,10 @@ private struct SeededNumbers: RandomNumberGenerator {
             ], now: "2026-11-06T00:00:00Z")
         #expect(
             availabilityText(rows.guestMonths() + rows.setMonths(), target: 99_950) == """
-                MONTH           GUEST OR SET       HOLDS  UNAVAILABLE   LONGEST  FAILURES  AVAILABLE  TARGET
-                2026-11 so far  a                      1       1.50 s    1.50 s         0   99.999 %  met
-                2026-11 so far  b                      2       1 d 0 h   1 d 0 h         1   79.999 %  MISSED
-                2026-11 so far  set db (2 guests)      3       0.0 ms    0.0 ms         1  100.000 %  met
+                MONTH           GUEST OR SET       HOLDS  UNAVAILABLE  LONGEST  FAILURES  AVAILABLE  TARGET
+                2026-11 so far  a                      1       1.50 s   1.50 s         0   99.999 %  met
+                2026-11 so far  b                      2      1 d 0 h  1 d 0 h         1   79.999 %  MISSED
+                2026-11 so far  set db (2 guests)      3       0.0 ms   0.0 ms         1  100.000 %  met
 
                 Target: 99.950 % of each month (UTC).
                 1 d 0 h of b in 2026-11 rest on a hold that did not end: they count until a later \

@@ -38,9 +38,9 @@ import Testing
 
             """
         let templates = [("text", text), ("footer", "{{cluster}} & {{rollout}}")]
-        #expect(try render(templates, as: .text) == "db-0 (db/0): 14.2 ms\n\ndemo & rollout-1\n")
+        #expect(try render(templates, as: .text) == "db-0 (db/0): 14.2 ms\n\ndemo & rollout-1")
         let alone = Samples.bulletin(.succeeded, record: Samples.record(), pair: nil)
-        #expect(try render(templates, as: .text, alone) == "db-0 allein\ndemo & rollout-1\n")
+        #expect(try render(templates, as: .text, alone) == "db-0 allein\ndemo & rollout-1")
     }
 
     @Test("every field that is listed can be used, and every field that is given is listed")
