@@ -28,14 +28,23 @@ class Record(Scratch):
         pki = make_pki(self.directory / "pki", "demo", certificates=("notifier-n",))
         process = subprocess.Popen(
             [FERMATA, "notifier", "--server", "127.0.0.1:9", "--credentials", pki / "notifier-n",
-             "--database", self.database], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+             "--database", self.database], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            self.assertIn(b"ready", process.stdout.readline())
+            wait_until(self.is_made, what="the notifier's file")
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
-            process.stdout.close()
-        wait_until(self.database.exists)
+
+    def is_made(self):
+        if not self.database.exists():
+            return False
+        database = sqlite3.connect(self.database)
+        try:
+            return database.execute("SELECT cluster FROM follower").fetchone()
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            database.close()
 
     def hold(self, guest, at, milliseconds, outcome="succeeded", update_domain=0, host="a",
              rollout=1, reason="", availability_set="db"):
