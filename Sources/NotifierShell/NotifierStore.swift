@@ -15,27 +15,10 @@ public import Presentation
 // - the leader's events begin anew (it was restored from a backup): the cursor goes back to 0, the
 //   history number up by one, and what is known already is recognised by its id and its time.
 
-/// What to look for among the annotations; nil means any.
-public struct AnnotationFilter: Hashable, Sendable {
-    public var guest: GuestID?
-    public var set: SetID?
-    public var host: HostID?
-    public var rollout: RolloutID?
-
-    public init(
-        guest: GuestID? = nil, set: SetID? = nil, host: HostID? = nil, rollout: RolloutID? = nil
-    ) {
-        self.guest = guest
-        self.set = set
-        self.host = host
-        self.rollout = rollout
-    }
-}
-
 /// The notifier's SQLite file. One process writes; any number may read.
 public final class NotifierStore: NoticeRecord {
     public let path: String
-    private let queue: DatabaseQueue
+    let queue: DatabaseQueue
 
     /// Opens for writing, and creates what is not there.
     ///
@@ -145,23 +128,12 @@ public final class NotifierStore: NoticeRecord {
     public func annotations(
         _ filter: AnnotationFilter = AnnotationFilter(), limit: Int
     ) throws(NotifierStoreError) -> [Annotation] {
-        var conditions: [String] = []
-        var arguments = StatementArguments()
-        func require(_ column: String, _ value: (any DatabaseValueConvertible)?) {
-            guard let value else { return }
-            conditions.append("\(column) = ?")
-            arguments += [value]
-        }
-        require("guest", filter.guest?.rawValue)
-        require("availabilitySet", filter.set?.rawValue)
-        require("host", filter.host?.rawValue)
-        require("rollout", filter.rollout.map { Int64(bitPattern: $0.number) })
-        let condition = conditions.isEmpty ? "" : "WHERE \(conditions.joined(separator: " AND "))"
-        arguments += [limit]
+        let (condition, values) = filter.condition
         let sql = "SELECT * FROM annotation \(condition) ORDER BY number DESC LIMIT ?"
         return try guarded(path, "read") {
             try queue.read { database in
-                try Row.fetchAll(database, sql: sql, arguments: arguments).reversed().map { row in
+                try Row.fetchAll(database, sql: sql, arguments: values + [limit]).reversed().map {
+                    row in
                     guard let annotation = Annotation(row: row) else {
                         throw NotifierStoreError.damaged(
                             path: path, detail: "row \(row["number"] as Int64) of annotation")
@@ -192,7 +164,7 @@ private func checkPages(_ database: Database, path: String) throws {
 }
 
 /// Runs `body` and turns whatever GRDB throws into our own error.
-private func guarded<Value>(
+func guarded<Value>(
     _ path: String, _ operation: String, _ body: () throws -> Value
 ) throws(NotifierStoreError) -> Value {
     do {

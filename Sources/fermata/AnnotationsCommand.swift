@@ -8,20 +8,36 @@ struct AnnotationsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "annotations",
         abstract: "Shows the records of finished holds that a notifier has kept.",
-        discussion: """
-            Reads the notifier's SQLite file, also while the notifier runs; no server is asked. \
-            The newest come last. --text shows each in plain words instead of a table.
+        subcommands: [
+            ListAnnotationsCommand.self, ShowAnnotationCommand.self, TemplatesCommand.self,
+        ],
+        defaultSubcommand: ListAnnotationsCommand.self)
+}
 
-              fermata annotations --database notifier.db
-              fermata annotations --guest db-0 --text
-              fermata annotations --rollout rollout-1 --output json
-            """)
-
+/// The notifier's file, for commands that work beside it.
+struct DatabaseOption: ParsableArguments {
     @Option(
         name: .customLong("database"),
         help: ArgumentHelp(
             "The notifier's file. Default: FERMATA_NOTIFIER_DATABASE.", valueName: "file"))
     var databaseOption: String?
+
+    var path: String {
+        get throws(CommandFailure) {
+            let path =
+                databaseOption ?? ProcessInfo.processInfo.environment["FERMATA_NOTIFIER_DATABASE"]
+            guard let path, !path.isEmpty else {
+                throw CommandFailure(
+                    .usage, "no notifier database is named",
+                    advice: "Give --database FILE or set FERMATA_NOTIFIER_DATABASE.")
+            }
+            return path
+        }
+    }
+}
+
+/// Which annotations.
+struct AnnotationFilterOptions: ParsableArguments {
     @Option(help: "Only of this guest.", transform: parseName)
     var guest: GuestID?
     @Option(help: "Only of this availability set.", transform: parseName)
@@ -30,6 +46,60 @@ struct AnnotationsCommand: ParsableCommand {
     var host: HostID?
     @Option(help: "Only of this rollout.", transform: parseRollout)
     var rollout: RolloutID?
+    @Option(
+        help: ArgumentHelp("Only of holds that began then or later.", valueName: "time"),
+        transform: parseTime)
+    var since: Timestamp?
+    @Option(
+        help: ArgumentHelp("Only of holds that began before.", valueName: "time"),
+        transform: parseTime)
+    var until: Timestamp?
+
+    var filter: AnnotationFilter {
+        AnnotationFilter(
+            guest: guest, set: set, host: host, rollout: rollout, since: since, until: until)
+    }
+}
+
+/// A moment as an option gives it: `2026-04-11T22:00:00Z`, or how long ago, such as `2h` or `30d`.
+func parseTime(_ text: String) throws -> Timestamp {
+    if let time = Timestamp(rfc3339: text) { return time }
+    guard let ago = parseMilliseconds(text).map(Int64.init) ?? daysInMilliseconds(text) else {
+        throw ValidationError(
+            "'\(printable(text))' is not a time. Write 2026-04-11T22:00:00Z, or how long ago: 2h, "
+                + "30d.")
+    }
+    return Timestamp(microseconds: Timestamp.now.microseconds - ago * 1000)
+}
+
+private func daysInMilliseconds(_ text: String) -> Int64? {
+    guard text.hasSuffix("d"), let days = UInt16(text.dropLast()) else { return nil }
+    return Int64(days) * 86_400_000
+}
+
+extension Timestamp {
+    /// The wall clock, for what a person asks.
+    static var now: Timestamp {
+        Timestamp(microseconds: Int64(Date().timeIntervalSince1970 * 1_000_000))
+    }
+}
+
+struct ListAnnotationsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list",
+        abstract: "Shows the records of finished holds that a notifier has kept.",
+        discussion: """
+            Reads the notifier's SQLite file, also while the notifier runs; no server is asked. \
+            The newest come last. --text shows each in plain words instead of a table.
+
+              fermata annotations --database notifier.db
+              fermata annotations --guest db-0 --text
+              fermata annotations --rollout rollout-1 --output json
+              fermata annotations --host a --since 2h --until 2026-04-11T23:00:00Z
+            """)
+
+    @OptionGroup var database: DatabaseOption
+    @OptionGroup var which: AnnotationFilterOptions
     @Option(help: "At most this many, the newest.")
     var limit: Int = 100
     @Flag(name: .customLong("text"), help: "Write each as a line of plain words.")
@@ -41,13 +111,7 @@ struct AnnotationsCommand: ParsableCommand {
     }
 
     func run() throws {
-        let path =
-            databaseOption ?? ProcessInfo.processInfo.environment["FERMATA_NOTIFIER_DATABASE"]
-        guard let path, !path.isEmpty else {
-            throw CommandFailure(
-                .usage, "no notifier database is named",
-                advice: "Give --database FILE or set FERMATA_NOTIFIER_DATABASE.")
-        }
+        let path = try database.path
         let annotations = try read(path)
         output.show(
             text: inWords
@@ -56,10 +120,9 @@ struct AnnotationsCommand: ParsableCommand {
     }
 
     private func read(_ path: String) throws(CommandFailure) -> [Annotation] {
-        let filter = AnnotationFilter(guest: guest, set: set, host: host, rollout: rollout)
         do {
             let store = try NotifierStore(readingFrom: path)
-            return try store.annotations(filter, limit: limit)
+            return try store.annotations(which.filter, limit: limit)
         } catch {
             throw CommandFailure(error)
         }

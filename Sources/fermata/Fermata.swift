@@ -47,7 +47,8 @@ struct Fermata: ParsableCommand {
             SetsCommand.self, LocksCommand.self, MetricsCommand.self, ReleaseCommand.self,
             PreflightCommand.self, HealthCommand.self, PlanCommand.self,
             RolloutCommand.self, NoticesCommand.self, CordonCommand.self, UncordonCommand.self,
-            AnnotationsCommand.self, BackupCommand.self, RestoreCommand.self,
+            AnnotationsCommand.self, AvailabilityCommand.self, BackupCommand.self,
+            RestoreCommand.self,
             SimulateCommand.self,
         ])
 

@@ -4,7 +4,7 @@ import json
 from support import (BAD_INPUT, CANNOT_CREATE, UNAVAILABLE, USAGE, Scratch, fermata, make_pki)
 
 COMMANDS = ["server", "agent", "notifier", "pki", "status", "hosts", "guests", "sets", "locks",
-            "release", "plan", "rollout", "annotations"]
+            "release", "plan", "rollout", "annotations", "availability"]
 
 
 class Help(Scratch):
