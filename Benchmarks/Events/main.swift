@@ -34,7 +34,7 @@ let guests = (0..<count).map { number in
     BoardGuest(
         id: GuestID(checked: "guest-\(number)"), host: host,
         set: SetID(checked: "set-\(number / setSize)"), updateDomain: UpdateDomain(number % 5),
-        addresses: [NetworkAddress("127.1.\(number / 250).\(number % 250 + 1)")].compactMap(\.self))
+        addresses: [IPAddress("127.1.\(number / 250).\(number % 250 + 1)")].compactMap(\.self))
 }
 
 func notice(_ set: Int, _ round: UInt64) -> Notice {

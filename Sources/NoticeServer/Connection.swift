@@ -43,7 +43,7 @@ final class Connection: ChannelInboundHandler {
 
     let client: Client
     let ip: String
-    let address: NetworkAddress?
+    let address: IPAddress?
     var countsAsStranger = false
     private unowned let desk: Desk
     private let channel: any Channel
@@ -64,7 +64,7 @@ final class Connection: ChannelInboundHandler {
     private var poll: PolledEvents?
 
     init(
-        desk: Desk, channel: any Channel, client: Client, ip: String, address: NetworkAddress?
+        desk: Desk, channel: any Channel, client: Client, ip: String, address: IPAddress?
     ) {
         self.client = client
         self.desk = desk

@@ -89,7 +89,7 @@ final class Desk {
     /// - Returns: nil if this address, or all strangers together, have too many connections.
     func admit(_ channel: any Channel) -> Connection? {
         guard !isStopping, let ip = channel.remoteAddress?.ipAddress else { return nil }
-        let address = NetworkAddress(ip)
+        let address = IPAddress(ip)
         let client = clients[ip] ?? Client(bucket: TokenBucket(atMilliseconds: nowMilliseconds))
         let isStranger = board.isReady && address.flatMap { board.guest(at: $0) } == nil
         guard client.connectionCount < HTTPLimits.connectionsPerAddressMax,

@@ -27,13 +27,13 @@ public struct BoardGuest: Hashable, Sendable {
     public var set: SetID?
     public var updateDomain: UpdateDomain?
     /// Those from which it asks.
-    public var addresses: [NetworkAddress]
+    public var addresses: [IPAddress]
     public var memoryBytes: UInt64
     public var vcpuCount: UInt32
 
     public init(
         id: GuestID, host: HostID, set: SetID?, updateDomain: UpdateDomain?,
-        addresses: [NetworkAddress], memoryBytes: UInt64 = 0, vcpuCount: UInt32 = 0
+        addresses: [IPAddress], memoryBytes: UInt64 = 0, vcpuCount: UInt32 = 0
     ) {
         self.id = id
         self.host = host
@@ -49,7 +49,7 @@ public struct BoardGuest: Hashable, Sendable {
         self.init(
             id: view.report.id, host: view.host, set: view.report.set,
             updateDomain: view.updateDomain,
-            addresses: view.report.addresses.compactMap { NetworkAddress($0) },
+            addresses: view.report.addresses.compactMap { IPAddress($0) },
             memoryBytes: view.report.memoryBytes, vcpuCount: view.report.vcpuCount)
     }
 
@@ -73,11 +73,11 @@ public struct NoticeBoard: Sendable {
     /// If set, only guests of this host are known by their addresses.
     public let host: HostID?
     /// Of those guests, addresses that several claim: nobody is known by them.
-    public private(set) var claimedTwice: Set<NetworkAddress> = []
+    public private(set) var claimedTwice: Set<IPAddress> = []
 
     private(set) var notices: [StepID: Notice] = [:]
     private(set) var guests: [GuestID: BoardGuest] = [:]
-    private var addresses: [NetworkAddress: GuestID] = [:]
+    private var addresses: [IPAddress: GuestID] = [:]
     /// Steps on the board, ascending, for each audience that has any.
     private var steps: [Audience: [StepID]] = [:]
     private var documents: [Audience: [ScheduledEvent]] = [:]
@@ -106,7 +106,7 @@ public struct NoticeBoard: Sendable {
 
     // MARK: Reading
 
-    public func guest(at address: NetworkAddress) -> BoardGuest? {
+    public func guest(at address: IPAddress) -> BoardGuest? {
         addresses[address].flatMap { guests[$0] }
     }
 

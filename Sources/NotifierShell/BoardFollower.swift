@@ -242,7 +242,7 @@ final class BoardFollower {
         for pending in try store.pendingAcknowledgements() where !sending.contains(pending) {
             sending.insert(pending)
             client.request(
-                .command(.acknowledgeNotice(step: pending.step, guest: pending.guest)),
+                .command(.acknowledgeNotice(pending.step, guest: pending.guest)),
                 timeout: Self.requestTimeout
             ) { [weak self] result in
                 guard let self else { return }

@@ -111,10 +111,12 @@ public final class NotifierShell {
                 store: store, printLine: printLine, file: appendPath.map { LineFile(path: $0) }),
             now: { Timestamp(microseconds: WallClock.nowMicroseconds) },
             tell: { log.log(level: $0.level, "\($0)") })
-        board = try guests.map { service throws(NotifierError) in
-            try BoardFollower(
-                service, store: store, client: client, cluster: credentials.identity.cluster,
+        if let guests {
+            board = try BoardFollower(
+                guests, store: store, client: client, cluster: credentials.identity.cluster,
                 loop: loop, log: log)
+        } else {
+            board = nil
         }
     }
 

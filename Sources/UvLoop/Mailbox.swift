@@ -6,17 +6,18 @@ import Synchronization
 /// Values that any thread posts and the loop's thread takes, in the order in which they came.
 public final class Mailbox<Value: Sendable>: Sendable {
     private let values = Mutex<[Value]>([])
-    /// An eventfd: readable while there is something to take.
-    private let descriptor: Int32
+    /// Connected: a byte in it says that there is something to take.
+    private let reading: Int32
+    private let writing: Int32
 
     public init() throws(UvError) {
-        descriptor = eventfd(0, Int32(EFD_NONBLOCK.rawValue | EFD_CLOEXEC.rawValue))
-        guard descriptor >= 0 else {
-            throw UvError(code: -errno, operation: "create", subject: "mailbox")
-        }
+        (reading, writing) = try Descriptors.socketPair()
     }
 
-    deinit { close(descriptor) }
+    deinit {
+        Descriptors.close(reading)
+        Descriptors.close(writing)
+    }
 
     /// From any thread; never waits.
     public func post(_ value: Value) {
@@ -24,16 +25,17 @@ public final class Mailbox<Value: Sendable>: Sendable {
             values.append(value)
             return values.count == 1
         }
-        if wasEmpty { eventfd_write(descriptor, 1) }
+        // At most one byte is under way, so there is room for it.
+        if wasEmpty { _ = write(writing, [1], 1) }
     }
 
     /// Calls `take` on the loop's thread for every value, also for those posted before.
     public func deliver(
         on loop: Loop, to take: @escaping (Value) -> Void
     ) throws(UvError) -> DescriptorWatch {
-        try loop.onReadable(descriptor: descriptor) { [self] in
-            var count: eventfd_t = 0
-            eventfd_read(descriptor, &count)
+        try loop.onReadable(descriptor: reading) { [self] in
+            var byte: UInt8 = 0
+            _ = read(reading, &byte, 1)
             let taken = values.withLock { values in
                 defer { values = [] }
                 return values

@@ -10,7 +10,7 @@ enum BoardSamples {
         BoardGuest(
             id: GuestID(checked: name), host: HostID(checked: host),
             set: set.map { SetID(checked: $0) }, updateDomain: UpdateDomain(domain),
-            addresses: [NetworkAddress(address)].compactMap(\.self), memoryBytes: 1 << 30,
+            addresses: [IPAddress(address)].compactMap(\.self), memoryBytes: 1 << 30,
             vcpuCount: 2)
     }
 

@@ -163,7 +163,7 @@ import Testing
     @Test("a guest is known by its address, unless two claim it or it is another host's")
     func addresses() throws {
         let board = S.board()
-        let address = try #require(NetworkAddress("::ffff:10.0.0.2"))
+        let address = try #require(IPAddress("::ffff:10.0.0.2"))
         #expect(board.guest(at: address)?.id.rawValue == "db-1")
         #expect(S.board(host: "a").guest(at: address) == nil)
         #expect(S.board(host: "b").guest(at: address)?.id.rawValue == "db-1")
@@ -182,26 +182,4 @@ import Testing
         #expect(board.knowsAllGuests && board.resources("db-0") == [["new-0"]])
         #expect(board.document("db-0").incarnation > 2)
     }
-}
-
-@Suite struct NetworkAddressTests {
-    @Test(
-        "one address is one value, however it is written",
-        arguments: [
-            ("10.0.0.1", "::ffff:10.0.0.1"), ("10.0.0.1", "::FFFF:a00:1"),
-            ("fd00::1", "fd00:0:0:0:0:0:0:1"), ("fe80::1%eth0", "fe80::1"), ("::", "0::0"),
-        ])
-    func same(_ left: String, _ right: String) throws {
-        let value = try #require(NetworkAddress(left))
-        #expect(NetworkAddress(right) == value)
-    }
-
-    @Test(
-        "what is no address is none",
-        arguments: [
-            "", "1.2.3", "1.2.3.4.5", "256.1.1.1", "01.2.3.4", "1.2.3.-4", "1:2:3", ":::",
-            "1::2::3",
-            "12345::", "g::", "1:2:3:4:5:6:7:8:9", "1.2.3.4:80", "localhost", "::1.2.3", "+1::",
-        ])
-    func none(_ text: String) { #expect(NetworkAddress(text) == nil) }
 }
