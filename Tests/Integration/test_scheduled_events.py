@@ -314,7 +314,8 @@ class Hostile(GuestServiceCase):
         self.assertEqual(self.status(
             self.get(EVENTS, "Transfer-Encoding: chunked", method="POST"), chunked), 200)
         received = self.exchange(self.get(
-            EVENTS, f"Content-Length: {len(body)}", "Expect: 100-continue", method="POST"), body,
+            EVENTS, f"Content-Length: {len(body)}", "Expect: 100-continue", "Connection: close",
+            method="POST"), body,
             pause=0.3)
         self.assertTrue(received.startswith(b"HTTP/1.1 100 Continue\r\n\r\n"), received)
         self.assertIn(b"HTTP/1.1 200 OK", received)
