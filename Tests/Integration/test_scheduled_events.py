@@ -1,6 +1,7 @@
 """Scheduled events: a notice, its acknowledgement, the hold and the removal, as guests see them, over
 restarts of leader and notifier; and the notifier's web server against clients of every kind."""
 import json
+import random
 import signal
 import socket
 import threading
@@ -379,7 +380,7 @@ class Hostile(GuestServiceCase):
                 connection.close()
 
     def test_noise_is_never_more_than_refused(self):
-        chance = __import__("random").Random(7)
+        chance = random.Random(7)
         for _ in range(150):
             size = chance.randrange(1, 300)
             noise = bytes(chance.randrange(256) for _ in range(size)) + b"\r\n\r\n"
