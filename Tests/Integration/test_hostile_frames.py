@@ -271,7 +271,9 @@ class HostileFrames(HostileCase):
     def test_a_kind_that_the_role_may_not_send(self):
         for prefix, message in (
                 ("agent-a", QUERY), ("agent-a", pb.Command(abort_rollout=pb.AbortRollout(rollout=1))),
-                ("notifier-n", QUERY), ("operator-alice", pb.HostReport(host="a")),
+                ("notifier-n", pb.Command(abort_rollout=pb.AbortRollout(rollout=1))),
+                ("notifier-n", pb.HostReport(host="n")),
+                ("operator-alice", pb.HostReport(host="a")),
                 ("operator-alice", pb.Directive()), ("agent-a", pb.FollowEvents()),
                 ("operator-alice", pb.AcknowledgeEvents(sequence=1))):
             with self.subTest(prefix=prefix, kind=message.DESCRIPTOR.name):

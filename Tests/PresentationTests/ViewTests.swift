@@ -80,7 +80,8 @@ import Testing
                 == #"{"id":"db-0","host":"a","set":"db","updateDomain":0,"#
                 + #""declaredUpdateDomain":null,"placedByLeader":true,"hostConnected":false,"#
                 + #""state":"running","hypervisorVersion":"7.2.18","memoryBytes":268435456,"#
-                + #""vcpuCount":1,"hasGuestAgent":true,"handOverProblem":"its disk is not there"}"#)
+                + #""vcpuCount":1,"hasGuestAgent":true,"handOverProblem":"its disk is not there","#
+                    + #""addresses":[]}"#)
     }
 
     @Test("sets show their update domains below each other")

@@ -420,6 +420,17 @@ def event_words(event):
             + (f" ({pairs})" if pairs else "")
     if case == "step_ended_without_hold":
         return f"step {step_name(body.step)} on host {body.host} held nothing{because(body.reason)}"
+    if case == "step_noticed":
+        return f"step {step_name(body.step)} noticed to {some(body.guests)}, not before " \
+            f"{when(body.not_before_microseconds)}"
+    if case == "notice_acknowledged":
+        return f"step {step_name(body.step)} acknowledged by {body.guest}"
+    if case == "notice_withdrawn":
+        return f"step {step_name(body.step)} is not noticed any more{because(body.reason)}"
+    if case == "step_ended":
+        outcome = word(body, "outcome") if body.HasField("outcome") else "cancelled"
+        return f"step {step_name(body.step)} on host {body.host} is over, {outcome}" \
+            f"{because(body.reason)}"
     if case == "hold_finished":
         record = body.record
         held = f"held for {record.hold_microseconds / 1000:.1f} ms" \
