@@ -2,7 +2,7 @@
 # Both install what is missing (apt-get, as root or with sudo).
 
 .PHONY: help demo test mutants test-swift test-integration test-specification model bench bench-hold bench-many bench-wire bench-guard \
-	bench-snapshot bench-takeover bench-locks soak soak-host simulate ha build \
+	bench-snapshot bench-takeover bench-locks bench-events soak soak-host simulate ha build \
 	build-debug fuzz format lint check-generated deps clean images test-compose
 
 CACHE ?= .cache
@@ -21,7 +21,7 @@ help:
 	@echo 'make test-compose      builds them with podman, and tries both clusters of cluster/compose'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
 	@echo 'make mutants           whether the simulator finds each of the deliberate bugs, within 2000 seeds'
-	@echo 'make bench             bench-wire, -snapshot, -hold, -many, -guard, -takeover and -locks'
+	@echo 'make bench             bench-wire, -snapshot, -hold, -many, -guard, -takeover, -locks, -events'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
 	@echo 'make bench-snapshot    a snapshot of a million guests beside commits; loading it'
 	@echo 'make bench-hold        our hold against a bare script that does the same'
@@ -29,6 +29,7 @@ help:
 	@echo 'make bench-guard       the memory of a guard, and how soon it continues a guest'
 	@echo 'make bench-takeover    the leader killed 100 times: until the next directive, and added to a hold'
 	@echo 'make bench-locks       locks granted a second in three etcd members, against etcd'\''s own locks'
+	@echo 'make bench-events      10,000 guests that poll scheduled events once a second'
 	@echo 'make soak              1000 hand-overs in a row, half with a random fault (COUNT=, SEED=)'
 	@echo 'make soak-host         the same for holds of a whole host, under a release of commands'
 	@echo 'make simulate          a thousand clusters on a virtual clock (SEEDS=1..1000, PROFILE=mixed)'
@@ -94,7 +95,7 @@ SECONDS ?= 600
 fuzz: deps
 	scripts/fuzz.sh --seconds $(SECONDS)
 
-bench: bench-wire bench-snapshot bench-hold bench-many bench-guard bench-takeover bench-locks
+bench: bench-wire bench-snapshot bench-hold bench-many bench-guard bench-takeover bench-locks bench-events
 
 bench-wire: build
 	swift build -c release --product wire-bench
@@ -122,6 +123,10 @@ bench-locks: build lab
 	swift build -c release --product hosts-bench
 	$(PYTHON) cluster/bench/locks.py --fermata $(FERMATA_RELEASE) \
 		--bench .build/release/hosts-bench --cache $(CACHE)
+
+bench-events: deps
+	swift build -c release --product events-bench
+	$(PYTHON) cluster/bench/events.py --bench .build/release/events-bench
 
 COUNT ?= 1000
 soak: build lab

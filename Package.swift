@@ -46,6 +46,14 @@ let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let arguments: Target.Dependency = .product(
     name: "ArgumentParser", package: "swift-argument-parser")
 
+let hummingbird: Target.Dependency = .product(name: "HummingbirdCore", package: "hummingbird")
+let nio: [Target.Dependency] = [
+    .product(name: "NIOCore", package: "swift-nio"),
+    .product(name: "NIOPosix", package: "swift-nio"),
+    .product(name: "NIOHTTP1", package: "swift-nio"),
+    .product(name: "HTTPTypes", package: "swift-http-types"),
+]
+
 let package = Package(
     name: "fermata",
     products: [.executable(name: "fermata", targets: ["fermata"])],
@@ -56,6 +64,10 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
         .package(url: "https://github.com/groue/GRDB.swift", exact: "7.10.0"),
         .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
+        .package(
+            url: "https://github.com/hummingbird-project/hummingbird", exact: "2.28.1", traits: []),
+        .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-http-types", exact: "1.8.0", traits: []),
     ],
     targets: [
         .systemLibrary(
@@ -71,7 +83,7 @@ let package = Package(
         pure("Wire", ["Fleet", protobuf]),
         pure("Coordination", ["Fleet", collections]),
         pure("Presentation", ["Fleet"]),
-        pure("Notices", ["Fleet", "Wire", "Presentation"]),
+        pure("Notices", ["Fleet", "Wire", "Presentation", "QMP"]),
         pure("LogCore"),
         pure("QMP"),
         pure("EtcdLog", ["Edges", "Fleet", "LogCore", "QMP"]),
@@ -107,11 +119,12 @@ let package = Package(
                 "Fleet", "Edges", "Wire", "AgentCore", "QMP", "HostConfiguration", "UvLoop",
                 "SessionCore", "SessionShell", logging,
             ]),
+        shell("NoticeServer", ["Fleet", "Notices", hummingbird, logging] + nio),
         shell(
             "NotifierShell",
             [
-                "Fleet", "Wire", "Presentation", "Notices", "UvLoop", "SessionCore",
-                "SessionShell", grdb, logging,
+                "Fleet", "Wire", "Presentation", "Notices", "NoticeServer", "UvLoop",
+                "SessionCore", "SessionShell", grdb, logging,
             ]),
         .executableTarget(
             name: "fermata",
@@ -134,6 +147,11 @@ let package = Package(
             name: "hosts-bench",
             dependencies: ["Fleet", "Wire", "UvLoop", "SessionCore", "SessionShell", logging],
             path: "Benchmarks/Hosts", swiftSettings: settings),
+
+        // `make bench-events`: the web server with 10,000 guests that poll.
+        .executableTarget(
+            name: "events-bench", dependencies: ["Fleet", "Notices", "NoticeServer", logging],
+            path: "Benchmarks/Events", exclude: ["poller.c"], swiftSettings: settings),
 
         // `make bench-snapshot`: snapshots of a large state beside commits, measured.
         .executableTarget(

@@ -74,5 +74,6 @@ var notifierMigrator: DatabaseMigrator {
                 ) STRICT;
                 """)
     }
+    registerBoardMigration(&migrator)
     return migrator
 }

@@ -24,6 +24,8 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
     /// Another process has the database.
     case databaseInUse(path: String)
     case cannotLock(path: String, UvError)
+    /// Guests cannot be served at an address.
+    case cannotListen(String)
 
     public var message: String {
         switch self {
@@ -32,6 +34,7 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
         case .databaseInUse(let path): "another notifier uses the database \(path)"
         case .cannotLock(let path, let error):
             "cannot open the notifier database \(path): \(error)"
+        case .cannotListen(let reason): "cannot listen on \(reason)"
         }
     }
 
@@ -41,6 +44,8 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
         case .session(let problem): problem.advice
         case .databaseInUse: "Stop it, or give this one another --database and certificate."
         case .cannotLock: "Check that the directory exists and is writable."
+        case .cannotListen:
+            "Give an address of this host, and a port that nobody uses, to --listen."
         }
     }
 
@@ -64,6 +69,7 @@ public final class NotifierShell {
     private let databasePath: String
     private let follower: Follower<NotifierStore>
     private var retrying: UvLoop.Timer?
+    private let board: BoardFollower?
     private var isReady = false
 
     /// How often sinks that did not take a line are tried again.
@@ -77,9 +83,11 @@ public final class NotifierShell {
     ///   - databasePath: created if it is not there.
     ///   - appendPath: where lines of JSON go; nil if nowhere.
     ///   - printLine: takes a line of text for each annotation; nil if nothing is printed.
+    ///   - guests: how guests are served; nil if they are not.
     public init(
         servers: [String], credentials: Credentials, databasePath: String, appendPath: String?,
-        printLine: ((String) throws -> Void)?, software: String, loop: Loop, log: Logger
+        printLine: ((String) throws -> Void)?, guests: GuestService? = nil, software: String,
+        loop: Loop, log: Logger
     ) throws(NotifierError) {
         do {
             lock = try Files.lock(path: NotifierHealth.lockPath(databasePath))
@@ -103,13 +111,35 @@ public final class NotifierShell {
                 store: store, printLine: printLine, file: appendPath.map { LineFile(path: $0) }),
             now: { Timestamp(microseconds: WallClock.nowMicroseconds) },
             tell: { log.log(level: $0.level, "\($0)") })
+        if let guests {
+            board = try BoardFollower(
+                guests, store: store, client: client, cluster: credentials.identity.cluster,
+                loop: loop, log: log)
+        } else {
+            board = nil
+        }
     }
+
+    /// Called with each address at which guests are served, with the port really bound.
+    public var onListening: ((String) -> Void)? {
+        get { board?.onListening }
+        set { board?.onListening = newValue }
+    }
+
+    /// It serves the guests of one host and leaves annotations to the central ones.
+    private var isForOneHost: Bool { board?.isForOneHost ?? false }
 
     /// Delivers what is left from before, and begins to follow.
     public func start() {
         client.onReady = { [unowned self] _ in onSession() }
         client.onMessage = { [unowned self] message, _ in
             guarded { () throws(NotifierStoreError) in
+                // First the board: where following begins is what the record has, so that events
+                // the board has not seen are asked for again.
+                if case .eventBatch(let events, let lastSequence) = message {
+                    try board?.onBatch(events, lastSequence: lastSequence)
+                }
+                guard !isForOneHost else { return }
                 for answer in try follower.onMessage(message) { send(answer) }
             }
         }
@@ -118,16 +148,23 @@ public final class NotifierShell {
             if down.retryAfter == nil { onFatal?(.session(down.problem)) }
         }
         retrying = loop.every(Self.deliveryInterval) { [unowned self] in
-            guarded { () throws(NotifierStoreError) in try follower.deliver() }
+            if !isForOneHost {
+                guarded { () throws(NotifierStoreError) in try follower.deliver() }
+            }
             if client.isReady { NotifierHealth.touch(databasePath) }
         }
-        guarded { () throws(NotifierStoreError) in try follower.deliver() }
+        if !isForOneHost {
+            guarded { () throws(NotifierStoreError) in try follower.deliver() }
+        }
+        board?.onFatal = { [unowned self] in onFatal?($0) }
+        board?.start()
         client.start()
     }
 
     /// Ends the session; what is stored and not delivered is delivered by the next start.
     public func stop() {
         retrying?.cancel()
+        board?.stop()
         client.stop("the notifier is shutting down")
         lock.release()
     }
@@ -137,8 +174,14 @@ public final class NotifierShell {
 
     private func onSession() {
         guarded { () throws(NotifierStoreError) in
-            let sequence = try store.cursor()
-            send(try follower.onEstablished())
+            var sequence = try store.cursor()
+            if let board, board.isForOneHost {
+                sequence = board.cursor
+                send(.followEvents(afterSequence: sequence, progress: false))
+            } else {
+                send(try follower.onEstablished())
+            }
+            board?.onSession()
             NotifierHealth.touch(databasePath)
             guard !isReady else { return }
             isReady = true

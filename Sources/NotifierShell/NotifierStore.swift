@@ -35,7 +35,7 @@ public struct AnnotationFilter: Hashable, Sendable {
 /// The notifier's SQLite file. One process writes; any number may read.
 public final class NotifierStore: NoticeRecord {
     public let path: String
-    private let queue: DatabaseQueue
+    let queue: DatabaseQueue
 
     /// Opens for writing, and creates what is not there.
     ///
@@ -192,7 +192,7 @@ private func checkPages(_ database: Database, path: String) throws {
 }
 
 /// Runs `body` and turns whatever GRDB throws into our own error.
-private func guarded<Value>(
+func guarded<Value>(
     _ path: String, _ operation: String, _ body: () throws -> Value
 ) throws(NotifierStoreError) -> Value {
     do {

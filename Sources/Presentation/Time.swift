@@ -38,6 +38,11 @@ struct CivilDate: Hashable {
     }
 }
 
+private let weekdays = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+private let months = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+]
+
 private let microsecondsPerDay: Int64 = 86_400_000_000
 
 /// - Returns: the quotient rounded down and the remainder that goes with it, never negative.
@@ -57,6 +62,16 @@ extension Timestamp {
             daysSince1970: floorDivide(microseconds, by: microsecondsPerDay).quotient)
         let year = date.year < 0 ? "-" + padded(-date.year, width: 4) : padded(date.year, width: 4)
         return "\(year)-\(padded(date.month, width: 2))-\(padded(date.day, width: 2))"
+    }
+
+    /// RFC 1123 as HTTP writes it: `Sat, 11 Apr 2026 22:26:58 GMT`. Fractions are cut.
+    public var rfc1123: String {
+        let days = floorDivide(microseconds, by: microsecondsPerDay).quotient
+        let date = CivilDate(daysSince1970: days)
+        // 1970-01-01 was a Thursday.
+        let weekday = weekdays[Int(floorDivide(days + 3, by: 7).remainder)]
+        return "\(weekday), \(padded(date.day, width: 2)) \(months[Int(date.month) - 1]) "
+            + "\(padded(date.year, width: 4)) \(timeText(fractionDigits: 0)) GMT"
     }
 
     /// `22:26:58.123`, in UTC.

@@ -10,14 +10,19 @@ struct NotifierCommand: ParsableCommand {
         commandName: "notifier", abstract: "Follows the fleet and publishes a record of each hold.",
         discussion: """
             Keeps every annotation in its own SQLite file, exactly one for each hold, and goes on \
-            where it stopped. Prints each as a line of plain words, and appends it as a line of \
+            where it stopped. With --listen it serves guests what is coming, as the metadata service \
+            that their agents already poll; who asks is known by the address that the host's file \
+            names. With --host it serves that host's guests and does nothing else. Prints each as a line of plain words, and appends it as a line of \
             JSON to --append if that is given. The log goes to stderr. SIGHUP makes it read \
             certificate, key, ca.pem and crl.pem again.
 
             Run one all the time: the server keeps events until a notifier has stored them.
 
               fermata notifier --server 10.0.0.1:7450 --credentials pki/notifier-main \\
-                  --database /var/lib/fermata/notifier.db --append /var/log/fermata.jsonl
+                  --database /var/lib/fermata/notifier.db --append /var/log/fermata.jsonl \\
+                  --listen 10.0.0.9:8080
+              fermata notifier --host host-a --listen 169.254.169.254:80 --server 10.0.0.1:7450 \\
+                  --credentials pki/notifier-host-a --database /var/lib/fermata/notices.db
             """)
     @OptionGroup var daemon: DaemonOptions
     @OptionGroup var servers: ServerOptions
@@ -25,6 +30,15 @@ struct NotifierCommand: ParsableCommand {
     var database: String
     @Option(help: ArgumentHelp("Append each annotation as JSON here.", valueName: "file"))
     var append: String?
+    @Option(
+        help: ArgumentHelp(
+            "Serve guests here; repeat it for several. Port 0 takes a free one.",
+            valueName: "address:port"))
+    var listen: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "Serve only this host's guests, and publish no annotations.", valueName: "name"))
+    var host: String?
     @Flag(help: "Print no annotations.")
     var quiet = false
 
@@ -38,6 +52,9 @@ struct NotifierCommand: ParsableCommand {
         shell.onReady = { sequence in
             StandardOutput.announce("fermata notifier ready (following from \(sequence))")
         }
+        shell.onListening = { address in
+            StandardOutput.announce("fermata notifier listening on \(address)")
+        }
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
         process.onStop = { shell.stop() }
         process.keep(credentials, log: log) { shell.use($0) }
@@ -48,15 +65,42 @@ struct NotifierCommand: ParsableCommand {
     private func open(
         _ addresses: [String], _ credentials: Credentials, _ loop: Loop, _ log: Logger
     ) throws(CommandFailure) -> NotifierShell {
+        let guests = try guestService
         let printLine: ((String) throws -> Void)? =
-            quiet ? nil : { try StandardOutput.tryWrite($0 + "\n") }
+            quiet || host != nil ? nil : { try StandardOutput.tryWrite($0 + "\n") }
         do {
             return try NotifierShell(
                 servers: addresses, credentials: credentials, databasePath: database,
-                appendPath: append, printLine: printLine, software: Version.software, loop: loop,
-                log: log)
+                appendPath: append, printLine: printLine, guests: guests,
+                software: Version.software, loop: loop, log: log)
         } catch {
             throw CommandFailure(error)
+        }
+    }
+
+    private var guestService: GuestService? {
+        get throws(CommandFailure) {
+            var addresses: [SocketAddress] = []
+            for text in listen {
+                guard let address = SocketAddress(parsing: text) else {
+                    throw CommandFailure(
+                        .usage, "--listen \(text) is no IP address and port",
+                        advice: "Write it as 10.0.0.9:8080 or [fd00::9]:8080.")
+                }
+                addresses.append(address)
+            }
+            guard let host else {
+                return addresses.isEmpty ? nil : GuestService(listen: addresses, host: nil)
+            }
+            guard let name = HostID(host) else {
+                throw CommandFailure(.usage, "\(host) is no name of a host")
+            }
+            guard !addresses.isEmpty else {
+                throw CommandFailure(
+                    .usage, "--host serves guests, and no address to do so is given",
+                    advice: "Add --listen 169.254.169.254:80.")
+            }
+            return GuestService(listen: addresses, host: name)
         }
     }
 }
@@ -67,6 +111,7 @@ extension CommandFailure {
         case .store(let error): self.init(error)
         case .session(let problem): self.init([problem])
         case .databaseInUse: self.init(.unavailable, error.message, advice: error.advice)
+        case .cannotListen: self.init(.unavailable, error.message, advice: error.advice)
         case .cannotLock: self.init(.cannotCreate, error.message, advice: error.advice)
         }
     }

@@ -1,0 +1,445 @@
+// One connection of a client, from its first byte to its end.
+//
+//   state        event                      becomes
+//   ---------    ------------------------   ---------------------------------------------------
+//   idle         first byte                 reading
+//   idle         75 s                       closed, silently
+//   reading      whole request              idle (answered), waiting, or closing
+//   reading      10 s                       closing (408)
+//   waiting      reply, new board, time     idle; a stream stays until it ends
+//   any          malformed bytes            closing (400, 413, 431)
+//   closing      peer's end, or 2 s         closed: what is sent after the answer is thrown away, so
+//                                           that no reset overtakes the answer
+import Fleet
+import NIOCore
+import NIOHTTP1
+import Notices
+
+final class Connection: ChannelInboundHandler {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias OutboundOut = ByteBuffer
+
+    static var decoderLimits: NIOHTTPDecoderLimitConfiguration {
+        var limits = NIOHTTPDecoderLimitConfiguration()
+        limits.maxHeaderFieldSize = HTTPLimits.headByteCountMax
+        limits.maxHeaderListSize = HTTPLimits.headByteCountMax
+        limits.maxHeaderFieldCount = HTTPLimits.headerFieldCountMax
+        return limits
+    }
+
+    enum State {
+        case idle
+        case reading
+        case waiting(Waiting)
+        case closing
+    }
+
+    enum Waiting {
+        /// For the loop's thread.
+        case reply
+        case poll(guest: BoardGuest, after: UInt64, until: Int64)
+        case stream(guest: BoardGuest, sent: UInt64, spokeAt: Int64)
+    }
+
+    let client: Client
+    let ip: String
+    let address: IPAddress?
+    var countsAsStranger = false
+    private unowned let desk: Desk
+    private let channel: any Channel
+    private(set) var state = State.idle
+    /// When the state began, or since when the client does not read.
+    private var since: Int64
+    private var unreadSince: Int64?
+    private var head: RequestHead?
+    private var body: [UInt8] = []
+    private var closesAfter = false
+    private var isHeadOnly = false
+    private var isChunked = true
+    /// Whole requests that came while another waits for its answer.
+    private var queue: [(head: RequestHead, body: [UInt8], closes: Bool)] = []
+    private var replyNumber = 0
+    /// What a client polls, it polls again: looked up once for each board.
+    private var known: (boardNumber: Int, guest: BoardGuest, document: CachedDocument)?
+    private var poll: PolledEvents?
+
+    init(
+        desk: Desk, channel: any Channel, client: Client, ip: String, address: IPAddress?
+    ) {
+        self.client = client
+        self.desk = desk
+        self.channel = channel
+        self.ip = ip
+        self.address = address
+        since = desk.nowMilliseconds
+    }
+
+    var isWaiting: Bool { if case .waiting = state { true } else { false } }
+    private var isClosing: Bool { if case .closing = state { true } else { false } }
+
+    // MARK: Events of the channel
+
+    func onBytes() {
+        if case .idle = state { enter(.reading) }
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isClosing else { return }
+        switch unwrapInboundIn(data) {
+        case .head(let head): onHead(head)
+        case .body(let bytes): onBody(bytes)
+        case .end: onEnd()
+        }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        switch error as? HTTPParserError {
+        case .headerOverflow: refuse(.error(431, "The request's header is too large."))
+        case .invalidVersion: refuse(.error(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here."))
+        case .invalidMethod: refuse(.error(400, "The request has no method that exists."))
+        case .some(let error): refuse(.error(400, "The request is malformed: \(error)."))
+        case nil: close()
+        }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard case .inputClosed? = event as? ChannelEvent else {
+            return context.fireUserInboundEventTriggered(event)
+        }
+        // A client that has asked and closed its side still gets what it waits for.
+        guard case .waiting(.reply) = state else { return close() }
+        closesAfter = true
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        state = .closing
+        desk.leave(self)
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        unreadSince = context.channel.isWritable ? nil : desk.nowMilliseconds
+    }
+
+    // MARK: Reading
+
+    private func onHead(_ head: HTTPRequestHead) {
+        if case .idle = state { enter(.reading) }
+        body = []
+        var fields: [HTTPField] = []
+        fields.reserveCapacity(head.headers.count)
+        for (name, value) in head.headers { fields.append(HTTPField(name, value)) }
+        self.head = RequestHead(
+            method: head.method.rawValue, target: head.uri, fields: fields,
+            isVersion10: head.version == .http1_0)
+        // The decoder does not go on behind an upgrade, so neither do we.
+        closesAfter =
+            !head.isKeepAlive || head.method == .CONNECT || head.headers.contains(name: "upgrade")
+        let lengths = head.headers["content-length"]
+        if !lengths.isEmpty, head.headers.contains(name: "transfer-encoding") {
+            return refuse(.error(400, "A request has a length or chunks, not both."))
+        }
+        if let length = lengths.first.flatMap({ Int($0) }), length > HTTPLimits.bodyByteCountMax {
+            return refuseBody()
+        }
+        if let expected = head.headers["expect"].first {
+            guard expected.lowercased() == "100-continue" else {
+                return refuse(.error(417, "Only 100-continue can be expected."))
+            }
+            write(ByteBuffer(string: "HTTP/1.1 100 Continue\r\n\r\n"))
+        }
+    }
+
+    private func onBody(_ bytes: ByteBuffer) {
+        guard body.count + bytes.readableBytes <= HTTPLimits.bodyByteCountMax else {
+            return refuseBody()
+        }
+        body.append(contentsOf: bytes.readableBytesView)
+    }
+
+    private func onEnd() {
+        guard let head else { return close() }
+        self.head = nil
+        guard !isWaiting else {
+            guard queue.count < HTTPLimits.pipelinedRequestsMax else { return close() }
+            return queue.append((head, body, closesAfter))
+        }
+        handle(head, body)
+    }
+
+    private func refuseBody() {
+        refuse(.error(413, "The body is larger than \(HTTPLimits.bodyByteCountMax) bytes."))
+    }
+
+    // MARK: Answering
+
+    private func handle(_ head: RequestHead, _ body: [UInt8]) {
+        isHeadOnly = head.method == "HEAD"
+        isChunked = !head.isVersion10
+        if let seconds = desk.takeToken(of: client) {
+            return answer(
+                .error(
+                    429, "Too many requests; once a second is enough.",
+                    fields: [HTTPField("Retry-After", "\(seconds)")]))
+        }
+        do {
+            if let poll, poll.isAgain(head) { return try answerEvents(poll.version, head) }
+            let route = try head.route()
+            if case .events(let version) = route { poll = PolledEvents(head, version) }
+            try carryOut(route, head, body)
+        } catch {
+            answer(error)
+        }
+    }
+
+    private func answerEvents(
+        _ version: EventsVersion, _ head: RequestHead
+    ) throws(HTTPAnswer) {
+        let (guest, cache) = try document()
+        let isUnchanged = head.has(cache.tag)
+        if closesAfter || isHeadOnly {
+            if isUnchanged { return answer(.notModified(tag: cache.tag)) }
+            let json = desk.board.document(for: guest).json(version.layout)
+            return answer(.json(json, fields: [HTTPField("ETag", cache.tag)]))
+        }
+        write(
+            isUnchanged
+                ? cache.notModified(headEnd: desk.headEnd)
+                : cache.bytes(version.layout, headEnd: desk.headEnd) {
+                    desk.board.document(for: guest)
+                })
+        finished()
+    }
+
+    private func document() throws(HTTPAnswer) -> (BoardGuest, CachedDocument) {
+        if let known, known.boardNumber == desk.boardNumber {
+            return (known.guest, known.document)
+        }
+        let guest = try whoAsks()
+        let document = desk.cache(for: guest)
+        known = (desk.boardNumber, guest, document)
+        return (guest, document)
+    }
+
+    private func carryOut(
+        _ route: Route, _ head: RequestHead, _ body: [UInt8]
+    ) throws(HTTPAnswer) {
+        if route == .health { return answer(health) }
+        let guest = try whoAsks()
+        switch route {
+        case .events(let version): try answerEvents(version, head)
+        case .acknowledge: acknowledge(try StartRequests.parse(body), guest)
+        case .nativeAcknowledge(let id): acknowledge([id], guest)
+        case .instance(let path, let asText):
+            answer(
+                try InstanceDocument.answer(
+                    guest, cluster: desk.cluster, path: path, asText: asText))
+        case .versions:
+            let versions = Set(InstanceDocument.versions + EventsVersion.allCases.map(\.rawValue))
+            answer(.json(["apiVersions": .array(versions.sorted().map { .string($0) })]))
+        case .nativeEvents(let wait): nativeEvents(wait, guest)
+        case .annotations(let limit):
+            ask { .annotations(guest: guest.id, limit: limit, reply: $0) }
+        case .health: break
+        }
+    }
+
+    private func whoAsks() throws(HTTPAnswer) -> BoardGuest {
+        guard desk.board.isReady else {
+            throw .error(
+                503, "The notifier has not reached its server yet.",
+                fields: [HTTPField("Retry-After", "1")])
+        }
+        if let guest = address.flatMap({ desk.board.guest(at: $0) }) { return guest }
+        desk.post(.unknownAddress(ip))
+        closesAfter = true
+        throw .error(
+            403, "\(ip) is not the address of a guest here. Its host's file has to name it.")
+    }
+
+    private var health: HTTPAnswer {
+        .json(["ready": .bool(desk.board.isReady), "sequence": .unsigned(desk.board.cursor)])
+    }
+
+    private func acknowledge(_ ids: [String], _ guest: BoardGuest) {
+        ask { .acknowledge(guest: guest.id, eventIDs: ids, reply: $0) }
+    }
+
+    /// Waits for the loop's thread.
+    private func ask(_ request: (@escaping ServerRequest.Reply) -> ServerRequest) {
+        enter(.waiting(.reply))
+        replyNumber += 1
+        let number = replyNumber
+        let connection = NIOLoopBound(self, eventLoop: desk.loop)
+        let loop = desk.loop
+        desk.post(
+            request { reply in
+                loop.execute {
+                    let connection = connection.value
+                    guard connection.replyNumber == number,
+                        case .waiting(.reply) = connection.state
+                    else { return }
+                    connection.answer(reply)
+                }
+            })
+    }
+
+    private func nativeEvents(_ wait: Route.NativeWait, _ guest: BoardGuest) {
+        let document = desk.board.document(for: guest)
+        switch wait {
+        case .poll(let after, let seconds) where after == document.incarnation && seconds > 0:
+            let until = desk.nowMilliseconds + seconds * 1_000
+            enter(.waiting(.poll(guest: guest, after: after, until: until)))
+        case .no, .poll: answer(native(document))
+        case .stream(let after):
+            var head = HTTPAnswer(
+                status: 200, fields: [HTTPField("Content-Type", "text/event-stream")])
+            if isChunked { head.fields.append(HTTPField("Transfer-Encoding", "chunked")) }
+            closesAfter = true
+            write(whole(head.streamHead, []))
+            guard !isHeadOnly else { return finished() }
+            enter(.waiting(.stream(guest: guest, sent: after ?? 0, spokeAt: desk.nowMilliseconds)))
+            if after == document.incarnation { say(":\n\n") } else { onBoard() }
+        }
+    }
+
+    private func native(_ document: EventDocument) -> HTTPAnswer {
+        .json(document.nativeJSON, fields: [HTTPField("ETag", document.tag)])
+    }
+
+    // MARK: Waiting
+
+    /// There is another board.
+    func onBoard() {
+        switch state {
+        case .waiting(.poll(let guest, let after, _)):
+            let document = desk.board.document(for: desk.board.guest(guest.id) ?? guest)
+            if document.incarnation != after { answer(native(document)) }
+        case .waiting(.stream(let guest, let sent, _)):
+            let document = desk.board.document(for: desk.board.guest(guest.id) ?? guest)
+            guard document.incarnation != sent else { return }
+            // A client that does not read gets the newest when it does, or its end.
+            guard channel.isWritable else { return }
+            state = .waiting(
+                .stream(
+                    guest: guest, sent: document.incarnation, spokeAt: desk.nowMilliseconds))
+            say(
+                "id: \(document.incarnation)\nevent: events\ndata: "
+                    + "\(document.nativeJSON.compact)\n\n")
+        default: break
+        }
+    }
+
+    /// Once a second.
+    func onTick() {
+        let now = desk.nowMilliseconds
+        if let unreadSince, now - unreadSince > HTTPLimits.unreadSeconds * 1_000 {
+            return close()
+        }
+        let passed = (now - since) / 1_000
+        switch state {
+        case .idle: if passed > HTTPLimits.idleSeconds { close() }
+        case .reading:
+            if passed > HTTPLimits.requestSeconds {
+                refuse(.error(408, "The request took too long to arrive."))
+            }
+        case .closing: if passed >= 2 { close() }
+        case .waiting(.reply): break
+        case .waiting(.poll(let guest, _, let until)):
+            if now >= until { answer(native(desk.board.document(for: guest))) }
+        case .waiting(.stream(let guest, let sent, let spokeAt)):
+            onBoard()
+            if now - spokeAt >= HTTPLimits.keepAliveSeconds * 1_000 {
+                state = .waiting(.stream(guest: guest, sent: sent, spokeAt: now))
+                say(":\n\n")
+            }
+        }
+    }
+
+    /// The server stops.
+    func end() {
+        switch state {
+        case .waiting(.poll(let guest, _, _)):
+            closesAfter = true
+            answer(native(desk.board.document(for: guest)))
+        case .waiting(.stream):
+            if isChunked { write(ByteBuffer(bytes: lastChunk)) }
+            closeInOrder()
+        case .waiting(.reply): closesAfter = true
+        case .idle, .reading, .closing: close()
+        }
+    }
+
+    // MARK: Writing
+
+    private func say(_ text: String) {
+        write(isChunked ? ByteBuffer(bytes: chunk(Array(text.utf8))) : ByteBuffer(string: text))
+    }
+
+    private func answer(_ answer: HTTPAnswer) {
+        write(whole(answer.head(closes: closesAfter), isHeadOnly ? [] : answer.body))
+        finished()
+    }
+
+    private func whole(_ head: String, _ body: [UInt8]) -> ByteBuffer {
+        var bytes = ByteBuffer()
+        bytes.reserveCapacity(head.utf8.count + desk.headEnd.readableBytes + body.count)
+        bytes.writeString(head)
+        bytes.writeImmutableBuffer(desk.headEnd)
+        bytes.writeBytes(body)
+        return bytes
+    }
+
+    private func write(_ bytes: ByteBuffer) {
+        channel.writeAndFlush(bytes, promise: nil)
+    }
+
+    private func finished() {
+        guard !closesAfter else { return closeInOrder() }
+        enter(.idle)
+        guard !queue.isEmpty else { return }
+        let next = queue.removeFirst()
+        closesAfter = next.closes
+        enter(.reading)
+        handle(next.head, next.body)
+    }
+
+    /// Says why, and reads nothing more.
+    private func refuse(_ refusal: HTTPAnswer) {
+        guard !isClosing else { return }
+        // In the middle of a stream there is no place for a status.
+        if case .waiting(.stream) = state { return close() }
+        closesAfter = true
+        isHeadOnly = false
+        answer(refusal)
+    }
+
+    private func closeInOrder() {
+        guard !isClosing else { return }
+        enter(.closing)
+        queue = []
+        channel.close(mode: .output, promise: nil)
+    }
+
+    private func close() {
+        enter(.closing)
+        channel.close(mode: .all, promise: nil)
+    }
+
+    private func enter(_ state: State) {
+        self.state = state
+        since = desk.nowMilliseconds
+    }
+}
+
+/// Tells a connection of bytes before they make a request.
+final class ByteWatch: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    private let connection: Connection
+
+    init(_ connection: Connection) { self.connection = connection }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        connection.onBytes()
+        context.fireChannelRead(data)
+    }
+}

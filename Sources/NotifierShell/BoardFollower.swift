@@ -1,0 +1,275 @@
+// The board's half of a notifier: what guests read before a hold, and what they acknowledge.
+//
+//   session ready ─▶ query notices and guests ─┬─▶ board known: events go on from its cursor
+//                                              └─▶ board new, or events missing: it is loaded from
+//                                                  the answer, and asked for again if the events
+//                                                  seen meanwhile are newer than the answer
+//
+// Happy path: an event of the leader is folded, kept and given to the web server in one turn of the
+// loop. An acknowledgement is kept in the database, then answered, then sent to the leader until
+// that has taken it.
+// Failure modes: the leader is away → documents stay as they are, acknowledgements wait; an address
+// that no guest has asks → the inventory is asked for anew, not more often than every 2 s; a restart →
+// the numbers of documents go on from the database.
+public import Fleet
+import Logging
+import NoticeServer
+import Notices
+import SessionCore
+public import UvLoop
+import Wire
+
+/// How a notifier serves guests.
+public struct GuestService: Sendable {
+    public var listen: [SocketAddress]
+    /// Only guests of this host, and no annotations; nil serves all guests.
+    public var host: HostID?
+    public init(listen: [SocketAddress], host: HostID?) {
+        self.listen = listen
+        self.host = host
+    }
+}
+
+final class BoardFollower {
+    var onListening: ((String) -> Void)?
+    var onFatal: ((NotifierError) -> Void)?
+
+    let isForOneHost: Bool
+    private let loop: Loop
+    private let log: Logger
+    private let store: NotifierStore
+    private let client: SessionClient
+    private let server: NoticeHTTPServer
+    private let mailbox: Mailbox<ServerRequest>
+    private var watch: DescriptorWatch?
+    private var refreshing: UvLoop.Timer?
+    private var board: NoticeBoard
+    /// The board lacks events: what comes is of no use before it is loaded.
+    private var needsNotices: Bool
+    private var isAskingNotices = false
+    private var isAskingGuests = false
+    /// Newest event that the leader was heard to have.
+    private var lastSequence: UInt64 = 0
+    private var guestsAskedAt: Int64?
+    private var sending: Set<PendingAcknowledgement> = []
+
+    private static let refreshInterval = Duration.seconds(30)
+    private static let unknownAddressMilliseconds: Int64 = 2_000
+    private static let requestTimeout = Duration.seconds(10)
+
+    init(
+        _ service: GuestService, store: NotifierStore, client: SessionClient, cluster: String,
+        loop: Loop, log: Logger
+    ) throws(NotifierError) {
+        self.store = store
+        self.client = client
+        self.loop = loop
+        self.log = log
+        isForOneHost = service.host != nil
+        do {
+            let memory = try store.boardMemory()
+            board = NoticeBoard(memory, host: service.host)
+            needsNotices = memory.base == 0
+        } catch {
+            throw .store(error)
+        }
+        do {
+            let mailbox = try Mailbox<ServerRequest>()
+            self.mailbox = mailbox
+            // Descriptors that are left for the session, the database and what is opened in between.
+            let connectionsMax = max(64, Descriptors.raiseLimit() - 128)
+            server = NoticeHTTPServer(
+                listen: service.listen.map { ListenAddress(ip: $0.ip, port: $0.port) },
+                cluster: cluster, connectionsMax: connectionsMax, log: log,
+                post: { mailbox.post($0) })
+        } catch {
+            throw .cannotListen("the web: \(error)")
+        }
+    }
+
+    /// Sequence of the last event folded.
+    var cursor: UInt64 { board.cursor }
+
+    func start() {
+        do {
+            watch = try mailbox.deliver(on: loop) { [unowned self] in onRequest($0) }
+        } catch {
+            return onFatal?(.cannotListen("the web: \(error)")) ?? ()
+        }
+        refreshing = loop.every(Self.refreshInterval) { [unowned self] in
+            guard client.isReady else { return }
+            askGuests()
+            guarded { () throws(NotifierStoreError) in try sendAcknowledgements() }
+        }
+        server.start()
+    }
+
+    /// Open streams end in order.
+    func stop() {
+        refreshing?.cancel()
+        server.stop()
+    }
+
+    // MARK: The leader
+
+    func onSession() {
+        isAskingNotices = false
+        isAskingGuests = false
+        sending = []
+        askNotices()
+        askGuests()
+        guarded { () throws(NotifierStoreError) in try sendAcknowledgements() }
+    }
+
+    func onBatch(_ events: [FleetEvent], lastSequence: UInt64) throws(NotifierStoreError) {
+        self.lastSequence = max(lastSequence, events.last?.sequence ?? 0)
+        if self.lastSequence < board.cursor { needsNotices = true }
+        var isChanged = false
+        for event in events where !needsNotices {
+            switch board.apply(event) {
+            case .unchanged: break
+            case .changed: isChanged = true
+            case .gap: needsNotices = true
+            }
+        }
+        if needsNotices { askNotices() }
+        try keep(andPublish: isChanged)
+        if !board.knowsAllGuests { askGuestsSoon() }
+    }
+
+    private func askNotices() {
+        guard client.isReady, !isAskingNotices else { return }
+        isAskingNotices = true
+        client.request(.query(.notices), timeout: Self.requestTimeout) { [weak self] result in
+            guard let self else { return }
+            isAskingNotices = false
+            guard
+                case .success(.queryResult(.notices(let notices, let sequence))) = result
+            else { return retry(result) { $0.askNotices() } }
+            guarded { () throws(NotifierStoreError) in try self.take(notices, sequence) }
+        }
+    }
+
+    private func take(_ notices: [Notice], _ sequence: UInt64) throws(NotifierStoreError) {
+        guard needsNotices || sequence < board.cursor else { return }
+        board.load(notices, sequence: sequence)
+        // Events that came before the answer were passed over; the answer may be older than they.
+        needsNotices = sequence < lastSequence
+        if needsNotices { askNotices() }
+        try keep(andPublish: true)
+        if !board.knowsAllGuests { askGuestsSoon() }
+    }
+
+    private func askGuests() {
+        guard client.isReady, !isAskingGuests else { return }
+        isAskingGuests = true
+        guestsAskedAt = loop.nowMilliseconds
+        client.request(.query(.guests), timeout: Self.requestTimeout) { [weak self] result in
+            guard let self else { return }
+            isAskingGuests = false
+            guard case .success(.queryResult(.guests(let views))) = result else {
+                return retry(result) { $0.askGuests() }
+            }
+            let isChanged = board.take(views.map { BoardGuest($0) })
+            for address in board.claimedTwice where isChanged {
+                log.warning(
+                    "two guests have one address; neither is known by it",
+                    metadata: ["address": "\(address)"])
+            }
+            guarded { () throws(NotifierStoreError) in try self.keep(andPublish: isChanged) }
+        }
+    }
+
+    private func askGuestsSoon() {
+        let now = loop.nowMilliseconds
+        if let guestsAskedAt, now - guestsAskedAt < Self.unknownAddressMilliseconds { return }
+        askGuests()
+    }
+
+    /// A refusal, as by a leader that is just being deposed, is asked again a little later.
+    private func retry(
+        _ result: Result<Message, RequestError>, _ ask: @escaping (BoardFollower) -> Void
+    ) {
+        guard client.isReady else { return }
+        log.debug("no answer about notices", metadata: ["result": "\(result)"])
+        loop.after(.seconds(1)) { [weak self] in self.map(ask) }
+    }
+
+    private func keep(andPublish publishes: Bool) throws(NotifierStoreError) {
+        if let changes = board.takeChanges() { try store.save(changes) }
+        if publishes { server.publish(board) }
+    }
+
+    // MARK: The web server
+
+    private func onRequest(_ request: ServerRequest) {
+        switch request {
+        case .listening(let address): onListening?(address)
+        case .failed(let reason): onFatal?(.cannotListen(reason))
+        case .unknownAddress: askGuestsSoon()
+        case .acknowledge(let guest, let eventIDs, let reply):
+            guarded { () throws(NotifierStoreError) in
+                try acknowledge(eventIDs, by: guest)
+                reply(HTTPAnswer(status: 200))
+            }
+        case .annotations(let guest, let limit, let reply):
+            guarded { () throws(NotifierStoreError) in
+                let annotations = try store.annotations(
+                    AnnotationFilter(guest: guest), limit: limit)
+                reply(.json(.array(annotations.map(\.json))))
+            }
+        }
+    }
+
+    /// An event that is gone, is started, or is another guest's needs no acknowledgement: 200 too.
+    private func acknowledge(
+        _ eventIDs: [String], by guest: GuestID
+    ) throws(NotifierStoreError) {
+        guard let known = board.guest(guest) else { return }
+        for id in eventIDs {
+            guard let notice = board.notice(id, for: known), !notice.isStarted,
+                notice.guests.contains(guest), !notice.acknowledgedBy.contains(guest)
+            else { continue }
+            log.info(
+                "acknowledged", metadata: ["step": "\(notice.step)", "guest": "\(guest)"])
+            try store.save(PendingAcknowledgement(step: notice.step, guest: guest))
+        }
+        try sendAcknowledgements()
+    }
+
+    private func sendAcknowledgements() throws(NotifierStoreError) {
+        guard client.isReady else { return }
+        for pending in try store.pendingAcknowledgements() where !sending.contains(pending) {
+            sending.insert(pending)
+            client.request(
+                .command(.acknowledgeNotice(pending.step, guest: pending.guest)),
+                timeout: Self.requestTimeout
+            ) { [weak self] result in
+                guard let self else { return }
+                sending.remove(pending)
+                switch result {
+                case .success(.refused(let refusal)) where refusal.code != .unavailable:
+                    log.notice(
+                        "the server did not take an acknowledgement",
+                        metadata: [
+                            "step": "\(pending.step)", "guest": "\(pending.guest)",
+                            "reason": "\(refusal.message)",
+                        ])
+                    fallthrough
+                case .success(.commandAccepted):
+                    guarded { () throws(NotifierStoreError) in try self.store.remove(pending) }
+                // Sent again with the next session, or in half a minute.
+                default: break
+                }
+            }
+        }
+    }
+
+    private func guarded(_ body: () throws(NotifierStoreError) -> Void) {
+        do {
+            try body()
+        } catch {
+            onFatal?(.store(error))
+        }
+    }
+}
