@@ -148,7 +148,9 @@ struct NoticeChannel: ServerChildChannel {
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
         channel.eventLoop.makeCompletedFuture {
             guard let desk = desk.value, let connection = desk.admit(channel) else {
-                throw ChannelError.alreadyClosed
+                // Not yet registered: it can be closed when it is.
+                channel.eventLoop.execute { channel.close(promise: nil) }
+                return Value(channel: channel)
             }
             // A request comes whole in one read; a second one would only say that there is no more.
             try channel.syncOptions?.setOption(.maxMessagesPerRead, value: 1)

@@ -99,6 +99,8 @@ public struct NoticeBoard: Sendable {
             memory.incarnations.map { ($0.audience, $0.number) }, uniquingKeysWith: max)
         floors = Dictionary(memory.floors.map { ($0.guest, $0.number) }, uniquingKeysWith: max)
         for notice in memory.notices { insert(notice) }
+        renderAll()
+        changes = BoardChanges()
     }
 
     /// Whether an earlier process, or this one, has numbered documents.
@@ -138,18 +140,22 @@ public struct NoticeBoard: Sendable {
 
     /// Takes the leader's notices in place of all that is on the board.
     ///
+    /// - Precondition: the guests are known, as for ``apply(_:)``; without them it cannot be told
+    ///   whose documents change.
     /// - Parameter sequence: of the last event that they contain.
     public mutating func load(_ all: [Notice], sequence: UInt64) {
         if sequence < cursor { offset += cursor - sequence }
         cursor = sequence
-        if !hasHistory { base = number(sequence) }
+        let isFirst = !hasHistory
+        if isFirst { base = number(sequence) }
         let before = documents
         for step in notices.keys { changes.steps.insert(step) }
         notices = [:]
         steps = [:]
         for notice in all where !notice.guests.isEmpty { insert(notice.asTold) }
         renderAll()
-        number(differencesFrom: before)
+        // The first board's documents all have the base's number.
+        if !isFirst { number(differencesFrom: before) }
         isReady = !guests.isEmpty || isReady
         changes.cursor = true
     }
@@ -174,11 +180,13 @@ public struct NoticeBoard: Sendable {
         steps = [:]
         for notice in notices.values { file(notice) }
         renderAll()
-        number(differencesFrom: before)
+        // Nothing has been given out before: what was remembered has its numbers.
+        if wasReady { number(differencesFrom: before) }
         return true
     }
 
-    /// - Precondition: ``load(_:sequence:)`` has been called, or there was a memory of it.
+    /// - Precondition: guests are known, and ``load(_:sequence:)`` has been called, or there was a
+    ///   memory of it.
     public mutating func apply(_ event: FleetEvent) -> BoardOutcome {
         guard event.sequence > cursor else { return .unchanged }
         guard event.sequence == cursor + 1 else { return .gap }

@@ -46,6 +46,9 @@ final class BoardFollower {
     private var board: NoticeBoard
     /// The board lacks events: what comes is of no use before it is loaded.
     private var needsNotices: Bool
+    /// Without the guests it cannot be told whose documents an event changes: it waits for them.
+    private var hasGuests = false
+    private var waiting: [FleetEvent] = []
     private var isAskingNotices = false
     private var isAskingGuests = false
     /// Newest event that the leader was heard to have.
@@ -55,6 +58,8 @@ final class BoardFollower {
 
     private static let refreshInterval = Duration.seconds(30)
     private static let unknownAddressMilliseconds: Int64 = 2_000
+    /// Of events; behind more the board is loaded anew.
+    private static let waitingMax = 10_000
     private static let requestTimeout = Duration.seconds(10)
 
     init(
@@ -116,6 +121,7 @@ final class BoardFollower {
         isAskingNotices = false
         isAskingGuests = false
         sending = []
+        waiting = []
         askNotices()
         askGuests()
         guarded { () throws(NotifierStoreError) in try sendAcknowledgements() }
@@ -124,6 +130,18 @@ final class BoardFollower {
     func onBatch(_ events: [FleetEvent], lastSequence: UInt64) throws(NotifierStoreError) {
         self.lastSequence = max(lastSequence, events.last?.sequence ?? 0)
         if self.lastSequence < board.cursor { needsNotices = true }
+        guard hasGuests else {
+            waiting += events
+            if waiting.count > Self.waitingMax {
+                waiting = []
+                needsNotices = true
+            }
+            return
+        }
+        try fold(events)
+    }
+
+    private func fold(_ events: [FleetEvent]) throws(NotifierStoreError) {
         var isChanged = false
         for event in events where !needsNotices {
             switch board.apply(event) {
@@ -138,7 +156,7 @@ final class BoardFollower {
     }
 
     private func askNotices() {
-        guard client.isReady, !isAskingNotices else { return }
+        guard client.isReady, hasGuests, !isAskingNotices else { return }
         isAskingNotices = true
         client.request(.query(.notices), timeout: Self.requestTimeout) { [weak self] result in
             guard let self else { return }
@@ -170,14 +188,25 @@ final class BoardFollower {
             guard case .success(.queryResult(.guests(let views))) = result else {
                 return retry(result) { $0.askGuests() }
             }
-            let isChanged = board.take(views.map { BoardGuest($0) })
-            for address in board.claimedTwice where isChanged {
-                log.warning(
-                    "two guests have one address; neither is known by it",
-                    metadata: ["address": "\(address)"])
+            guarded { () throws(NotifierStoreError) in
+                try self.take(views.map { BoardGuest($0) })
             }
-            guarded { () throws(NotifierStoreError) in try self.keep(andPublish: isChanged) }
         }
+    }
+
+    private func take(_ guests: [BoardGuest]) throws(NotifierStoreError) {
+        let isChanged = board.take(guests)
+        for address in board.claimedTwice.sorted() where isChanged {
+            log.warning(
+                "two guests have one address; neither is known by it",
+                metadata: ["address": "\(address)"])
+        }
+        try keep(andPublish: isChanged)
+        guard !hasGuests else { return }
+        hasGuests = true
+        let events = waiting
+        waiting = []
+        try fold(events)
     }
 
     private func askGuestsSoon() {

@@ -168,7 +168,7 @@ class GuestServiceCase(unittest.TestCase):
 
     @classmethod
     def cli_json(cls, *arguments):
-        done = cls.cli(*arguments, "--json")
+        done = cls.cli(*arguments, "--output", "json")
         assert done.code == 0, str(done)
         return done.json
 
@@ -207,10 +207,12 @@ class GuestServiceCase(unittest.TestCase):
         def look():
             document = self.document(guest, **options)
             return document if condition(document["Events"]) else None
-        return wait_until(look, seconds, what)
+        # No faster than a guest may ask.
+        return wait_until(look, seconds, what, interval=0.2)
 
     def wait_ready(self, guest="db-0", **options):
-        wait_until(lambda: self.ask(guest, **options).status == 200, 30, f"{guest} to be served")
+        wait_until(lambda: self.ask(guest, **options).status == 200, 30, f"{guest} to be served",
+                   interval=0.2)
 
     def roll(self, release, *options):
         return self.cli_json("rollout", "start", "--release", release, *options)["rollout"]
@@ -220,7 +222,7 @@ class GuestServiceCase(unittest.TestCase):
             lambda: (lambda r: r if r["finishedAt"] else None)(
                 self.cli_json("rollout", "show", rollout)), seconds, f"{rollout} to be over")
 
-    def next_release(self):
-        """One that changes every guest."""
-        versions = {g["hypervisorVersion"] for g in self.cli_json("guests")}
-        return "qemu-2" if versions == {"2"} else "qemu-1"
+    def next_release(self, guest="db-0"):
+        """One that changes this guest."""
+        versions = {g["id"]: g["hypervisorVersion"] for g in self.cli_json("guests")}
+        return "qemu-2" if versions[guest] == "2" else "qemu-1"

@@ -1,6 +1,7 @@
 """Scheduled events: a notice, its acknowledgement, the hold and the removal, as guests see them, over
 restarts of leader and notifier; and the notifier's web server against clients of every kind."""
 import json
+import random
 import signal
 import socket
 import threading
@@ -314,7 +315,8 @@ class Hostile(GuestServiceCase):
         self.assertEqual(self.status(
             self.get(EVENTS, "Transfer-Encoding: chunked", method="POST"), chunked), 200)
         received = self.exchange(self.get(
-            EVENTS, f"Content-Length: {len(body)}", "Expect: 100-continue", method="POST"), body,
+            EVENTS, f"Content-Length: {len(body)}", "Expect: 100-continue", "Connection: close",
+            method="POST"), body,
             pause=0.3)
         self.assertTrue(received.startswith(b"HTTP/1.1 100 Continue\r\n\r\n"), received)
         self.assertIn(b"HTTP/1.1 200 OK", received)
@@ -378,7 +380,7 @@ class Hostile(GuestServiceCase):
                 connection.close()
 
     def test_noise_is_never_more_than_refused(self):
-        chance = __import__("random").Random(7)
+        chance = random.Random(7)
         for _ in range(150):
             size = chance.randrange(1, 300)
             noise = bytes(chance.randrange(256) for _ in range(size)) + b"\r\n\r\n"
