@@ -229,9 +229,9 @@ class MetadataClients(unittest.TestCase):
             wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
             wire.bind(("eth0", 0))
         with wire:
-            for _ in range(5):
+            for _ in range(20):             # what was just learned is not unlearned for a second
                 wire.send(b"\xff" * 6 + hardware + b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x02"
-                          + hardware + ip + b"\xff" * 6 + ip)
+                          + hardware + ip + hardware + ip)
                 time.sleep(0.1)
         neighbours = c.run("ip", "neigh", "show", METADATA, namespace="in-db-1")
         self.assertIn(own, neighbours)
