@@ -206,16 +206,16 @@ class Guest:
     update_domain None leaves the place to the leader, set None makes it a guest of no set;
     agent False leaves the guest agent out of guest and file; `file_agent` tells the file something
     else than the truth. tick: µs between two looks at the clock inside the guest; an emulated guest
-    that looks each millisecond takes a third of a core for it. `extra` is appended to the guest's
-    entry, YAML with 4 spaces.
+    that looks each millisecond takes a third of a core for it. `words` go onto its kernel's command
+    line. `extra` is appended to the guest's entry, YAML with 4 spaces.
     """
 
     def __init__(self, name, host, set=None, update_domain=None, memory=256, pattern=32,
-                 agent=True, file_agent=None, disk=True, extra="", probe=True, tick=4000):
+                 agent=True, file_agent=None, disk=True, extra="", probe=True, tick=4000, words=""):
         self.name, self.host, self.set, self.update_domain = name, host, set, update_domain
         self.memory, self.pattern, self.agent, self.disk = memory, pattern, agent, disk
         self.file_agent = agent if file_agent is None else file_agent
-        self.extra, self.probe, self.tick = extra, probe, tick
+        self.extra, self.probe, self.tick, self.words = extra, probe, tick, words
         self.address = None                     # (address, port) of its probe, as we reach it
         self.ip = None
 
@@ -401,6 +401,7 @@ class Cluster:
         command_line += f" fermata.ip={guest.ip}{'/16' if guest.ip != 'dhcp' else ''}"
         command_line += f" fermata.pattern={guest.pattern} fermata.tick={guest.tick}" + ("" if guest.agent
                                                                else " fermata.agent=off")
+        command_line += f" {guest.words}" if guest.words else ""
         lines = [f"  - id: {guest.name}"]
         if guest.set is not None:
             lines.append(f"    set: {guest.set}")

@@ -250,18 +250,27 @@ final class BoardFollower {
         }
     }
 
-    /// An event that is gone, is started, or is another guest's needs no acknowledgement: 200 too.
+    /// Says for all guests in an event that it may start, whoever of those who can see it asks: some
+    /// cluster managers drain a guest and then let a neighbour of its set say so.
+    ///
+    /// An event that is gone, is started, or is none of the asker's needs no acknowledgement: 200 too.
     private func acknowledge(
         _ eventIDs: [String], by guest: GuestID
     ) throws(NotifierStoreError) {
         guard let known = board.guest(guest) else { return }
+        let events = board.document(for: known).events
         for id in eventIDs {
-            guard let notice = board.notice(id, for: known), !notice.isStarted,
-                notice.guests.contains(guest), !notice.acknowledgedBy.contains(guest)
+            guard let event = events.first(where: { $0.eventID == id }),
+                let notice = board.notice(of: event.step), !notice.isStarted
             else { continue }
-            log.info(
-                "acknowledged", metadata: ["step": "\(notice.step)", "guest": "\(guest)"])
-            try store.save(PendingAcknowledgement(step: notice.step, guest: guest))
+            for held in event.resources where !notice.acknowledgedBy.contains(held) {
+                log.info(
+                    "acknowledged",
+                    metadata: [
+                        "step": "\(notice.step)", "guest": "\(held)", "by": "\(guest)",
+                    ])
+                try store.save(PendingAcknowledgement(step: notice.step, guest: held))
+            }
         }
         try sendAcknowledgements()
     }

@@ -52,7 +52,7 @@ packages=$work/packages
 mkdir -p "$root/bin" "$root/sbin" "$root/lib64" "$root/lib" "$root/modules" "$root/proc" \
     "$root/sys" "$root/dev" "$root/run" "$root/tmp" "$root/etc" "$root/var/log"
 cp "$packages/bin/busybox" "$root/bin/busybox"
-for name in sh mount mkdir cat ln ip insmod sleep tail dmesg ps top free poweroff reboot; do
+for name in sh mount mkdir cat ln ip insmod sed sleep tail tr wget dmesg ps top free poweroff reboot; do
     ln -s busybox "$root/bin/$name"
 done
 # guest-set-time runs /sbin/hwclock to pass the time on to the RTC.
