@@ -71,7 +71,7 @@ let package = Package(
         pure("Wire", ["Fleet", protobuf]),
         pure("Coordination", ["Fleet", collections]),
         pure("Presentation", ["Fleet"]),
-        pure("Notices", ["Fleet", "Wire", "Presentation"]),
+        pure("Notices", ["Fleet", "Edges", "Wire", "Presentation"]),
         pure("LogCore"),
         pure("QMP"),
         pure("EtcdLog", ["Edges", "Fleet", "LogCore", "QMP"]),
@@ -83,7 +83,7 @@ let package = Package(
             ], exclude: ["README.md"]),
         pure("AgentCore", ["Fleet"]),
         pure("SessionCore", ["Fleet", "Wire", "Edges", logging]),
-        pure("HostConfiguration", ["Fleet", yams]),
+        pure("HostConfiguration", ["Fleet", "Notices", yams]),
 
         pure(
             "LeaderCore",

@@ -1,0 +1,45 @@
+/// A file of lines that grows at its end.
+public protocol LineAppender: AnyObject {
+    /// Puts the end of the file in order, finds out which lines are there already (see ``FileEnd``),
+    /// and appends the others; they are durable when it is over.
+    ///
+    /// - Parameters:
+    ///   - lines: without line feeds.
+    ///   - isRecovery: whether some may be there already; else the end of the file is in order.
+    ///   - completion: called once, now or later; nil is success, else the reason.
+    func append(_ lines: [String], isRecovery: Bool, completion: @escaping (String?) -> Void)
+}
+
+/// A sink that is a file of lines.
+///
+/// The lines due are looked for at the file's end before the first append and after every failed one, so
+/// that in the usual case each is there exactly once, also after a crash in between.
+public final class LineReceiver: Receiver {
+    private let file: any LineAppender
+    private let format: BulletinFormat
+    private var isInOrder = false
+
+    public init(_ file: any LineAppender, format: BulletinFormat) {
+        self.file = file
+        self.format = format
+    }
+
+    /// Lines that go in one write: large enough for speed, small enough for memory.
+    public static let batchCountMax = 256
+
+    public func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
+        let lines = items.map { $0.bulletin.line(format) }
+        file.append(lines, isRecovery: !isInOrder) { [weak self] problem in
+            self?.isInOrder = problem == nil
+            completion(problem.map { .later(reason: $0, afterMilliseconds: nil) } ?? .taken)
+        }
+    }
+}
+
+extension Bulletin {
+    /// On one line, without its line feed.
+    package func line(_ format: BulletinFormat) -> String {
+        String(decoding: format.render(self).body, as: UTF8.self)
+            .split(whereSeparator: \.isNewline).joined(separator: " ")
+    }
+}
