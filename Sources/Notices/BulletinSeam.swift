@@ -39,3 +39,16 @@ extension BulletinFormat {
         }
     }
 }
+
+extension Rendered {
+    /// `Name: value`, each.
+    package var headerLines: [String] { headers }
+}
+
+extension Bulletin {
+    package func mail(_ settings: MailSettings) -> [UInt8] {
+        MailMessage.bytes(
+            self, subject: "\(guest): \(state.rawValue)", plain: seamText,
+            html: "<p>\(seamText)</p>", settings: settings)
+    }
+}

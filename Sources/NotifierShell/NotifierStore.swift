@@ -1,4 +1,3 @@
-public import Fleet
 import Foundation
 import GRDB
 public import Notices
@@ -10,32 +9,17 @@ public import Presentation
 // Failure modes:
 // - killed before the transaction ends: nothing is stored, the leader sends the batch again;
 // - killed after it: the cursor says so, the outbox still holds what no sink has taken;
+// - another process writes (dead letters, replay): seen by ``hasChangedElsewhere()``;
 // - the same event twice: the cursor, and behind it the UNIQUE annotationId, keep it out;
 // - events missing: stored as a gap and told to the caller;
 // - the leader's events begin anew (it was restored from a backup): the cursor goes back to 0, the
 //   history number up by one, and what is known already is recognised by its id and its time.
 
-/// What to look for among the annotations; nil means any.
-public struct AnnotationFilter: Hashable, Sendable {
-    public var guest: GuestID?
-    public var set: SetID?
-    public var host: HostID?
-    public var rollout: RolloutID?
-
-    public init(
-        guest: GuestID? = nil, set: SetID? = nil, host: HostID? = nil, rollout: RolloutID? = nil
-    ) {
-        self.guest = guest
-        self.set = set
-        self.host = host
-        self.rollout = rollout
-    }
-}
-
-/// The notifier's SQLite file. One process writes; any number may read.
+/// The notifier's SQLite file. One process follows and delivers; any number may read, and change what
+/// the outbox holds.
 public final class NotifierStore: NoticeRecord {
     public let path: String
-    private let queue: DatabaseQueue
+    let queue: DatabaseQueue
 
     /// Opens for writing, and creates what is not there.
     ///
@@ -48,6 +32,8 @@ public final class NotifierStore: NoticeRecord {
         configuration.prepareDatabase { database in
             // What is acknowledged, the leader forgets: it must survive a power cut.
             try database.execute(sql: "PRAGMA synchronous = FULL")
+            // A burst may make the log of changes large; it need not stay so.
+            try database.execute(sql: "PRAGMA journal_size_limit = 16777216")
         }
         queue = try guarded(path, "open") {
             let queue = try DatabaseQueue(path: path, configuration: configuration)
@@ -69,23 +55,32 @@ public final class NotifierStore: NoticeRecord {
         }
     }
 
-    /// Opens for reading only, also while a notifier writes.
-    public init(readingFrom path: String) throws(NotifierStoreError) {
+    /// Opens one that is there, also while a notifier writes.
+    ///
+    /// - Parameter mayChange: whether the outbox is to be changed.
+    public init(existing path: String, mayChange: Bool) throws(NotifierStoreError) {
         self.path = path
         guard FileManager.default.fileExists(atPath: path) else { throw .missing(path: path) }
         var configuration = Configuration()
-        configuration.readonly = true
+        configuration.readonly = !mayChange
         configuration.busyMode = .timeout(5)
         queue = try guarded(path, "open") {
             let queue = try DatabaseQueue(path: path, configuration: configuration)
             try queue.read { database in
                 try checkKind(database, path: path, mayBeEmpty: false)
+                let done = try notifierMigrator.appliedIdentifiers(database)
+                guard !done.isEmpty else { throw NotifierStoreError.foreign(path: path) }
                 guard try notifierMigrator.hasCompletedMigrations(database) else {
-                    throw NotifierStoreError.foreign(path: path)
+                    throw NotifierStoreError.older(path: path)
                 }
             }
             return queue
         }
+    }
+
+    /// Opens for reading only.
+    public convenience init(readingFrom path: String) throws(NotifierStoreError) {
+        try self.init(existing: path, mayChange: false)
     }
 
     /// Sequence of the last event stored; 0 if none.
@@ -105,63 +100,16 @@ public final class NotifierStore: NoticeRecord {
         }
     }
 
-    /// Lines that `sink` has not taken, oldest first.
-    public func pending(_ sink: Sink, limit: Int) throws(NotifierStoreError) -> [PendingLine] {
-        try guarded(path, "read") {
-            try queue.read { database in
-                try Row.fetchAll(
-                    database,
-                    sql: """
-                        SELECT number, annotationId, line FROM outbox
-                        WHERE sink = ? AND deliveredAtMicroseconds IS NULL ORDER BY number LIMIT ?
-                        """, arguments: [sink.rawValue, limit]
-                ).map {
-                    PendingLine(
-                        number: $0["number"], annotationID: $0["annotationId"], line: $0["line"])
-                }
-            }
-        }
-    }
-
-    /// Marks lines as taken; marking one again changes nothing.
-    public func markDelivered(
-        _ lines: [PendingLine], at time: Timestamp
-    ) throws(NotifierStoreError) {
-        try guarded(path, "write to") {
-            try queue.write { database in
-                let statement = try database.makeStatement(
-                    sql: """
-                        UPDATE outbox SET deliveredAtMicroseconds = ?
-                        WHERE number = ? AND deliveredAtMicroseconds IS NULL
-                        """)
-                for line in lines {
-                    try statement.execute(arguments: [time.microseconds, line.number])
-                }
-            }
-        }
-    }
-
     /// The newest annotations that fit the filter, oldest first.
     public func annotations(
         _ filter: AnnotationFilter = AnnotationFilter(), limit: Int
     ) throws(NotifierStoreError) -> [Annotation] {
-        var conditions: [String] = []
-        var arguments = StatementArguments()
-        func require(_ column: String, _ value: (any DatabaseValueConvertible)?) {
-            guard let value else { return }
-            conditions.append("\(column) = ?")
-            arguments += [value]
-        }
-        require("guest", filter.guest?.rawValue)
-        require("availabilitySet", filter.set?.rawValue)
-        require("host", filter.host?.rawValue)
-        require("rollout", filter.rollout.map { Int64(bitPattern: $0.number) })
-        let condition = conditions.isEmpty ? "" : "WHERE \(conditions.joined(separator: " AND "))"
-        arguments += [limit]
+        let (condition, values) = filter.condition
         let sql = "SELECT * FROM annotation \(condition) ORDER BY number DESC LIMIT ?"
         return try guarded(path, "read") {
             try queue.read { database in
-                try Row.fetchAll(database, sql: sql, arguments: arguments).reversed().map { row in
+                try Row.fetchAll(database, sql: sql, arguments: values + [limit]).reversed().map {
+                    row in
                     guard let annotation = Annotation(row: row) else {
                         throw NotifierStoreError.damaged(
                             path: path, detail: "row \(row["number"] as Int64) of annotation")
@@ -192,7 +140,7 @@ private func checkPages(_ database: Database, path: String) throws {
 }
 
 /// Runs `body` and turns whatever GRDB throws into our own error.
-private func guarded<Value>(
+func guarded<Value>(
     _ path: String, _ operation: String, _ body: () throws -> Value
 ) throws(NotifierStoreError) -> Value {
     do {
