@@ -42,6 +42,7 @@ let collections: Target.Dependency = .product(
     name: "OrderedCollections", package: "swift-collections")
 let grdb: Target.Dependency = .product(name: "GRDB", package: "GRDB.swift")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+let mustache: Target.Dependency = .product(name: "Mustache", package: "swift-mustache")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let arguments: Target.Dependency = .product(
     name: "ArgumentParser", package: "swift-argument-parser")
@@ -55,6 +56,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
         .package(url: "https://github.com/groue/GRDB.swift", exact: "7.10.0"),
+        .package(url: "https://github.com/hummingbird-project/swift-mustache", exact: "2.1.1"),
         .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
     ],
     targets: [
@@ -71,7 +73,7 @@ let package = Package(
         pure("Wire", ["Fleet", protobuf]),
         pure("Coordination", ["Fleet", collections]),
         pure("Presentation", ["Fleet"]),
-        pure("Notices", ["Fleet", "Edges", "Wire", "Presentation"]),
+        pure("Notices", ["Fleet", "Edges", "Wire", "Presentation", mustache]),
         pure("LogCore"),
         pure("QMP"),
         pure("EtcdLog", ["Edges", "Fleet", "LogCore", "QMP"]),
@@ -110,7 +112,7 @@ let package = Package(
         shell(
             "NotifierShell",
             [
-                "Fleet", "Wire", "Presentation", "Notices", "UvLoop", "SessionCore",
+                "Fleet", "Edges", "Wire", "Presentation", "Notices", "UvLoop", "SessionCore",
                 "SessionShell", grdb, logging,
             ]),
         .executableTarget(
@@ -119,7 +121,7 @@ let package = Package(
                 "Fleet", "Wire", "Presentation", "HostConfiguration", "AgentCore", "UvLoop",
                 "SessionCore", "SessionShell", "LogCore", "EtcdLog", "LogStore", "LeaderCore",
                 "LeaderShell", "AgentShell",
-                "NotifierShell", "Simulation", arguments, logging,
+                "Notices", "NotifierShell", "Simulation", arguments, logging,
             ],
             swiftSettings: settings),
 
@@ -151,7 +153,7 @@ let package = Package(
         tests("Presentation", ["Fleet"]),
         tests("QMP"),
         tests("AgentCore", ["Fleet"]),
-        tests("HostConfiguration", ["Fleet"]),
+        tests("HostConfiguration", ["Fleet", "Notices"]),
         tests("UvLoop", ["Edges", "COpenSSL"]),
         tests(
             "Simulation", ["AgentCore", "Edges", "Fleet", "Wire"], exclude: ["Regressions.txt"]),
@@ -179,7 +181,7 @@ let package = Package(
         tests(
             "AgentShell",
             ["AgentProbe", "AgentCore", "Fleet", "HostConfiguration", "QMP", "UvLoop", "Wire"]),
-        tests("Notices", ["Fleet", "Presentation", "Wire"]),
+        tests("Notices", ["Edges", "Fleet", "Presentation", "Wire"]),
         tests(
             "NotifierShell",
             ["Fleet", "Wire", "Presentation", "Notices", "UvLoop", grdb, logging]),

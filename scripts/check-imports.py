@@ -32,8 +32,9 @@ SHELLS = {
 # The one target that sees C.
 C_TARGET = "UvLoop"
 # Libraries that only compute, as far as we use them. Logging is one since a `Logger` is handed in and
-# only told things: what becomes of them is its owner's affair, and nothing is read back.
-PURE_PRODUCTS = {"SwiftProtobuf", "OrderedCollections", "Yams", "Logging"}
+# only told things: what becomes of them is its owner's affair, and nothing is read back. Mustache turns
+# a template and values into text; its reading of directories is left alone.
+PURE_PRODUCTS = {"SwiftProtobuf", "OrderedCollections", "Yams", "Logging", "Mustache"}
 # Pure targets whose values say all that there is to say: whoever uses them logs, if anybody does.
 NO_LOG = {"Fleet", "Edges", "Wire", "Coordination", "AgentCore", "LogCore"}
 # They come with the toolchain, so that no target declares them.

@@ -16,11 +16,15 @@ public protocol LineAppender: AnyObject {
 /// that in the usual case each is there exactly once, also after a crash in between.
 public final class LineReceiver: Receiver {
     private let file: any LineAppender
+    private let renderer: BulletinRenderer
     private let format: BulletinFormat
     private var isInOrder = false
 
-    public init(_ file: any LineAppender, format: BulletinFormat) {
+    public init(
+        _ file: any LineAppender, _ renderer: BulletinRenderer, format: BulletinFormat
+    ) {
         self.file = file
+        self.renderer = renderer
         self.format = format
     }
 
@@ -28,7 +32,7 @@ public final class LineReceiver: Receiver {
     public static let batchCountMax = 256
 
     public func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
-        let lines = items.map { $0.bulletin.line(format) }
+        let lines = items.compactMap { renderer.line($0.bulletin, format) }
         file.append(lines, isRecovery: !isInOrder) { [weak self] problem in
             self?.isInOrder = problem == nil
             completion(problem.map { .later(reason: $0, afterMilliseconds: nil) } ?? .taken)
@@ -36,10 +40,29 @@ public final class LineReceiver: Receiver {
     }
 }
 
-extension Bulletin {
-    /// On one line, without its line feed.
-    package func line(_ format: BulletinFormat) -> String {
-        String(decoding: format.render(self).body, as: UTF8.self)
-            .split(whereSeparator: \.isNewline).joined(separator: " ")
+extension BulletinRenderer {
+    /// On one line, without its line feed; nil if the format does not tell of it.
+    package func line(_ bulletin: Bulletin, _ format: BulletinFormat) -> String? {
+        render(bulletin, as: format).map { rendered in
+            let bytes = rendered.body
+            guard bytes.contains(where: { $0 == 10 || $0 == 13 }) else {
+                return String(decoding: bytes, as: UTF8.self)
+            }
+            return String(decoding: bytes, as: UTF8.self)
+                .split(whereSeparator: \.isNewline).joined(separator: " ")
+        }
+    }
+
+    /// The text for people, on one line.
+    package func text(_ bulletin: Bulletin) -> String { line(bulletin, .text) ?? "" }
+
+    /// A whole mail, with a plain and an HTML part.
+    package func mail(_ bulletin: Bulletin, _ settings: MailSettings) -> [UInt8] {
+        let plain = render(bulletin, as: .text)
+        let html = render(bulletin, as: .html)
+        return MailMessage.bytes(
+            bulletin, subject: plain?.subject ?? bulletin.id,
+            plain: String(decoding: plain?.body ?? [], as: UTF8.self),
+            html: String(decoding: html?.body ?? [], as: UTF8.self), settings: settings)
     }
 }

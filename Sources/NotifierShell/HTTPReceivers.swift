@@ -15,8 +15,13 @@ struct OpenTarget {
     let tls: HTTPRequest.TLS
     let limit: Duration
     let client: HTTPClient
+    let renderer: BulletinRenderer
 
-    init(_ target: HTTPTarget, tokenFile: String?, _ client: HTTPClient) throws(SinkProblem) {
+    init(
+        _ target: HTTPTarget, tokenFile: String?, _ client: HTTPClient,
+        _ renderer: BulletinRenderer
+    ) throws(SinkProblem) {
+        self.renderer = renderer
         url = target.url.hasSuffix("/") ? String(target.url.dropLast()) : target.url
         var headers: [String] = []
         for header in target.headers {
@@ -78,12 +83,14 @@ final class WebhookReceiver: Receiver {
     }
 
     func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
-        let rendered = format.render(items[0].bulletin)
+        guard let rendered = target.renderer.render(items[0].bulletin, as: format) else {
+            return completion(.taken)
+        }
         var headers = [
             "Content-Type: \(rendered.contentType)",
             "\(WebhookMessage.keyHeader): \(items[0].bulletin.id)",
         ]
-        headers += rendered.headerLines
+        headers += rendered.headers.map { "\($0.name): \($0.value)" }
         if let secretKey {
             let now = WallClock.nowMicroseconds / 1_000_000
             let signed = WebhookMessage.signed(body: rendered.body, atSeconds: now)
@@ -107,7 +114,7 @@ final class GrafanaReceiver: Receiver {
 
     func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
         let bulletin = items[0].bulletin
-        let text = String(decoding: BulletinFormat.text.render(bulletin).body, as: UTF8.self)
+        let text = target.renderer.text(bulletin)
         let body = GrafanaMessage.body(bulletin, text: text, settings)
         target.send(
             GrafanaMessage.path,
@@ -150,7 +157,7 @@ final class SilenceReceiver: Receiver {
     private func make(
         _ bulletin: Bulletin, _ completion: @escaping (DeliveryOutcome) -> Void
     ) {
-        let text = String(decoding: BulletinFormat.text.render(bulletin).body, as: UTF8.self)
+        let text = target.renderer.text(bulletin)
         let now = Timestamp(microseconds: WallClock.nowMicroseconds)
         guard let body = SilenceMessage.body(bulletin, text: text, settings, now: now) else {
             return completion(.taken)

@@ -123,16 +123,21 @@ final class LineFileAppender: LineAppender {
 /// The standard output, or whatever takes lines of text. A reader that has gone does not come back; what
 /// is due stays for the next start.
 final class PrintReceiver: Receiver {
+    private let renderer: BulletinRenderer
     private let printLine: @Sendable (String) throws -> Void
     private let loop: Loop
 
-    init(_ printLine: @escaping @Sendable (String) throws -> Void, on loop: Loop) {
+    init(
+        _ printLine: @escaping @Sendable (String) throws -> Void, _ renderer: BulletinRenderer,
+        on loop: Loop
+    ) {
+        self.renderer = renderer
         self.printLine = printLine
         self.loop = loop
     }
 
     func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
-        let lines = items.map { $0.bulletin.line(.text) }
+        let lines = items.map { renderer.text($0.bulletin) }
         loop.elsewhere({ [printLine] () -> String? in
             do {
                 for line in lines { try printLine(line) }

@@ -1,17 +1,17 @@
 // The notifier's process: one session with the leader, one database, the sinks.
 //
 // Happy path: open the database → hand over what an earlier process had not delivered → connect as
-// `notifier` → follow events from the cursor → store, deliver, acknowledge, for ever.
+// `notifier` → follow events from the cursor → store, wake the sinks, acknowledge, for ever.
 //
 // Failure modes: the server is away → the session client tries again, nothing is lost, since the
 // leader keeps what is not acknowledged; the session cannot be cured (certificate, cluster,
 // version, a second notifier of the same name) → `onFatal`; the database cannot be written →
 // `onFatal`, nothing of the batch is acknowledged and the next start asks for it again; a sink does
-// not take its lines → they stay in the outbox and are tried again every few seconds. Whether all is
+// not take what is due to it → it stays in the outbox, and is tried again as its policy says. Whether all is
 // well is told by the lock file: held by a process that lives, and touched by one that follows.
 import Fleet
 public import Logging
-import Notices
+public import Notices
 public import SessionCore
 public import SessionShell
 public import UvLoop
@@ -24,6 +24,7 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
     /// Another process has the database.
     case databaseInUse(path: String)
     case cannotLock(path: String, UvError)
+    case sink(SinkProblem)
 
     public var message: String {
         switch self {
@@ -32,6 +33,7 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
         case .databaseInUse(let path): "another notifier uses the database \(path)"
         case .cannotLock(let path, let error):
             "cannot open the notifier database \(path): \(error)"
+        case .sink(let problem): problem.description
         }
     }
 
@@ -41,6 +43,7 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
         case .session(let problem): problem.advice
         case .databaseInUse: "Stop it, or give this one another --database and certificate."
         case .cannotLock: "Check that the directory exists and is writable."
+        case .sink: "Correct the file of --sinks; `fermata notifier check-sinks FILE` reads it."
         }
     }
 
@@ -62,12 +65,23 @@ public final class NotifierShell {
     private let store: NotifierStore
     private let lock: FileLock
     private let databasePath: String
-    private let follower: Follower<NotifierStore>
-    private var retrying: UvLoop.Timer?
+    private let delivery: Delivery<NotifierStore, Loop>
+    private let follower: Follower<NotifierStore, Loop>
+    private let retention: Retention
+    private var ticking: UvLoop.Timer?
+    private var cleaning: UvLoop.Timer?
+    private var touching: UvLoop.Timer?
+    private var changeNumber: Int64 = 0
     private var isReady = false
 
-    /// How often sinks that did not take a line are tried again.
-    private static let deliveryInterval = Duration.seconds(5)
+    /// How often what another process has put into the outbox is looked for.
+    private static let changeInterval = Duration.milliseconds(500)
+    /// How often the lock file is touched.
+    private static let touchInterval = Duration.seconds(5)
+    private static let cleanInterval = Duration.seconds(600)
+    /// Old bulletins deleted in one turn, and the pause between turns while there are more.
+    private static let cleanCountMax = 500
+    private static let cleanPause = Duration.milliseconds(50)
 
     /// Opens the database and locks it.
     ///
@@ -75,11 +89,11 @@ public final class NotifierShell {
     ///   - servers: `host:port` each.
     ///   - credentials: of the role `notifier`.
     ///   - databasePath: created if it is not there.
-    ///   - appendPath: where lines of JSON go; nil if nowhere.
-    ///   - printLine: takes a line of text for each annotation; nil if nothing is printed.
+    ///   - sinks: opened here; those of a file, and what else is wanted.
+    ///   - software: what peers are told.
     public init(
-        servers: [String], credentials: Credentials, databasePath: String, appendPath: String?,
-        printLine: ((String) throws -> Void)?, software: String, loop: Loop, log: Logger
+        servers: [String], credentials: Credentials, databasePath: String, sinks: NotifierSinks,
+        retention: Retention = Retention(), software: String, loop: Loop, log: Logger
     ) throws(NotifierError) {
         do {
             lock = try Files.lock(path: NotifierHealth.lockPath(databasePath))
@@ -97,12 +111,28 @@ public final class NotifierShell {
         self.databasePath = databasePath
         client = SessionClient(
             on: loop, servers: servers, credentials: credentials, software: software, logger: log)
+        self.retention = retention
+        let tell: (FollowProblem) -> Void = { log.log(level: $0.level, "\($0)") }
+        do {
+            let cluster = credentials.identity.cluster
+            delivery = Delivery(
+                store: store, loop: loop, ways: try sinks.open(cluster: cluster, on: loop),
+                tell: tell)
+        } catch {
+            throw .sink(error)
+        }
         follower = Follower(
-            store: store,
-            delivery: Delivery(
-                store: store, printLine: printLine, file: appendPath.map { LineFile(path: $0) }),
-            now: { Timestamp(microseconds: WallClock.nowMicroseconds) },
-            tell: { log.log(level: $0.level, "\($0)") })
+            store: store, delivery: delivery,
+            now: { Timestamp(microseconds: WallClock.nowMicroseconds) }, tell: tell)
+        delivery.onFailure = { [unowned self] in onFatal?(.store($0)) }
+        let names = delivery.sinks.map(\.id)
+        do {
+            for (sink, count) in try store.pendingForOthers(than: names).sorted(by: <) {
+                log.warning("\(count) bulletins wait for sink \(sink), which is not configured")
+            }
+        } catch {
+            throw .store(error)
+        }
     }
 
     /// Delivers what is left from before, and begins to follow.
@@ -117,23 +147,46 @@ public final class NotifierShell {
             // Without a next try the problem cannot be cured by waiting.
             if down.retryAfter == nil { onFatal?(.session(down.problem)) }
         }
-        retrying = loop.every(Self.deliveryInterval) { [unowned self] in
-            guarded { () throws(NotifierStoreError) in try follower.deliver() }
+        ticking = loop.every(Self.changeInterval) { [unowned self] in lookForChanges() }
+        touching = loop.every(Self.touchInterval) { [unowned self] in
             if client.isReady { NotifierHealth.touch(databasePath) }
         }
-        guarded { () throws(NotifierStoreError) in try follower.deliver() }
+        clean()
+        // One for all: deciding otherwise takes a leader that gives out leases.
+        delivery.openShared(true)
+        delivery.wake()
         client.start()
     }
 
     /// Ends the session; what is stored and not delivered is delivered by the next start.
     public func stop() {
-        retrying?.cancel()
+        for timer in [ticking, touching, cleaning] { timer?.cancel() }
+        delivery.stop()
         client.stop("the notifier is shutting down")
         lock.release()
     }
 
     /// Uses these from the next connect on.
     public func use(_ credentials: Credentials) { client.use(credentials) }
+
+    /// Dead letters that were replayed, say.
+    private func lookForChanges() {
+        guarded { () throws(NotifierStoreError) in
+            let number = try store.changeNumber()
+            guard number != changeNumber else { return }
+            changeNumber = number
+            delivery.wake()
+        }
+    }
+
+    private func clean() {
+        guarded { () throws(NotifierStoreError) in
+            let now = Timestamp(microseconds: WallClock.nowMicroseconds)
+            let count = try store.deleteOld(retention, now: now, countMax: Self.cleanCountMax)
+            let pause = count < Self.cleanCountMax ? Self.cleanInterval : Self.cleanPause
+            cleaning = loop.after(pause) { [unowned self] in clean() }
+        }
+    }
 
     private func onSession() {
         guarded { () throws(NotifierStoreError) in
@@ -167,7 +220,8 @@ extension FollowProblem {
     var level: Logger.Level {
         switch self {
         case .begunAnew, .gap, .conflictingID: .critical
-        case .refused, .undelivered: .error
+        case .refused, .dead: .error
+        case .undelivered: .warning
         }
     }
 }

@@ -30,33 +30,36 @@ extension SinkSettings {
     /// Makes what takes this sink's bulletins, and reads its secrets.
     ///
     /// - Parameter client: may be shared by several.
-    func open(on loop: Loop, client: HTTPClient) throws(SinkProblem) -> any Receiver {
+    func open(
+        on loop: Loop, client: HTTPClient, _ renderer: BulletinRenderer
+    ) throws(SinkProblem) -> any Receiver {
         do throws(SinkProblem) {
             switch kind {
             case .webhook(let target, let settings):
                 return try WebhookReceiver(
-                    try OpenTarget(target, tokenFile: nil, client), settings)
+                    try OpenTarget(target, tokenFile: nil, client, renderer), settings)
             case .grafana(let target, let settings):
                 return GrafanaReceiver(
-                    try OpenTarget(target, tokenFile: settings.tokenFile, client), settings)
+                    try OpenTarget(target, tokenFile: settings.tokenFile, client, renderer), settings)
             case .alertmanager(let target, let settings):
                 return SilenceReceiver(
-                    try OpenTarget(target, tokenFile: settings.tokenFile, client), settings)
-            case .journald(let path): return JournalReceiver(socket: path)
+                    try OpenTarget(target, tokenFile: settings.tokenFile, client, renderer), settings)
+            case .journald(let path): return JournalReceiver(socket: path, renderer)
             case .syslog(let settings):
-                return SyslogReceiver(settings, hostname: HostFacts.hostname, on: loop)
+                return SyslogReceiver(
+                    settings, renderer, hostname: HostFacts.hostName, on: loop)
             case .file(let settings):
                 let file = LineFile(
                     path: settings.path, byteCountMax: settings.byteCountMax,
                     oldCountMax: settings.oldCountMax)
                 return LineReceiver(
-                    LineFileAppender(file, on: loop), format: settings.format)
-            case .mail(let settings): return try MailReceiver(settings, client)
+                    LineFileAppender(file, on: loop), renderer, format: settings.format)
+            case .mail(let settings): return try MailReceiver(settings, renderer, client)
             case .command(let settings):
                 guard Files.isExecutable(path: settings.executable) else {
                     throw SinkProblem("\(settings.executable) cannot be executed")
                 }
-                return CommandReceiver(settings, on: loop)
+                return CommandReceiver(settings, renderer, on: loop)
             }
         } catch {
             throw SinkProblem("sink \(sink.id): \(error)")

@@ -7,11 +7,16 @@ final class JournalReceiver: Receiver {
     private let path: String
     private var sender: DatagramSender?
 
-    init(socket path: String) { self.path = path }
+    private let renderer: BulletinRenderer
+
+    init(socket path: String, _ renderer: BulletinRenderer) {
+        self.path = path
+        self.renderer = renderer
+    }
 
     func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
         let bulletin = items[0].bulletin
-        let text = String(decoding: BulletinFormat.text.render(bulletin).body, as: UTF8.self)
+        let text = renderer.text(bulletin)
         completion(
             send(JournalMessage.bytes(bulletin, text: text), by: &sender) { () throws(UvError) in
                 try DatagramSender(unixPath: path)
@@ -39,13 +44,17 @@ private func send(
 /// A syslog daemon: by datagrams, or over a TCP connection that is kept.
 final class SyslogReceiver: Receiver {
     private let settings: SyslogSettings
+    private let renderer: BulletinRenderer
     private let hostname: String
     private let loop: Loop
     private var sender: DatagramSender?
     private var stream: SocketStream?
     private static let connectLimit = Duration.seconds(5)
 
-    init(_ settings: SyslogSettings, hostname: String, on loop: Loop) {
+    init(
+        _ settings: SyslogSettings, _ renderer: BulletinRenderer, hostname: String, on loop: Loop
+    ) {
+        self.renderer = renderer
         self.settings = settings
         self.hostname = hostname
         self.loop = loop
@@ -53,7 +62,7 @@ final class SyslogReceiver: Receiver {
 
     func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
         let bulletin = items[0].bulletin
-        let text = String(decoding: BulletinFormat.text.render(bulletin).body, as: UTF8.self)
+        let text = renderer.text(bulletin)
         let bytes = SyslogMessage.bytes(
             bulletin, text: text, facility: settings.facility, hostname: hostname)
         switch settings.transport {
@@ -125,9 +134,11 @@ final class SyslogReceiver: Receiver {
 /// tried again.
 final class CommandReceiver: Receiver {
     private let settings: CommandSettings
+    private let renderer: BulletinRenderer
     private let loop: Loop
 
-    init(_ settings: CommandSettings, on loop: Loop) {
+    init(_ settings: CommandSettings, _ renderer: BulletinRenderer, on loop: Loop) {
+        self.renderer = renderer
         self.settings = settings
         self.loop = loop
     }
@@ -136,7 +147,7 @@ final class CommandReceiver: Receiver {
         do {
             try BoundedCommand(
                 executable: settings.executable, arguments: settings.arguments,
-                input: BulletinFormat.json.render(items[0].bulletin).body,
+                input: renderer.render(items[0].bulletin, as: .json)?.body,
                 limit: .milliseconds(settings.limitMilliseconds), on: loop
             ) { [settings] end, output in
                 let said = String(decoding: output.suffix(200), as: UTF8.self)
@@ -160,10 +171,14 @@ final class CommandReceiver: Receiver {
 /// A server that takes mails. 4xx of SMTP: later; 5xx: refused.
 final class MailReceiver: Receiver {
     private let settings: MailSettings
+    private let renderer: BulletinRenderer
     private let password: String?
     private let client: HTTPClient
 
-    init(_ settings: MailSettings, _ client: HTTPClient) throws(SinkProblem) {
+    init(
+        _ settings: MailSettings, _ renderer: BulletinRenderer, _ client: HTTPClient
+    ) throws(SinkProblem) {
+        self.renderer = renderer
         self.settings = settings
         password = try settings.passwordFile.map { path throws(SinkProblem) in try secret(path) }
         self.client = client
@@ -176,7 +191,7 @@ final class MailReceiver: Receiver {
                 url: "\(scheme)://\(settings.server)",
                 needsStartTLS: settings.security == .startTLS, from: settings.from, to: settings.to,
                 user: settings.user, password: password, authorityFile: settings.authorityFile,
-                message: items[0].bulletin.mail(settings))
+                message: renderer.mail(items[0].bulletin, settings))
         ) { result in
             switch result {
             case .success(let answer) where answer.status < 400: completion(.taken)

@@ -78,7 +78,8 @@ extension Annotation {
             .joined(separator: " ")
     }
 
-    private var whatHappened: String {
+    /// When it was paused, for how long and what for.
+    package var whatHappened: String {
         let start =
             "On \(record.heldAt.dateText) at \(record.heldAt.timeText(fractionDigits: 3)) UTC"
         let guest = "guest \(record.guest) on host \(host)"
@@ -89,16 +90,11 @@ extension Annotation {
     }
 
     private var purpose: String {
-        guard component == .hypervisor else {
-            return "to update the \(component) software of its host to \(printable(version))"
-        }
-        let before =
-            record.hypervisorBefore.isEmpty
-            ? "" : "from \(printable(record.hypervisorBefore)) "
-        return "to update the QEMU under it \(before)to \(printable(version))"
+        purposeText(component: component, from: record.hypervisorBefore, to: version)
     }
 
-    private var outcomeText: String {
+    /// What became of the guest and its memory.
+    package var outcomeText: String {
         let kept =
             "Its memory stayed in RAM, it was not rebooted, and its programs went on "
             + "where they had stopped."
@@ -123,7 +119,8 @@ extension Annotation {
             + "healthy or an operator releases the lock."
     }
 
-    private var resumerText: String? {
+    /// Who let it go on, if that was not its agent.
+    package var resumerText: String? {
         guard record.holdMicroseconds != nil else { return nil }
         switch record.resumedBy {
         case .agent: return nil
@@ -134,7 +131,8 @@ extension Annotation {
         }
     }
 
-    private var clockText: String? {
+    /// What its clock was and is.
+    package var clockText: String? {
         let note = record.clockNote.isEmpty ? "" : ": \(printable(record.clockNote))"
         switch (record.clockErrorBeforeMicroseconds, record.clockErrorAfterMicroseconds) {
         case (let before?, let after?):
@@ -154,7 +152,8 @@ extension Annotation {
         }
     }
 
-    private var setText: String? {
+    /// How its set is updated, or what a set would give it.
+    package var setText: String? {
         guard let pair else {
             return "It belongs to no availability set: put two or more guests that back each other "
                 + "up in one, and they will never be paused at the same time."
@@ -163,4 +162,15 @@ extension Annotation {
         return "Availability set \(pair.set) is updated one update domain at a time; this was "
             + "update domain \(pair.updateDomain.number)."
     }
+}
+
+/// What a hold is for: `to update the QEMU under it from 7.2.18 to 7.2.22`.
+///
+/// - Parameter before: the version that ran before; empty if that is not known.
+package func purposeText(component: Component, from before: String, to version: String) -> String {
+    guard component == .hypervisor else {
+        return "to update the \(component) software of its host to \(printable(version))"
+    }
+    let before = before.isEmpty ? "" : "from \(printable(before)) "
+    return "to update the QEMU under it \(before)to \(printable(version))"
 }

@@ -69,7 +69,7 @@ func counted(_ count: some BinaryInteger, _ noun: String) -> String {
 }
 
 /// `text` with a full stop, unless it ends in a sign of its own.
-func sentence(_ text: String) -> String {
+package func sentence(_ text: String) -> String {
     let trimmed = printable(text)
     guard let last = trimmed.last else { return "" }
     return ".!?".contains(last) ? trimmed : trimmed + "."

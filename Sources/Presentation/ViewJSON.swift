@@ -4,9 +4,9 @@ public import Fleet
 // view wraps in a report or a release stands flat beside it; what is absent is null.
 
 extension JSON {
-    init(_ text: String?) { self = text.map { .string($0) } ?? .null }
-    init(_ number: Int?) { self = number.map { .integer(Int64($0)) } ?? .null }
-    init(_ time: Timestamp?) { self = time.map { .string($0.rfc3339) } ?? .null }
+    package init(_ text: String?) { self = text.map { .string($0) } ?? .null }
+    package init(_ number: Int?) { self = number.map { .integer(Int64($0)) } ?? .null }
+    package init(_ time: Timestamp?) { self = time.map { .string($0.rfc3339) } ?? .null }
     /// In milliseconds.
     init(microseconds: Int64?) { self = microseconds.map { .thousandths($0) } ?? .null }
     init(_ texts: [String]) { self = .array(texts.map { .string($0) }) }

@@ -210,6 +210,7 @@ final class NotifierSeat {
     private var delivery: Delivery<SimulatedRecord, SimulatedLoop>?
     private var follower: Follower<SimulatedRecord, SimulatedLoop>?
     private let disk = NotifierDisk()
+    private static let renderer = BulletinRenderer(cluster: World.cluster)
     private static let remote = SinkID(checked: "remote")
 
     init(at place: Place, _ world: World, _ chance: Chance) {
@@ -236,7 +237,8 @@ final class NotifierSeat {
         let lines = Set(disk.lines)
         return disk.bulletins.map(\.bulletin).filter { bulletin in
             !disk.posted.contains(bulletin.id)
-                || bulletin.annotation != nil && !lines.contains(bulletin.line(.json))
+                || bulletin.annotation != nil
+                    && !lines.contains(Self.renderer.line(bulletin, .json) ?? "")
         }.map(\.id)
     }
 
@@ -265,7 +267,7 @@ final class NotifierSeat {
         let loop = SimulatedLoop(process, chance.fork())
         let record = SimulatedRecord(disk, process)
         let file = LineReceiver(
-            SimulatedLineFile(disk, process, chance.fork()), format: .json)
+            SimulatedLineFile(disk, process, chance.fork()), Self.renderer, format: .json)
         let delivery = Delivery(
             store: record, loop: loop,
             ways: [
