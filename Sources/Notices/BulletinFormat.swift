@@ -1,5 +1,5 @@
-public import Fleet
-public import Presentation
+import Fleet
+import Presentation
 
 /// The forms in which a bulletin can be told.
 public enum BulletinFormat: String, Hashable, Sendable, CaseIterable {

@@ -1,7 +1,7 @@
 // What a bulletin says, sentence by sentence. The built-in templates put the sentences together; a
 // template of an operator's own may leave them out and say the same from the plain fields.
 
-public import Fleet
+import Fleet
 import Presentation
 
 /// How large an availability set is, for the advice in a text.
@@ -40,8 +40,12 @@ struct BulletinWords {
     init(_ bulletin: Bulletin, setSize: SetSize?) {
         if let annotation = bulletin.annotation {
             self.init(annotation, setSize: setSize)
-            return
+        } else {
+            self.init(withoutHold: bulletin)
         }
+    }
+
+    private init(withoutHold bulletin: Bulletin) {
         let guest = "guest \(bulletin.guest) on host \(bulletin.host)"
         let purpose = purposeText(component: bulletin.component, from: "", to: bulletin.version)
         let what = "\(softwareText(bulletin.component)) update to \(printable(bulletin.version))"
