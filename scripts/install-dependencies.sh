@@ -15,7 +15,7 @@ build="pkg-config gcc libc6-dev libuv1-dev libssl-dev libcurl4-openssl-dev libsq
 test="$build protobuf-compiler python3 python3-protobuf qemu-system-x86 qemu-utils \
     busybox-static cpio curl dnsmasq-base docker-compose e2fsprogs etcd-client etcd-server iproute2 \
     iptables openssl openvswitch-switch make spin strace systemd tshark \
-    util-linux"
+    util-linux prometheus-alertmanager python3-aiosmtpd"
 compose="$test podman runc netavark aardvark-dns debootstrap procps"
 
 if [ "${1:-}" = --print ]; then

@@ -1,3 +1,4 @@
+import Fleet
 public import Notices
 
 /// What a notifier's file of sinks says.

@@ -11,7 +11,7 @@
 // well is told by the lock file: held by a process that lives, and touched by one that follows.
 import Fleet
 public import Logging
-public import Notices
+import Notices
 public import SessionCore
 public import SessionShell
 public import UvLoop

@@ -1,5 +1,5 @@
 public import Notices
-import UvLoop
+public import UvLoop
 
 /// All that a notifier delivers to.
 public struct NotifierSinks {

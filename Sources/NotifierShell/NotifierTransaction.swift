@@ -1,7 +1,7 @@
 public import Fleet
 import GRDB
 public import Notices
-public import Presentation
+import Presentation
 
 /// The notifier's database within one transaction. Not to be kept beyond it.
 public struct NotifierTransaction: NoticeTransaction {

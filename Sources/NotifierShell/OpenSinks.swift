@@ -1,4 +1,4 @@
-public import Notices
+import Notices
 import UvLoop
 
 /// Why a sink cannot be opened.

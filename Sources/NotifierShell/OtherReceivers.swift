@@ -29,8 +29,9 @@ private func send(
     _ bytes: [UInt8], by sender: inout DatagramSender?,
     open: () throws(UvError) -> DatagramSender
 ) -> DeliveryOutcome {
-    do {
-        let socket = try sender ?? open()
+    do throws(UvError) {
+        let socket: DatagramSender
+        if let sender { socket = sender } else { socket = try open() }
         sender = socket
         try socket.send(bytes)
         return .taken

@@ -7,6 +7,69 @@ import Presentation
 struct AnnotationsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "annotations",
+        abstract: "Shows the records of finished holds that a notifier has kept, and sends them again.",
+        subcommands: [ListAnnotationsCommand.self, ReplayAnnotationsCommand.self],
+        defaultSubcommand: ListAnnotationsCommand.self)
+}
+
+/// The notifier's file, for commands that work beside it.
+struct DatabaseOption: ParsableArguments {
+    @Option(
+        name: .customLong("database"),
+        help: ArgumentHelp(
+            "The notifier's file. Default: FERMATA_NOTIFIER_DATABASE.", valueName: "file"))
+    var databaseOption: String?
+
+    var path: String {
+        get throws(CommandFailure) {
+            let path =
+                databaseOption ?? ProcessInfo.processInfo.environment["FERMATA_NOTIFIER_DATABASE"]
+            guard let path, !path.isEmpty else {
+                throw CommandFailure(
+                    .usage, "no notifier database is named",
+                    advice: "Give --database FILE or set FERMATA_NOTIFIER_DATABASE.")
+            }
+            return path
+        }
+    }
+}
+
+/// Which annotations.
+struct AnnotationFilterOptions: ParsableArguments {
+    @Option(help: "Only of this guest.", transform: parseName)
+    var guest: GuestID?
+    @Option(help: "Only of this availability set.", transform: parseName)
+    var set: SetID?
+    @Option(help: "Only of this host.", transform: parseName)
+    var host: HostID?
+    @Option(help: "Only of this rollout.", transform: parseRollout)
+    var rollout: RolloutID?
+    @Option(
+        help: ArgumentHelp("Only of holds that began then or later.", valueName: "time"),
+        transform: parseTime)
+    var since: Timestamp?
+    @Option(
+        help: ArgumentHelp("Only of holds that began before.", valueName: "time"),
+        transform: parseTime)
+    var until: Timestamp?
+
+    var filter: AnnotationFilter {
+        AnnotationFilter(
+            guest: guest, set: set, host: host, rollout: rollout, since: since, until: until)
+    }
+}
+
+func parseTime(_ text: String) throws -> Timestamp {
+    guard let time = Timestamp(rfc3339: text) else {
+        throw ValidationError(
+            "'\(printable(text))' is not a time. Write 2026-04-11T22:00:00Z.")
+    }
+    return time
+}
+
+struct ListAnnotationsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list",
         abstract: "Shows the records of finished holds that a notifier has kept.",
         discussion: """
             Reads the notifier's SQLite file, also while the notifier runs; no server is asked. \
@@ -17,19 +80,8 @@ struct AnnotationsCommand: ParsableCommand {
               fermata annotations --rollout rollout-1 --output json
             """)
 
-    @Option(
-        name: .customLong("database"),
-        help: ArgumentHelp(
-            "The notifier's file. Default: FERMATA_NOTIFIER_DATABASE.", valueName: "file"))
-    var databaseOption: String?
-    @Option(help: "Only of this guest.", transform: parseName)
-    var guest: GuestID?
-    @Option(help: "Only of this availability set.", transform: parseName)
-    var set: SetID?
-    @Option(help: "Only of this host.", transform: parseName)
-    var host: HostID?
-    @Option(help: "Only of this rollout.", transform: parseRollout)
-    var rollout: RolloutID?
+    @OptionGroup var database: DatabaseOption
+    @OptionGroup var which: AnnotationFilterOptions
     @Option(help: "At most this many, the newest.")
     var limit: Int = 100
     @Flag(name: .customLong("text"), help: "Write each as a line of plain words.")
@@ -41,13 +93,7 @@ struct AnnotationsCommand: ParsableCommand {
     }
 
     func run() throws {
-        let path =
-            databaseOption ?? ProcessInfo.processInfo.environment["FERMATA_NOTIFIER_DATABASE"]
-        guard let path, !path.isEmpty else {
-            throw CommandFailure(
-                .usage, "no notifier database is named",
-                advice: "Give --database FILE or set FERMATA_NOTIFIER_DATABASE.")
-        }
+        let path = try database.path
         let annotations = try read(path)
         output.show(
             text: inWords
@@ -56,10 +102,9 @@ struct AnnotationsCommand: ParsableCommand {
     }
 
     private func read(_ path: String) throws(CommandFailure) -> [Annotation] {
-        let filter = AnnotationFilter(guest: guest, set: set, host: host, rollout: rollout)
         do {
             let store = try NotifierStore(readingFrom: path)
-            return try store.annotations(filter, limit: limit)
+            return try store.annotations(which.filter, limit: limit)
         } catch {
             throw CommandFailure(error)
         }
@@ -70,7 +115,7 @@ extension CommandFailure {
     init(_ error: NotifierStoreError) {
         let exit: Exit =
             switch error {
-            case .missing, .damaged, .foreign, .newer: .badInput
+            case .missing, .damaged, .foreign, .newer, .older: .badInput
             case .otherCluster: .notPermitted
             case .failed: .cannotCreate
             }

@@ -7,12 +7,13 @@ import UvLoop
 
 struct NotifierCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "notifier", abstract: "Follows the fleet and publishes a record of each hold.",
+        commandName: "run", abstract: "Follows the fleet and publishes a record of each hold.",
         discussion: """
             Keeps every annotation in its own SQLite file, exactly one for each hold, and goes on \
             where it stopped. Prints each as a line of plain words, and appends it as a line of \
-            JSON to --append if that is given. The log goes to stderr. SIGHUP makes it read \
-            certificate, key, ca.pem and crl.pem again.
+            JSON to --append if that is given. --sinks names more receivers: webhooks, Grafana, \
+            Alertmanager, the journal, syslog, files, mail, commands. The log goes to stderr. \
+            SIGHUP makes it read certificate, key, ca.pem and crl.pem again.
 
             Run one all the time: the server keeps events until a notifier has stored them.
 
@@ -27,6 +28,19 @@ struct NotifierCommand: ParsableCommand {
     var append: String?
     @Flag(help: "Print no annotations.")
     var quiet = false
+    @OptionGroup var sinks: SinksOptions
+    @Option(help: ArgumentHelp("How long bulletins are kept.", valueName: "days"))
+    var keep: Int = Retention.bulletinDaysDefault
+    @Option(
+        help: ArgumentHelp("How long annotations are kept. (default: for ever)", valueName: "days"))
+    var keepAnnotations: Int?
+
+    func validate() throws {
+        guard keep >= 1, keepAnnotations.map({ $0 >= keep }) ?? true else {
+            throw ValidationError(
+                "--keep is at least 1 day, and --keep-annotations at least as long.")
+        }
+    }
 
     func run() throws {
         let log = daemon.logger("notifier")
@@ -48,13 +62,17 @@ struct NotifierCommand: ParsableCommand {
     private func open(
         _ addresses: [String], _ credentials: Credentials, _ loop: Loop, _ log: Logger
     ) throws(CommandFailure) -> NotifierShell {
-        let printLine: ((String) throws -> Void)? =
-            quiet ? nil : { try StandardOutput.tryWrite($0 + "\n") }
+        let printLine: (@Sendable (String) throws -> Void)? =
+            quiet ? nil : { @Sendable in try StandardOutput.tryWrite($0 + "\n") }
+        let sinks = NotifierSinks(
+            settings: try sinks.settings, templates: try sinks.templates, appendPath: append,
+            printLine: printLine)
         do {
             return try NotifierShell(
                 servers: addresses, credentials: credentials, databasePath: database,
-                appendPath: append, printLine: printLine, software: Version.software, loop: loop,
-                log: log)
+                sinks: sinks,
+                retention: Retention(bulletinDays: keep, annotationDays: keepAnnotations),
+                software: Version.software, loop: loop, log: log)
         } catch {
             throw CommandFailure(error)
         }
@@ -67,6 +85,7 @@ extension CommandFailure {
         case .store(let error): self.init(error)
         case .session(let problem): self.init([problem])
         case .databaseInUse: self.init(.unavailable, error.message, advice: error.advice)
+        case .sink: self.init(.badInput, error.message, advice: error.advice)
         case .cannotLock: self.init(.cannotCreate, error.message, advice: error.advice)
         }
     }
