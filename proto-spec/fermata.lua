@@ -32,7 +32,8 @@ local KINDS = {
     [19] = "DirectiveAnswer", [20] = "StepProgress", [21] = "StepReport",
     [22] = "StepReportCommitted", [32] = "Command", [33] = "CommandAccepted", [34] = "Refused",
     [35] = "Query", [36] = "QueryResult", [40] = "FollowEvents", [41] = "EventBatch",
-    [42] = "AcknowledgeEvents",
+    [42] = "AcknowledgeEvents", [43] = "ClaimDeliveries", [44] = "DeliveryLease",
+    [45] = "ReportDelivered", [46] = "GiveUpDeliveries",
 }
 local HELLO_ACCEPTED, CONTROL = 2, { [3] = true, [4] = true, [5] = true }
 

@@ -181,7 +181,8 @@ final class GuestKeeper {
             id: id, set: configuration.set, updateDomain: configuration.updateDomain,
             memoryBytes: configuration.memoryBytes, vcpuCount: configuration.vcpuCount,
             state: state, hypervisorVersion: current?.hypervisorVersion ?? "",
-            hasGuestAgent: configuration.guestAgent, handOverProblem: handOverProblem)
+            hasGuestAgent: configuration.guestAgent, handOverProblem: handOverProblem,
+            addresses: configuration.addresses)
     }
 
     private var handOverProblem: String {

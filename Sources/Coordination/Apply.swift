@@ -27,6 +27,12 @@ extension Coordinator {
             }
             emitRolloutChange(id, at: fact.at)
             concludeIfDone(id, at: fact.at)
+        case .stepNoticed(let id, let notBefore):
+            applyNotice(id, notBefore: notBefore, at: fact.at)
+        case .noticeAcknowledged(let id, let guest):
+            applyNoticeAcknowledgement(id, guest, at: fact.at)
+        case .noticeWithdrawn(let id, let reason):
+            withdrawNotice(id, reason: reason, at: fact.at)
         case .stepGranted(let id, let token):
             applyGrant(id, token, at: fact.at)
         case .stepRegranted(let id, let token):
@@ -43,6 +49,13 @@ extension Coordinator {
         case .eventsAcknowledged(let notifier, let sequence):
             state.notifiers[notifier] = sequence
             trimEvents()
+        case .deliveryLeaseGranted(let notifier, let number):
+            state.deliveryLease.holder = notifier
+            state.deliveryLease.number = number
+        case .deliveryLeaseGivenUp:
+            state.deliveryLease.holder = ""
+            state.deliveryLease.number += 1
+        case .deliveriesReported(_, let sink, let sequence): applyDelivered(sink, sequence)
         }
     }
 
@@ -155,8 +168,12 @@ extension Coordinator {
             $0.reason = ""
         }
         countBypasses(by: plan)
+        let release = state.rollouts[id.rollout].flatMap { state.releases[$0.release]?.release }
         emit(
-            .stepGranted(step: id, host: plan.host, guests: plan.guests, pairs: plan.pairs),
+            .stepGranted(
+                step: id, host: plan.host, guests: plan.guests, pairs: plan.pairs,
+                release: release?.id ?? ReleaseID(checked: "unknown"),
+                component: release?.component ?? .hypervisor, version: release?.version ?? ""),
             at: at)
     }
 
@@ -211,6 +228,10 @@ extension Coordinator {
                     reason: reasonWithoutHold(report)), at: at)
         }
         emitHolds(report, host: step.plan.host, at: at)
+        emit(
+            .stepEnded(
+                step: report.step, host: step.plan.host, outcome: report.outcome,
+                reason: report.reason), at: at)
         if !mutated(.failuresIgnored) { stopIfFailing(report.step.rollout, at: at) }
         concludeIfDone(report.step.rollout, at: at)
     }
@@ -295,6 +316,7 @@ extension Coordinator {
     }
 
     private mutating func cancel(_ id: StepID, reason: String, at: Timestamp) {
+        withdrawNotice(id, reason: reason, at: at)
         state.changeStep(id) {
             $0.status = .cancelled
             $0.reason = reason
@@ -326,7 +348,7 @@ extension Coordinator {
 
     // MARK: Events
 
-    private mutating func emit(_ body: FleetEvent.Body, at: Timestamp) {
+    mutating func emit(_ body: FleetEvent.Body, at: Timestamp) {
         state.lastSequence += 1
         state.events.append(FleetEvent(sequence: state.lastSequence, at: at, body: body))
         trimEvents()

@@ -15,7 +15,9 @@ public struct Coordinator: Hashable, Sendable {
     /// Checks `command` against the state and says what it makes true.
     ///
     /// Changes nothing. An empty answer means that it is true already.
-    /// - Parameter at: the leader's wall clock; goes into the facts and is never compared.
+    /// - Parameter at: the leader's wall clock; goes into the facts. Only the end of a notice time is
+    ///   compared with it, since guests are told that by the wall clock too: servers whose clocks
+    ///   differ start a step that much earlier or later after a take-over.
     public func propose(_ command: Command, at: Timestamp) -> Result<[Fact], Refusal> {
         let bodies: Result<[Fact.Body], Refusal> =
             switch command {
@@ -32,13 +34,19 @@ public struct Coordinator: Hashable, Sendable {
             case .releaseLock(let set, let reason, let by):
                 proposeLockRelease(set, reason, by)
             case .schedule(let connected):
-                .success(proposeGrants(connected: connected))
+                .success(proposeGrants(connected: connected, at: at))
             case .reportStep(let report, let host):
                 proposeStepReport(report, host)
             case .answerDirective(let step, let token, let host, let answer):
                 proposeDirectiveAnswer(step, token, host, answer)
             case .acknowledgeEvents(let notifier, let sequence):
                 proposeAcknowledgement(notifier, sequence)
+            case .acknowledgeNotice(let step, let guest):
+                proposeNoticeAcknowledgement(step, guest)
+            case .grantDeliveries(let notifier): proposeDeliveryLease(notifier)
+            case .giveUpDeliveries(let notifier): proposeDeliveryGiveUp(notifier)
+            case .reportDelivered(let notifier, let number, let sink, let sequence):
+                proposeDelivered(notifier, number, sink, sequence)
             }
         return bodies.map { $0.map { Fact(at: at, body: $0) } }
     }

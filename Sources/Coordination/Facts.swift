@@ -16,6 +16,11 @@ public enum Command: Hashable, Sendable {
     /// An agent's answer to a directive, other than `accepted` and `busy`, which change nothing.
     case answerDirective(step: StepID, token: Token, host: HostID, answer: DirectiveAnswer)
     case acknowledgeEvents(notifier: String, sequence: UInt64)
+    case acknowledgeNotice(StepID, guest: GuestID)
+    /// The notifier shall deliver: nobody else does, or has been gone for long enough.
+    case grantDeliveries(notifier: String)
+    case giveUpDeliveries(notifier: String)
+    case reportDelivered(notifier: String, number: UInt64, sink: String, sequence: UInt64)
 }
 
 /// What has become true. Folded into the state in the order of the log, on every server alike.
@@ -30,6 +35,11 @@ public struct Fact: Hashable, Sendable {
         case releaseAdded(Release, by: String)
         case rolloutStarted(StartedRollout)
         case rolloutAborted(RolloutID, reason: String, by: String)
+        /// The guests are told; the step is granted no earlier than `notBefore`, see ``StepNotice``.
+        case stepNoticed(StepID, notBefore: Timestamp)
+        case noticeAcknowledged(StepID, guest: GuestID)
+        /// A noticed step waits again.
+        case noticeWithdrawn(StepID, reason: String)
         case stepGranted(StepID, token: Token)
         /// The same locks, a higher token: the agent had accepted one that we did not know of.
         case stepRegranted(StepID, token: Token)
@@ -39,6 +49,9 @@ public struct Fact: Hashable, Sendable {
         case strayReported(StepReport, host: HostID)
         case lockReleased(SetID, reason: String, by: String)
         case eventsAcknowledged(notifier: String, sequence: UInt64)
+        case deliveryLeaseGranted(notifier: String, number: UInt64)
+        case deliveryLeaseGivenUp(notifier: String)
+        case deliveriesReported(notifier: String, sink: String, sequence: UInt64)
     }
 
     public init(at: Timestamp, body: Body) {

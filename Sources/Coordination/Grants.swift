@@ -15,6 +15,8 @@ enum Obstacle: Hashable, Sendable {
     case locked(SetPair, by: StepID)
     /// An older step wants another update domain of the set first.
     case door(SetPair, StepID)
+    /// Guests of another update domain of the set are told to make room.
+    case noticed(SetPair, by: StepID)
     /// A guest of another update domain of the set is not well.
     case unhealthy(SetPair, GuestID, GuestState)
     /// It will never start.
@@ -30,6 +32,8 @@ struct GrantRound {
     private var doors: [SetID: (UpdateDomain, StepID)] = [:]
     private var busy: [HostID: StepID] = [:]
     private var inFlight: [RolloutID: Int] = [:]
+    var notices: [SetID: (UpdateDomain, StepID)] = [:]
+    var noticeCount = 0
 
     init(state: FleetState, connected: Set<HostID>) {
         self.state = state
@@ -44,8 +48,10 @@ struct GrantRound {
     func candidates() -> [StepRecord] {
         var all: [StepRecord] = []
         for rollout in state.rollouts.open where rollout.state == .running {
+            // Parallelism counts at the grant: guests may be told before.
             guard rollout.steps.waitingCount > 0,
-                inFlight[rollout.id, default: 0] < Int(rollout.policy.parallelism)
+                rollout.policy.noticeMilliseconds > 0
+                    || inFlight[rollout.id, default: 0] < Int(rollout.policy.parallelism)
             else { continue }
             let waiting = rollout.steps.filter { $0.status == .waiting }
             let chains = remainingDomains(waiting)
@@ -98,7 +104,15 @@ struct GrantRound {
             {
                 return .locked(pair, by: holder)
             }
-            if let (domain, waiter) = doors[pair.set], domain != pair.updateDomain {
+            if let (domain, other) = noticed(in: pair.set), domain != pair.updateDomain,
+                !mutated(.noticeIgnoresOtherDomain)
+            {
+                return .noticed(pair, by: other)
+            }
+            // Whoever closed a door to a noticed step waits for that one to be over.
+            if let (domain, waiter) = doors[pair.set], domain != pair.updateDomain,
+                !step.isNoticed
+            {
                 return .door(pair, waiter)
             }
             if let (guest, state) = unwell(outside: pair), !mutated(.grantIgnoresUnwell) {
@@ -162,7 +176,7 @@ struct GrantRound {
     mutating func refuse(_ step: StepRecord, _ obstacle: Obstacle) {
         guard step.bypassed >= Limits.bypassMax, !mutated(.doorStaysOpen) else { return }
         switch obstacle {
-        case .locked, .door, .parallelism, .hostBusy:
+        case .locked, .door, .noticed, .parallelism, .hostBusy:
             for pair in step.plan.pairs where doors[pair.set] == nil {
                 doors[pair.set] = (pair.updateDomain, step.id)
             }
@@ -173,11 +187,20 @@ struct GrantRound {
 }
 
 extension Coordinator {
-    func proposeGrants(connected: Set<HostID>) -> [Fact.Body] {
+    /// - Parameter at: the leader's wall clock, by which notice times are over.
+    func proposeGrants(connected: Set<HostID>, at: Timestamp) -> [Fact.Body] {
         var round = GrantRound(state: state, connected: connected)
         var token = state.nextToken
         var facts: [Fact.Body] = []
         for step in round.candidates() {
+            let policy = state.rollouts[step.id.rollout]?.policy ?? Policy()
+            if !step.isDue(policy, at: at) || (step.notice?.overdueAt ?? at) < at {
+                if let fact = round.factOfNotice(step, policy, at: at) {
+                    facts.append(fact)
+                    continue
+                }
+                if !step.isDue(policy, at: at) { continue }
+            }
             switch round.obstacle(step) {
             case nil:
                 round.grant(step)

@@ -6,7 +6,7 @@ extension Coordinator {
     /// - Returns: what is broken, by the names of design.md; empty if all is well.
     public func brokenInvariants() -> [String] {
         exclusionProblems() + lockProblems() + tokenProblems() + eventProblems()
-            + keptProblems()
+            + keptProblems() + noticeProblems()
     }
 
     /// Invariant 1: everything out of a set at once belongs to one update domain.
@@ -28,6 +28,30 @@ extension Coordinator {
         return step.plan.pairs.filter { pair in
             state.locks[pair.set]?.holders.contains { $0.step == step.id && $0.stuck } == true
         }
+    }
+
+    /// Guests of two update domains of a set are never told to make room, or out, at once.
+    private func noticeProblems() -> [String] {
+        var problems: [String] = []
+        var told: [SetID: (UpdateDomain, StepID)] = [:]
+        for rollout in state.rollouts.values where !rollout.state.isOver {
+            for step in rollout.steps where step.isNoticed {
+                if rollout.state != .running {
+                    problems.append("\(step.id) is noticed, but \(rollout.id) starts no more")
+                }
+                for pair in step.plan.pairs {
+                    let locked = state.locks[pair.set].map { ($0.updateDomain, $0.holders[0].step) }
+                    for other in [told[pair.set], locked] {
+                        guard let other, other.0 != pair.updateDomain else { continue }
+                        problems.append(
+                            "one update domain at a time: \(step.id) is noticed for \(pair), and "
+                                + "\(other.1) is noticed or granted for \(other.0)")
+                    }
+                    told[pair.set] = (pair.updateDomain, step.id)
+                }
+            }
+        }
+        return problems
     }
 
     /// Locks and steps agree.

@@ -51,6 +51,12 @@ extension Coordinator {
                 .invalid, "failures-max is 0",
                 advice: "1 stops the rollout on the first failure.")
         }
+        let notices = Limits.noticeMillisecondsMin...Limits.noticeMillisecondsMax
+        guard policy.noticeMilliseconds == 0 || notices.contains(policy.noticeMilliseconds) else {
+            return Refusal(
+                .invalid, "a notice of \(policy.noticeMilliseconds) ms is out of range",
+                advice: "Choose 0 for none, or \(notices.lowerBound) to \(notices.upperBound) ms.")
+        }
         if case .host(let work) = known.work,
             let problem = work.holdProblem(deadlineMilliseconds: policy.deadlineMilliseconds)
         {

@@ -32,6 +32,9 @@ public struct FleetState: Hashable, Sendable {
     public var lastSequence: UInt64 = 0
     /// Up to where each notifier has kept the events safe.
     public var notifiers: OrderedDictionary<String, UInt64> = [:]
+    /// Who delivers to sinks, and how far that has come; ``DeliveryLease/isYours`` is false.
+    public var deliveryLease = DeliveryLease(
+        holder: "", number: 0, isYours: false, delivered: [])
 
     public init() {}
 }
@@ -179,6 +182,7 @@ public struct RolloutRecord: Hashable, Sendable {
 ///    │                  └─regrant─▶ granted (higher token)
 ///    └──cancel──▶ cancelled
 /// ```
+/// While it waits it may be noticed: its guests are told, see ``notice``.
 public struct StepRecord: Hashable, Sendable {
     public enum Status: String, Hashable, Sendable, CaseIterable {
         case waiting, granted, finished, cancelled
@@ -196,11 +200,13 @@ public struct StepRecord: Hashable, Sendable {
     public var finishedAt: Timestamp?
     public var phases: [PhaseTime]
     public var holds: [HoldRecord]
+    /// That its guests were told; kept when it is granted.
+    public var notice: StepNotice?
     public init(
         id: StepID, plan: PlannedStep, status: Status = .waiting, token: Token? = nil,
         bypassed: UInt32 = 0, outcome: StepOutcome? = nil, reason: String = "",
         grantedAt: Timestamp? = nil, finishedAt: Timestamp? = nil, phases: [PhaseTime] = [],
-        holds: [HoldRecord] = []
+        holds: [HoldRecord] = [], notice: StepNotice? = nil
     ) {
         self.id = id
         self.plan = plan
@@ -213,6 +219,7 @@ public struct StepRecord: Hashable, Sendable {
         self.finishedAt = finishedAt
         self.phases = phases
         self.holds = holds
+        self.notice = notice
     }
 }
 

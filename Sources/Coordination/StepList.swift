@@ -9,6 +9,24 @@ public struct StepList: Hashable, Sendable {
     public private(set) var failureCount = 0
     /// Of the steps that wait: where those are that want to lock the set, ascending.
     private var waiting = PagedDictionary<SetID, [Int]>()
+    /// Of the steps that are noticed and wait: where they are.
+    private var noticedSteps = PagedDictionary<Int, Bool>()
+    /// Of the sets that they want: the update domain, and where they are.
+    private var noticedSets = PagedDictionary<SetID, NoticedSet>()
+
+    private struct NoticedSet: Hashable, Sendable {
+        var updateDomain: UpdateDomain
+        /// Ascending.
+        var steps: [Int]
+    }
+
+    /// Where the noticed steps are that wait, ascending.
+    var noticed: some Sequence<Int> { noticedSteps.keys }
+
+    /// The update domain of a set that noticed steps want, with the first of these.
+    func noticedDomain(of set: SetID) -> (UpdateDomain, StepID)? {
+        noticedSets[set].map { ($0.updateDomain, steps[$0.steps[0]].id) }
+    }
 
     public init() {}
 
@@ -40,6 +58,7 @@ public struct StepList: Hashable, Sendable {
         steps.append(step)
         count(step, 1)
         if step.status == .waiting { wait(at: steps.count - 1, step) }
+        if step.isNoticed { notice(at: steps.count - 1, step) }
     }
 
     /// Changes a step in its place.
@@ -49,8 +68,35 @@ public struct StepList: Hashable, Sendable {
         let after = steps[index]
         count(before, -1)
         count(after, 1)
+        if before.isNoticed != after.isNoticed {
+            if after.isNoticed { notice(at: index, after) } else { forget(index, before) }
+        }
         guard (before.status == .waiting) != (after.status == .waiting) else { return }
         if after.status == .waiting { wait(at: index, after) } else { leave(index, before) }
+    }
+
+    private mutating func notice(at index: Int, _ step: StepRecord) {
+        noticedSteps[index] = true
+        for pair in step.plan.pairs {
+            if noticedSets[pair.set] == nil {
+                noticedSets[pair.set] = NoticedSet(updateDomain: pair.updateDomain, steps: [])
+            }
+            noticedSets.update(pair.set) { known in
+                let place = known.steps.firstIndex { $0 > index } ?? known.steps.endIndex
+                known.steps.insert(index, at: place)
+            }
+        }
+    }
+
+    private mutating func forget(_ index: Int, _ step: StepRecord) {
+        noticedSteps.removeValue(forKey: index)
+        for pair in step.plan.pairs {
+            let isLast = noticedSets.update(pair.set) { known in
+                known.steps.removeAll { $0 == index }
+                return known.steps.isEmpty
+            }
+            if isLast == true { noticedSets.removeValue(forKey: pair.set) }
+        }
     }
 
     private mutating func wait(at index: Int, _ step: StepRecord) {

@@ -143,7 +143,7 @@ extension Coordinator {
         let steps = rollout.steps.map { step in
             let phase: StepPhase =
                 switch step.status {
-                case .waiting: .waiting
+                case .waiting: step.notice == nil ? .waiting : .noticed
                 case .granted: .granted
                 case .finished: .finished
                 case .cancelled: .cancelled
@@ -152,9 +152,10 @@ extension Coordinator {
                 id: step.id, host: step.plan.host, guests: step.plan.guests,
                 pairs: step.plan.pairs, phase: phase, token: step.token, outcome: step.outcome,
                 reason: step.status == .waiting
-                    ? waitReason(round.obstacle(step), step) : step.reason,
+                    ? waitReason(round.obstacle(step), step, rollout.policy) : step.reason,
                 grantedAt: step.grantedAt, finishedAt: step.finishedAt, phases: step.phases,
-                holds: step.holds)
+                holds: step.holds, noticedAt: step.notice?.noticedAt,
+                notBefore: step.notice?.notBefore)
         }
         return view(of: rollout, steps: steps)
     }
@@ -169,9 +170,15 @@ extension Coordinator {
             finishedAt: rollout.finishedAt, steps: steps, skipped: rollout.skipped)
     }
 
-    private func waitReason(_ obstacle: Obstacle?, _ step: StepRecord) -> String {
+    private func waitReason(
+        _ obstacle: Obstacle?, _ step: StepRecord, _ policy: Policy
+    ) -> String {
         switch obstacle {
-        case nil: "starts next"
+        case nil where step.isNoticed: noticeReason(step, policy)
+        case nil: step.needsNotice(policy) ? "its guests are told next" : "starts next"
+        case .noticed(let pair, let by):
+            "waits for set \(pair.set): guests of another update domain are told to make room "
+                + "(\(by))"
         case .hostNotConnected:
             "waits for the agent of host \(step.plan.host), which is not connected; start it there"
         case .hostBusy(let other): "waits for \(other) on the same host"
@@ -185,6 +192,12 @@ extension Coordinator {
                 + "\(state.rawValue); see to it"
         case .pointless(let reason): reason
         }
+    }
+
+    private func noticeReason(_ step: StepRecord, _ policy: Policy) -> String {
+        let count = step.notice?.acknowledgedBy.count ?? 0
+        return "its guests are told; \(count) of \(step.plan.guests.count) acknowledged"
+            + (policy.acknowledgement == .ignored ? ", which does not shorten the notice" : "")
     }
 
     // MARK: Plan
@@ -220,7 +233,10 @@ extension Coordinator {
     private func predict(
         _ steps: [PlannedStep], _ policy: Policy, _ release: ReleaseID
     ) -> ([PlanView.Step], UInt32) {
-        // The real scheduler, on a copy in which this rollout is the only one.
+        // The real scheduler, on a copy in which this rollout is the only one. Notices shift the
+        // steps of a set but leave their order: it is that without them.
+        var policy = policy
+        policy.noticeMilliseconds = 0
         var copy = self
         let id = RolloutID(copy.state.nextRollout)
         copy.state.rollouts = RolloutList()
@@ -237,7 +253,7 @@ extension Coordinator {
         var ordered: [PlanView.Step] = []
         var wave: UInt32 = 0
         while copy.state.rollouts[id]?.state == .running {
-            let grants = copy.proposeGrants(connected: everyone)
+            let grants = copy.proposeGrants(connected: everyone, at: Timestamp(microseconds: 0))
             guard !grants.isEmpty else { break }
             wave += 1
             for body in grants {

@@ -9,10 +9,23 @@ public struct FleetEvent: Hashable, Sendable {
     public enum Body: Hashable, Sendable {
         case rolloutStarted(rollout: RolloutID, release: ReleaseID, stepCount: UInt32)
         case rolloutChanged(rollout: RolloutID, state: RolloutState, reason: String)
-        /// Locks are held and the agent has been told; the hold itself follows.
-        case stepGranted(step: StepID, host: HostID, guests: [GuestID], pairs: [SetPair])
+        /// Guests are told what will come. Comes before ``stepGranted``, and only of rollouts with
+        /// a notice time.
+        case stepNoticed(Notice)
+        /// A guest is ready for a step that is noticed and not started.
+        case noticeAcknowledged(step: StepID, guest: GuestID)
+        /// A noticed step goes back to waiting, or is cancelled, before it was granted.
+        case noticeWithdrawn(step: StepID, reason: String)
+        /// Locks are held and the agent has been told; the hold itself follows. The release is
+        /// `unknown` in events that an older version has written.
+        case stepGranted(
+            step: StepID, host: HostID, guests: [GuestID], pairs: [SetPair], release: ReleaseID,
+            component: Component, version: String)
         /// A step ended without holding any guest, or was cancelled.
         case stepEndedWithoutHold(step: StepID, host: HostID, reason: String)
+        /// The last event of a step that was granted, behind its ``holdFinished(_:)`` or
+        /// ``stepEndedWithoutHold``. The outcome is nil if it was cancelled.
+        case stepEnded(step: StepID, host: HostID, outcome: StepOutcome?, reason: String)
         /// One hold of one guest is over. Exactly one for each hold.
         case holdFinished(FinishedHold)
         case lockReleased(set: SetID, by: String, reason: String)

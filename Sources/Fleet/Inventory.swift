@@ -29,11 +29,13 @@ public struct GuestReport: Hashable, Sendable {
     public var hasGuestAgent: Bool
     /// Why this guest cannot be handed over, in words; empty if it can.
     public var handOverProblem: String
+    /// IP addresses by which a notifier knows who asks, as the host's file names them.
+    public var addresses: [String]
 
     public init(
         id: GuestID, set: SetID?, updateDomain: UpdateDomain?, memoryBytes: UInt64,
         vcpuCount: UInt32, state: GuestState, hypervisorVersion: String, hasGuestAgent: Bool,
-        handOverProblem: String = ""
+        handOverProblem: String = "", addresses: [String] = []
     ) {
         self.id = id
         self.set = set
@@ -44,6 +46,7 @@ public struct GuestReport: Hashable, Sendable {
         self.hypervisorVersion = hypervisorVersion
         self.hasGuestAgent = hasGuestAgent
         self.handOverProblem = handOverProblem
+        self.addresses = addresses
     }
 }
 

@@ -14,6 +14,27 @@ public enum Limits {
     public static let parallelismDefault: UInt32 = 8
     /// More steps than this in flight and a bad release would hurt too many before it is noticed.
     public static let parallelismMax: UInt32 = 1_000
+    /// Guests look once a second: a shorter notice could be missed by all of them.
+    public static let noticeMillisecondsMin: UInt32 = 1_000
+    /// A week: fixes for what is disclosed must not wait longer, and who needs more time plans a window.
+    public static let noticeMillisecondsMax: UInt32 = 7 * 86_400_000
+    /// A noticed step that could start, but for its own host or guest, keeps its sets closed to others
+    /// this long beyond its notice time: a host that restarts is back by then, one that is lost
+    /// must not stop the others.
+    public static let noticeOverdueMillisecondsMax: Int64 = 300_000
+    /// A notice whose end is later than the leader's clock allows by more than this was given by a clock
+    /// that was ahead, and is given anew: more than servers with a time daemon differ by, and
+    /// little to wait for.
+    public static let noticeClockErrorMillisecondsMax: Int64 = 60_000
+    /// Steps that are noticed in one turn of the scheduler: a batch of the log stays small.
+    public static let noticesPerRoundMax = 1_000
+    /// The holder of the delivery lease is given this long to come back: longer than a restart of it
+    /// or of the leader, short enough that people hear of their holds in time.
+    public static let deliveryLeaseMilliseconds: UInt32 = 10_000
+    /// Sinks of all notifiers together, of which the state keeps a number each.
+    public static let sinksMax = 256
+    /// Addresses of one guest: a few networks with both versions of IP.
+    public static let guestAddressesMax = 32
     /// A release's command outside a hold (prepare): a package mirror may be slow.
     public static let commandMillisecondsMax: UInt32 = 3_600_000
     /// Steps whose commands' output is kept on a host: the last few weeks of a busy one.

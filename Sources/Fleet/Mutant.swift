@@ -110,6 +110,16 @@ package enum Mutant: String, CaseIterable, Sendable {
     /// A step's outcome is that of its best guest.
     case bestOutcomeTold
 
+    // MARK: Notices
+    /// A step is granted without its guests being told.
+    case noticeSkipped
+    /// Guests of two update domains of a set are told to make room at once.
+    case noticeIgnoresOtherDomain
+    /// A step starts as soon as one of its guests has acknowledged.
+    case acknowledgementOfOneCountsForAll
+    /// A snapshot has no notices.
+    case snapshotWithoutNotices
+
     // MARK: The guard
     /// Guests are held without a guard.
     case guardDropped

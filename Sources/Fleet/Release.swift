@@ -208,14 +208,21 @@ public struct Policy: Hashable, Sendable {
     public var deadlineMilliseconds: UInt32
     /// Failed steps after which no further step starts; 1 means stop on the first failure.
     public var failuresMax: UInt32
+    /// How long before a step its guests are told, in milliseconds; 0 for not at all, else
+    /// ``Limits/noticeMillisecondsMin`` ... ``Limits/noticeMillisecondsMax``.
+    public var noticeMilliseconds: UInt32
+    public var acknowledgement: Acknowledgement
 
     public init(
         parallelism: UInt32 = Limits.parallelismDefault,
-        deadlineMilliseconds: UInt32 = Limits.deadlineMillisecondsMax, failuresMax: UInt32 = 1
+        deadlineMilliseconds: UInt32 = Limits.deadlineMillisecondsMax, failuresMax: UInt32 = 1,
+        noticeMilliseconds: UInt32 = 0, acknowledgement: Acknowledgement = .shortens
     ) {
         self.parallelism = parallelism
         self.deadlineMilliseconds = deadlineMilliseconds
         self.failuresMax = failuresMax
+        self.noticeMilliseconds = noticeMilliseconds
+        self.acknowledgement = acknowledgement
     }
 }
 

@@ -3,6 +3,8 @@
 public enum StepPhase: String, Hashable, Sendable, CaseIterable {
     /// Waits for locks, a free place, or its host's agent.
     case waiting
+    /// Its guests are told of it; it holds no lock yet.
+    case noticed
     /// Holds its locks; the directive is on its way.
     case granted
     /// The agent has accepted the directive and its token.

@@ -283,10 +283,15 @@ public struct StepView: Hashable, Sendable {
     public var finishedAt: Timestamp?
     public var phases: [PhaseTime]
     public var holds: [HoldRecord]
+    /// When its guests were told of it; nil if they were not, or it goes back to waiting.
+    public var noticedAt: Timestamp?
+    /// The end of its notice time.
+    public var notBefore: Timestamp?
     public init(
         id: StepID, host: HostID, guests: [GuestID], pairs: [SetPair], phase: StepPhase,
         token: Token?, outcome: StepOutcome?, reason: String, grantedAt: Timestamp?,
-        finishedAt: Timestamp?, phases: [PhaseTime], holds: [HoldRecord]
+        finishedAt: Timestamp?, phases: [PhaseTime], holds: [HoldRecord],
+        noticedAt: Timestamp? = nil, notBefore: Timestamp? = nil
     ) {
         self.id = id
         self.host = host
@@ -300,6 +305,8 @@ public struct StepView: Hashable, Sendable {
         self.finishedAt = finishedAt
         self.phases = phases
         self.holds = holds
+        self.noticedAt = noticedAt
+        self.notBefore = notBefore
     }
 }
 

@@ -81,6 +81,8 @@ public struct GuestConfiguration: Hashable, Sendable {
     public var guestAgent: Bool
     /// What is asked of the guest before and after a hold, besides its agent.
     public var probes: [Probe]
+    /// IP addresses by which a notifier knows that this guest asks, in canonical form.
+    public var addresses: [String]
 
     public init(
         id: GuestID, set: SetID? = nil, updateDomain: UpdateDomain? = nil, adopt: String? = nil,
@@ -89,7 +91,7 @@ public struct GuestConfiguration: Hashable, Sendable {
         cpu: String = GuestConfiguration.cpuDefault, kernel: String? = nil,
         initrd: String? = nil, commandLine: String? = nil, firmware: String? = nil,
         disks: [Disk] = [], nics: [NIC] = [], arguments: [String] = [], guestAgent: Bool = true,
-        probes: [Probe] = []
+        probes: [Probe] = [], addresses: [String] = []
     ) {
         self.id = id
         self.set = set
@@ -108,6 +110,7 @@ public struct GuestConfiguration: Hashable, Sendable {
         self.arguments = arguments
         self.guestAgent = guestAgent
         self.probes = probes
+        self.addresses = addresses
     }
 
     public static let machineDefault = "q35"

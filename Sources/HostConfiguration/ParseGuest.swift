@@ -12,17 +12,19 @@ struct UsedResources {
     var disks: [String: (position: Position, readOnly: Bool)] = [:]
     /// By port, since an address may stand for all.
     var forwards: [UInt16: [(address: String, position: Position)]] = [:]
+    /// Of guests, in canonical form.
+    var addresses: [String: Position] = [:]
 }
 
 extension Reader {
     private static let guestKeys = [
         "id", "set", "updateDomain", "memory", "vcpus", "machine", "cpu", "kernel", "initrd",
         "commandLine", "firmware", "disks", "nics", "arguments", "guestAgent", "probe",
-        "probes", "adopt",
+        "probes", "adopt", "addresses",
     ]
     /// What can be said of a guest whose QEMU somebody else starts.
     private static let adoptedKeys: Set<String> = [
-        "id", "set", "updateDomain", "guestAgent", "probe", "probes", "adopt",
+        "id", "set", "updateDomain", "guestAgent", "probe", "probes", "adopt", "addresses",
     ]
     /// QEMU's longest option line; far below the kernel's limit for one argument.
     private static let textByteCountMax = 65_536
@@ -47,8 +49,11 @@ extension Reader {
             checkSocketPath(idValue, id, runDirectory)
         }
         let (set, updateDomain) = placement(fields, sets)
+        let addresses = addresses(fields, &used)
         if let monitor = fields["adopt"] {
-            return adopted(fields, monitor, id, set, updateDomain, &used)
+            var guest = adopted(fields, monitor, id, set, updateDomain, &used)
+            guest?.addresses = addresses
+            return guest
         }
         if fields["memory"] == nil {
             add(
@@ -84,7 +89,7 @@ extension Reader {
             cpu: (cpu ?? nil) ?? GuestConfiguration.cpuDefault, kernel: boot.kernel,
             initrd: boot.initrd, commandLine: boot.commandLine, firmware: boot.firmware,
             disks: disks, nics: nics, arguments: arguments, guestAgent: guestAgent,
-            probes: probes)
+            probes: probes, addresses: addresses)
     }
 
     /// A guest whose QEMU somebody else starts.
@@ -119,6 +124,36 @@ extension Reader {
         return GuestConfiguration(
             id: id, set: set, updateDomain: updateDomain, adopt: monitor, memoryBytes: 0,
             guestAgent: guestAgent, probes: probes)
+    }
+
+    /// By which a notifier knows who asks: two guests with one would read each other's notices.
+    private func addresses(_ fields: Fields, _ used: inout UsedResources) -> [String] {
+        guard let value = fields.nonEmpty("addresses") else { return [] }
+        let values = list(value, example: "[10.0.0.5, \"fd00::5\"]") ?? []
+        if values.count > Limits.guestAddressesMax {
+            add(
+                value, "has \(values.count) addresses",
+                "name at most \(Limits.guestAddressesMax)")
+        }
+        var found: [String] = []
+        for value in values {
+            guard let text = text(value, example: "10.0.0.5") else { continue }
+            guard let address = IPAddress(text) else {
+                add(
+                    value, "is \(quoted(text)), which is no IP address",
+                    "write an IPv4 or IPv6 address, such as 10.0.0.5 or \"fd00::5\"")
+                continue
+            }
+            if let first = used.addresses[address.description] {
+                add(
+                    value, "is \(quoted(text)), as in line \(first.line)",
+                    "give each guest addresses of its own")
+                continue
+            }
+            used.addresses[address.description] = value.position
+            found.append(address.description)
+        }
+        return found
     }
 
     /// The kernel takes 107 bytes for a socket's path; the longest of a guest is

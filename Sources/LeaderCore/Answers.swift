@@ -13,6 +13,8 @@ extension Coordinator {
         case .guests: return .success(.guests(guestViews(connected: connected)))
         case .sets: return .success(.sets(setViews()))
         case .locks: return .success(.locks(lockViews()))
+        case .notices:
+            return .success(.notices(notices(), lastSequence: state.lastSequence))
         case .releases: return .success(.releases(releaseViews()))
         case .rollouts: return .success(.rollouts(rolloutViews()))
         case .rollout(let id):

@@ -86,6 +86,8 @@ extension AuditEntry.Subject {
                 "hosts": Self.json(selection),
                 "parallelism": .unsigned(UInt64(policy.parallelism)),
                 "deadlineMilliseconds": .unsigned(UInt64(policy.deadlineMilliseconds)),
+                "noticeMilliseconds": .unsigned(UInt64(policy.noticeMilliseconds)),
+                "acknowledgement": .string(policy.acknowledgement.rawValue),
             ]
         case .command(.abortRollout(let rollout, let reason)):
             [
@@ -93,6 +95,11 @@ extension AuditEntry.Subject {
                 "reason": .string(reason),
             ]
         case .command(.stepDown): ["command": "stepDown"]
+        case .command(.acknowledgeNotice(let step, let guest)):
+            [
+                "command": "acknowledgeNotice", "step": .string(step.description),
+                "guest": .string(guest.rawValue),
+            ]
         case .command(.releaseLock(let set, let reason)):
             [
                 "command": "releaseLock", "set": .string(set.rawValue), "reason": .string(reason),

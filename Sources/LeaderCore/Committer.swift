@@ -50,6 +50,9 @@ package final class Committer {
     private var isOver = false
     private var snapshots: SnapshotSchedule
     private var isSaving = false
+    /// Runs while a notice time does.
+    private var noticeTimer: (any LoopTimer)?
+    private var noticeTimerAt: Timestamp?
     /// Runs while no snapshot may be tried again.
     private var retryTimer: (any LoopTimer)?
 
@@ -155,6 +158,7 @@ package final class Committer {
     package func close() {
         isOver = true
         retryTimer?.cancel()
+        noticeTimer?.cancel()
         queue = []
         // They hold, through those who set them, this object and its state.
         connectedHosts = { [] }
@@ -190,7 +194,14 @@ package final class Committer {
         }
         if mustSchedule || !facts.isEmpty {
             mustSchedule = false
+            let known = facts.count
             _ = carryOut(.schedule(connected: connectedHosts()), &facts)
+            // There may be more to tell of than goes into one batch, and what is withdrawn opens
+            // sets to others.
+            mustSchedule =
+                facts.count - known >= Limits.noticesPerRoundMax
+                || facts[known...].contains { $0.opensSets }
+            watchNotices()
         }
         if facts.isEmpty {
             if !answers.isEmpty { confirm(answers) }
@@ -216,6 +227,29 @@ package final class Committer {
             }
         }
     }
+
+    /// Sees to it that a round of grants comes as soon as a notice time is over. The wall clock may
+    /// be set meanwhile, so a long time is waited for in pieces.
+    private func watchNotices() {
+        let now = Timestamp(microseconds: loop.wallMicroseconds)
+        let next = coordinator.nextNoticeAt(after: now)
+        guard next != noticeTimerAt || noticeTimer == nil else { return }
+        noticeTimer?.cancel()
+        noticeTimer = nil
+        noticeTimerAt = next
+        guard let next else { return }
+        let microseconds = next.microseconds - now.microseconds
+        // Rounded up, so that the time is over when the timer fires.
+        let milliseconds = min((microseconds + 999) / 1_000, Self.noticeWatchMilliseconds)
+        noticeTimer = loop.after(.milliseconds(milliseconds)) { [self] in
+            noticeTimer = nil
+            noticeTimerAt = nil
+            schedule()
+        }
+    }
+
+    /// A clock that was set forward is noticed after this.
+    private static let noticeWatchMilliseconds: Int64 = 10_000
 
     /// Answers that rest on what was known before: only right if no other server leads meanwhile.
     private func confirm(_ answers: [() -> Void]) {
@@ -289,6 +323,16 @@ package final class Committer {
                     metadata: ["index": "\(index)", "reason": "\(error)"])
                 retryTimer = loop.after(snapshotRetry) { [self] in retryTimer = nil }
             }
+        }
+    }
+}
+
+extension Fact {
+    /// Whether the scheduler may find something to do that it did not find in the same round.
+    fileprivate var opensSets: Bool {
+        switch body {
+        case .noticeWithdrawn, .stepCancelled: true
+        default: false
         }
     }
 }

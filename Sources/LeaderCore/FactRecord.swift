@@ -91,6 +91,24 @@ package enum FactRecord {
                     $0.reason = reason
                     $0.by = by
                 })
+        case .stepNoticed(let step, let notBefore):
+            return .stepNoticed(
+                .with {
+                    $0.step = step.wire
+                    $0.notBeforeMicroseconds = notBefore.microseconds
+                })
+        case .noticeAcknowledged(let step, let guest):
+            return .noticeAcknowledged(
+                .with {
+                    $0.step = step.wire
+                    $0.guest = guest.rawValue
+                })
+        case .noticeWithdrawn(let step, let reason):
+            return .noticeWithdrawn(
+                .with {
+                    $0.step = step.wire
+                    $0.reason = reason
+                })
         case .stepGranted(let step, let token): return .stepGranted(grant(step, token))
         case .stepRegranted(let step, let token): return .stepRegranted(grant(step, token))
         case .stepCancelled(let step, let reason):
@@ -117,6 +135,21 @@ package enum FactRecord {
             return .eventsAcknowledged(
                 .with {
                     $0.notifier = notifier
+                    $0.sequence = sequence
+                })
+        case .deliveryLeaseGranted(let notifier, let number):
+            return .deliveryLeaseGranted(
+                .with {
+                    $0.notifier = notifier
+                    $0.number = number
+                })
+        case .deliveryLeaseGivenUp(let notifier):
+            return .deliveryLeaseGivenUp(.with { $0.notifier = notifier })
+        case .deliveriesReported(let notifier, let sink, let sequence):
+            return .deliveriesReported(
+                .with {
+                    $0.notifier = notifier
+                    $0.sink = sink
                     $0.sequence = sequence
                 })
         }
@@ -166,6 +199,15 @@ package enum FactRecord {
         case .rolloutAborted(let message):
             return .rolloutAborted(
                 RolloutID(message.id), reason: message.reason, by: message.by)
+        case .stepNoticed(let message):
+            return .stepNoticed(
+                try StepID(wire: message.step),
+                notBefore: Timestamp(microseconds: message.notBeforeMicroseconds))
+        case .noticeAcknowledged(let message):
+            return .noticeAcknowledged(
+                try StepID(wire: message.step), guest: try name(message.guest, "guest"))
+        case .noticeWithdrawn(let message):
+            return .noticeWithdrawn(try StepID(wire: message.step), reason: message.reason)
         case .stepGranted(let message):
             return .stepGranted(try StepID(wire: message.step), token: Token(message.token))
         case .stepRegranted(let message):
@@ -182,6 +224,13 @@ package enum FactRecord {
                 try name(message.set, "set"), reason: message.reason, by: message.by)
         case .eventsAcknowledged(let message):
             return .eventsAcknowledged(notifier: message.notifier, sequence: message.sequence)
+        case .deliveryLeaseGranted(let message):
+            return .deliveryLeaseGranted(notifier: message.notifier, number: message.number)
+        case .deliveryLeaseGivenUp(let message):
+            return .deliveryLeaseGivenUp(notifier: message.notifier)
+        case .deliveriesReported(let message):
+            return .deliveriesReported(
+                notifier: message.notifier, sink: message.sink, sequence: message.sequence)
         }
     }
 }

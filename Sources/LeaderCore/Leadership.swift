@@ -16,6 +16,7 @@ final class Leadership {
     private let committer: Committer
     private let agents: AgentPeers
     private let followers = Followers()
+    private let deliveries: DeliveryClaims
     private var log: Logger { server.log }
 
     /// The log cannot be written any more, at least not by this server.
@@ -31,6 +32,7 @@ final class Leadership {
             loop: server.loop, log: server.log, warm: warm, pause: server.pause)
         agents = AgentPeers(
             committer: committer, loop: server.loop, log: server.log, pause: server.pause)
+        deliveries = DeliveryClaims(committer: committer, loop: server.loop, log: server.log)
         committer.connectedHosts = { [agents] in agents.connectedHosts }
         committer.onDurable = { [unowned self] facts, firstIndex in
             self.server.onCommitted(facts, firstIndex, coordinator.state)
@@ -38,6 +40,7 @@ final class Leadership {
         committer.onCommitted = { [unowned self] in
             followers.sendNew(committer.coordinator.state)
             agents.sendDirectives()
+            deliveries.sendNew()
         }
         committer.onFatal = { [unowned self] error in onLost(error) }
         agents.onProgress = { [followers] in followers.sendProgress($0) }
@@ -55,6 +58,7 @@ final class Leadership {
     /// After this nothing is committed or answered.
     func close() {
         committer.close()
+        deliveries.close()
         // It holds the server.
         onLost = { _ in }
     }
@@ -62,11 +66,19 @@ final class Leadership {
     // MARK: Sessions
 
     func onReady(_ session: any PeerSession) {
-        if session.identity.role == .agent { agents.add(session) }
+        switch session.identity.role {
+        case .agent: agents.add(session)
+        case .notifier: deliveries.add(session)
+        case .operator, .server: break
+        }
     }
 
     func onDown(_ session: any PeerSession) {
-        if session.identity.role == .agent { agents.remove(session) }
+        switch session.identity.role {
+        case .agent: agents.remove(session)
+        case .notifier: deliveries.remove(session)
+        case .operator, .server: break
+        }
         followers.remove(session)
     }
 
@@ -83,6 +95,10 @@ final class Leadership {
     ) {
         switch message {
         case .command(let command):
+            if session.identity.role == .notifier, !command.isForNotifiers {
+                return session.close(
+                    .notPermitted, reason: "a notifier may acknowledge notices only")
+            }
             onCommand(command, correlation, session)
         case .query(let query, _):
             committer.read { [self] in
@@ -115,6 +131,10 @@ final class Leadership {
                     session.send(.refused(refusal), correlation: correlation)
                 }
             }
+        case .claimDeliveries: deliveries.claim(session, correlation: correlation)
+        case .giveUpDeliveries: deliveries.giveUp(session)
+        case .reportDelivered(let number, let sink, let sequence):
+            deliveries.report(number, sink, sequence, correlation: correlation, of: session)
         default:
             session.close(.wrongState, reason: "\(message.kind) is not expected here")
         }
@@ -229,6 +249,7 @@ final class Leadership {
             .startRollout(release: release, selection: selection, policy: policy, by: by)
         case .abortRollout(let id, let reason): .abortRollout(id, reason: reason, by: by)
         case .releaseLock(let set, let reason): .releaseLock(set, reason: reason, by: by)
+        case .acknowledgeNotice(let step, let guest): .acknowledgeNotice(step, guest: guest)
         }
     }
 
@@ -245,5 +266,12 @@ final class Leadership {
             return .success(.status(view))
         default: return coordinator.answer(query, connected: connected)
         }
+    }
+}
+
+extension OperatorCommand {
+    /// Whether a notifier may ask for it, on behalf of a guest.
+    fileprivate var isForNotifiers: Bool {
+        if case .acknowledgeNotice = self { true } else { false }
     }
 }

@@ -111,6 +111,8 @@ package struct SnapshotDecoder {
             state.events.append(try FleetEvent(wire: message))
         case .notifier(let message):
             state.notifiers[message.name] = message.sequence
+        case .deliveryLease(let message):
+            state.deliveryLease = try DeliveryLease(wire: message)
         }
     }
 
@@ -191,6 +193,13 @@ package struct SnapshotDecoder {
                 }), skipped: try message.skipped.map { try PlanView.Skipped(wire: $0) })
     }
 
+    private static func notice(_ message: PBSnapshotRecord.Notice) throws -> StepNotice {
+        StepNotice(
+            noticedAt: Timestamp(microseconds: message.noticedAtMicroseconds),
+            notBefore: Timestamp(microseconds: message.notBeforeMicroseconds),
+            acknowledgedBy: try message.acknowledgedBy.map { try name($0, "guest") })
+    }
+
     private static func step(_ message: PBSnapshotRecord.Step, _ id: StepID) throws -> StepRecord {
         let status: StepRecord.Status =
             switch message.status {
@@ -210,6 +219,7 @@ package struct SnapshotDecoder {
             finishedAt: message.hasFinishedAtMicroseconds
                 ? Timestamp(microseconds: message.finishedAtMicroseconds) : nil,
             phases: try message.phases.map { try PhaseTime(wire: $0) },
-            holds: try message.holds.map { try HoldRecord(wire: $0) })
+            holds: try message.holds.map { try HoldRecord(wire: $0) },
+            notice: message.hasNotice ? try notice(message.notice) : nil)
     }
 }

@@ -90,6 +90,10 @@ private enum SnapshotRecords {
                         $0.sequence = sequence
                     })
             },
+            // Absent if nobody ever had it, so that a state without notifiers stays what it was.
+            each(state.deliveryLease.number == 0 ? [] : [state.deliveryLease]) {
+                .deliveryLease($0.wire)
+            },
         ]
     }
 
@@ -210,6 +214,13 @@ private enum SnapshotRecords {
             if let at = step.finishedAt { $0.finishedAtMicroseconds = at.microseconds }
             $0.phases = step.phases.map(\.wire)
             $0.holds = step.holds.map(\.wire)
+            if let notice = step.notice, !mutated(.snapshotWithoutNotices) {
+                $0.notice = .with {
+                    $0.noticedAtMicroseconds = notice.noticedAt.microseconds
+                    $0.notBeforeMicroseconds = notice.notBefore.microseconds
+                    $0.acknowledgedBy = notice.acknowledgedBy.map(\.rawValue)
+                }
+            }
         }
     }
 

@@ -1,8 +1,13 @@
 // Which bulletins an event becomes.
 //
+//   stepNoticed             noticed, of each guest that will be held
+//   stepGranted             started, of each guest that will be held
 //   holdFinished            succeeded or failed, of that guest: the annotation
-//   stepEndedWithoutHold    cancelled, of every guest that was told of the step
+//   noticeWithdrawn, stepEndedWithoutHold, stepEnded
+//                           cancelled, of each guest that was told that something is to come
 //   any other               nothing
+//
+// An event does not say which of several guests is in which pair; only a guest that is alone has one.
 
 package import Fleet
 import Presentation
@@ -20,11 +25,32 @@ extension Bulletin {
         switch event.body {
         case .holdFinished(let hold):
             return [Bulletin(hold, event, recordedAt: recordedAt)]
-        case .stepEndedWithoutHold(let step, _, let reason):
+        case .stepNoticed(let notice):
+            return notice.guests.map { Bulletin($0, notice, event) }
+        case .stepGranted(
+            let step, let host, let guests, let pairs, let release, let component, let version):
+            return guests.map { guest in
+                Bulletin(
+                    id: "\(step)-\(guest)-started-\(event.at.microseconds)", state: .started,
+                    sequence: event.sequence, at: event.at, guest: guest, host: host,
+                    pair: guests.count == 1 ? pairs.first : nil, step: step, token: nil,
+                    release: release, component: component, version: version)
+            }
+        case .stepEndedWithoutHold(let step, _, let reason), .noticeWithdrawn(let step, let reason),
+            .stepEnded(let step, _, _, let reason):
             return cancelled(by: event, try told(step), reason: reason)
-        case .rolloutStarted, .rolloutChanged, .stepGranted, .lockReleased:
+        case .rolloutStarted, .rolloutChanged, .noticeAcknowledged, .lockReleased:
             return []
         }
+    }
+
+    private init(_ guest: GuestID, _ notice: Notice, _ event: FleetEvent) {
+        self.init(
+            id: "\(notice.step)-\(guest)-noticed-\(notice.noticedAt.microseconds)", state: .noticed,
+            sequence: event.sequence, at: event.at, guest: guest, host: notice.host,
+            pair: notice.guests.count == 1 ? notice.pairs.first : nil, step: notice.step, token: nil,
+            release: notice.release, component: notice.component, version: notice.version,
+            notBefore: notice.notBefore)
     }
 
     private init(_ hold: FinishedHold, _ event: FleetEvent, recordedAt: Timestamp) {

@@ -67,6 +67,7 @@ public final class NotifierShell {
     private let databasePath: String
     private let delivery: Delivery<NotifierStore, Loop>
     private let follower: Follower<NotifierStore, Loop>
+    private let lease: LeaseFollower<NotifierStore, Loop>
     private let retention: Retention
     private var ticking: UvLoop.Timer?
     private var cleaning: UvLoop.Timer?
@@ -121,6 +122,7 @@ public final class NotifierShell {
         } catch {
             throw .sink(error)
         }
+        lease = LeaseFollower(store: store, delivery: delivery, loop: loop)
         follower = Follower(
             store: store, delivery: delivery,
             now: { Timestamp(microseconds: WallClock.nowMicroseconds) }, tell: tell)
@@ -140,20 +142,22 @@ public final class NotifierShell {
         client.onReady = { [unowned self] _ in onSession() }
         client.onMessage = { [unowned self] message, _ in
             guarded { () throws(NotifierStoreError) in
+                if case .deliveryLease(let lease) = message { try self.lease.onLease(lease) }
                 for answer in try follower.onMessage(message) { send(answer) }
             }
         }
         client.onDown = { [unowned self] down in
+            lease.onDown()
             // Without a next try the problem cannot be cured by waiting.
             if down.retryAfter == nil { onFatal?(.session(down.problem)) }
         }
         ticking = loop.every(Self.changeInterval) { [unowned self] in lookForChanges() }
         touching = loop.every(Self.touchInterval) { [unowned self] in
-            if client.isReady { NotifierHealth.touch(databasePath) }
+            guard client.isReady else { return }
+            NotifierHealth.touch(databasePath)
+            for message in lease.claim() { send(message) }
         }
         clean()
-        // One for all: deciding otherwise takes a leader that gives out leases.
-        delivery.openShared(true)
         delivery.wake()
         client.start()
     }
@@ -172,6 +176,7 @@ public final class NotifierShell {
     /// Dead letters that were replayed, say.
     private func lookForChanges() {
         guarded { () throws(NotifierStoreError) in
+            for message in try lease.onTick() { send(message) }
             let number = try store.changeNumber()
             guard number != changeNumber else { return }
             changeNumber = number
@@ -192,6 +197,7 @@ public final class NotifierShell {
         guarded { () throws(NotifierStoreError) in
             let sequence = try store.cursor()
             send(try follower.onEstablished())
+            for message in lease.claim() { send(message) }
             NotifierHealth.touch(databasePath)
             guard !isReady else { return }
             isReady = true
@@ -201,8 +207,9 @@ public final class NotifierShell {
 
     private func send(_ message: Message) {
         let correlation =
-            if case .followEvents = message { client.nextCorrelation() } else {
-                UInt64(0)
+            switch message {
+            case .followEvents, .claimDeliveries: client.nextCorrelation()
+            default: UInt64(0)
             }
         client.send(message, correlation: correlation)
     }

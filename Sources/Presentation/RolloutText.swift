@@ -7,7 +7,16 @@ extension Policy {
     public var text: String {
         "up to \(counted(parallelism, "step")) at once, deadline "
             + "\(decimalText(thousandths: Int64(deadlineMilliseconds))) s, stops after "
-            + counted(failuresMax, "failure")
+            + counted(failuresMax, "failure") + noticeText
+    }
+
+    private var noticeText: String {
+        guard noticeMilliseconds > 0 else { return "" }
+        let time = "\(decimalText(thousandths: Int64(noticeMilliseconds))) s"
+        return switch acknowledgement {
+        case .shortens: ", guests told \(time) before or until all acknowledge"
+        case .ignored: ", guests told \(time) before"
+        }
     }
 }
 

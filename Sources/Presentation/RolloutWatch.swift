@@ -74,7 +74,18 @@ public struct RolloutWatch: Sendable {
         case .rolloutChanged(rollout, let state, let reason):
             if state.isOver { finalState = state }
             return "\(rollout) \(state)" + (reason.isEmpty ? "" : ": \(printable(reason))")
-        case .stepGranted(let step, let host, let guests, let pairs) where step.rollout == rollout:
+        case .stepNoticed(let notice) where notice.step.rollout == rollout:
+            activeSteps[notice.step.number] = .noticed
+            let names = notice.guests.map(\.rawValue).joined(separator: " ")
+            return "step \(notice.step.number)  noticed: host \(notice.host), \(names), starts at "
+                + "\(notice.notBefore.timeText(fractionDigits: 0)) or later"
+        case .noticeAcknowledged(let step, let guest) where step.rollout == rollout:
+            return "step \(step.number)  acknowledged by \(guest)"
+        case .noticeWithdrawn(let step, let reason) where step.rollout == rollout:
+            if activeSteps[step.number] == .noticed { activeSteps[step.number] = nil }
+            return "step \(step.number)  notice withdrawn: \(printable(reason))"
+        case .stepGranted(let step, let host, let guests, let pairs, _, _, _)
+        where step.rollout == rollout:
             activeSteps[step.number] = .granted
             overSteps.remove(step.number)
             let names = guests.map(\.rawValue).joined(separator: " ")

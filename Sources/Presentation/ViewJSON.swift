@@ -116,6 +116,7 @@ extension GuestView {
             "memoryBytes": .unsigned(report.memoryBytes), "vcpuCount": JSON(report.vcpuCount),
             "hasGuestAgent": .bool(report.hasGuestAgent),
             "handOverProblem": .string(report.handOverProblem),
+            "addresses": JSON(report.addresses),
         ]
     }
 }
@@ -152,6 +153,8 @@ extension Policy {
         [
             "parallelism": JSON(parallelism),
             "deadlineMilliseconds": JSON(deadlineMilliseconds), "failuresMax": JSON(failuresMax),
+            "noticeMilliseconds": JSON(noticeMilliseconds),
+            "acknowledgement": .string(acknowledgement.rawValue),
         ]
     }
 }
@@ -207,7 +210,8 @@ extension StepView {
             "grantedAt": JSON(grantedAt), "finishedAt": JSON(finishedAt),
             "phases": .array(
                 phases.map { ["phase": .string($0.phase.rawValue), "at": JSON($0.at)] }),
-            "holds": .array(holds.map(\.json)),
+            "holds": .array(holds.map(\.json)), "noticedAt": JSON(noticedAt),
+            "notBefore": JSON(notBefore),
         ]
     }
 }
@@ -246,10 +250,31 @@ extension FleetEvent {
                 "event": "rolloutChanged", "rollout": .string(rollout.description),
                 "state": .string(state.rawValue), "reason": .string(reason),
             ])
-        case .stepGranted(let step, let host, let guests, let pairs):
+        case .stepNoticed(let notice):
+            return start.adding(["event": "stepNoticed"]).adding(notice.json)
+        case .noticeAcknowledged(let step, let guest):
+            return start.adding([
+                "event": "noticeAcknowledged", "step": .string(step.description),
+                "guest": .string(guest.rawValue),
+            ])
+        case .noticeWithdrawn(let step, let reason):
+            return start.adding([
+                "event": "noticeWithdrawn", "step": .string(step.description),
+                "reason": .string(reason),
+            ])
+        case .stepEnded(let step, let host, let outcome, let reason):
+            return start.adding([
+                "event": "stepEnded", "step": .string(step.description),
+                "host": .string(host.rawValue), "outcome": JSON(outcome?.rawValue),
+                "reason": .string(reason),
+            ])
+        case .stepGranted(
+            let step, let host, let guests, let pairs, let release, let component, let version):
             return start.adding([
                 "event": "stepGranted", "step": .string(step.description),
                 "host": .string(host.rawValue), "guests": JSON(guests), "pairs": JSON(pairs),
+                "release": .string(release.rawValue),
+                "component": .string(component.description), "version": .string(version),
             ])
         case .stepEndedWithoutHold(let step, let host, let reason):
             return start.adding([

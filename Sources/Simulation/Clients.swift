@@ -64,6 +64,7 @@ final class OperatorSeat {
         case 7: abort()
         case 8: stepDown()
         case 9: releaseLock()
+        case 10: acknowledge()
         default: read()
         }
     }
@@ -71,6 +72,7 @@ final class OperatorSeat {
     /// After the faults: what a person would do about what is left.
     private func tidy() {
         releaseLock()
+        if chance.oneIn(2) { acknowledge() }
         seeToGuests()
         read()
     }
@@ -111,7 +113,9 @@ final class OperatorSeat {
         let policy = Policy(
             parallelism: UInt32(1 + chance.below(6)),
             deadlineMilliseconds: chance.pick([2_000, 5_000, 10_000, 30_000]),
-            failuresMax: UInt32(1 + chance.below(4)))
+            failuresMax: UInt32(1 + chance.below(4)),
+            noticeMilliseconds: chance.oneIn(2) ? chance.pick([1_000, 4_000, 15_000]) : 0,
+            acknowledgement: chance.oneIn(3) ? .ignored : .shortens)
         let selection: Selection
         if chance.oneIn(3) {
             var hosts = world.hosts.map(\.id)
@@ -166,6 +170,14 @@ final class OperatorSeat {
         ask(.abortRollout(id, reason: "for a reason")) { [self] _, _ in
             world.truth.operatorWasTold(.aborted(id))
         }
+    }
+
+    /// For a guest of a step, told or not.
+    private func acknowledge() {
+        let notices = world.truth.coordinator.notices().filter { !$0.guests.isEmpty }
+        guard !notices.isEmpty else { return }
+        let notice = chance.pick(notices)
+        ask(.acknowledgeNotice(notice.step, guest: chance.pick(notice.guests))) { _, _ in }
     }
 
     private func stepDown() { ask(.stepDown) { _, _ in } }

@@ -212,6 +212,8 @@ final class NotifierSeat {
     private let disk = NotifierDisk()
     private static let renderer = BulletinRenderer(cluster: World.cluster)
     private static let remote = SinkID(checked: "remote")
+    /// While it is ours.
+    private var lease: DeliveryLease?
 
     init(at place: Place, _ world: World, _ chance: Chance) {
         self.place = place
@@ -295,15 +297,40 @@ final class NotifierSeat {
         client.onReady = { [unowned client] _ in
             guard let message = try? follower.onEstablished() else { return }
             client.send(message, correlation: client.nextCorrelation())
+            client.send(.claimDeliveries, correlation: client.nextCorrelation())
         }
         client.onMessage = { [unowned self, unowned client] message, _ in
             if case .eventBatch(let events, _) = message, let last = events.last {
                 world.truth.notifierGets(upTo: last.sequence)
             }
+            if case .deliveryLease(let lease) = message { self.lease = lease.isYours ? lease : nil }
+            if case .eventBatch(let events, _) = message { answer(events, client, process) }
             for answer in (try? follower.onMessage(message)) ?? [] {
                 client.send(answer, correlation: client.nextCorrelation())
             }
         }
         client.start()
+    }
+
+    /// Guests that are told acknowledge, some of them and some time later; and what is delivered is told.
+    private func answer(
+        _ events: [FleetEvent], _ client: SessionClient, _ process: SimulatedProcess
+    ) {
+        for event in events {
+            guard case .stepNoticed(let notice) = event.body else { continue }
+            for guest in notice.guests where chance.below(4) > 0 {
+                process.run(after: chance.within(0...6_000_000)) { [unowned client] in
+                    client.request(
+                        .command(.acknowledgeNotice(notice.step, guest: guest)),
+                        timeout: .seconds(20)
+                    ) { _ in }
+                }
+            }
+        }
+        if let lease, let last = events.last {
+            client.send(
+                .reportDelivered(number: lease.number, sink: "file", sequence: last.sequence),
+                correlation: client.nextCorrelation())
+        }
     }
 }

@@ -67,6 +67,7 @@ final class Truth {
     private var unhealthy: [(guest: GuestID, step: StepID, token: Token)] = []
     /// The highest index that any operator was told.
     private(set) var toldIndex: UInt64 = 0
+    private var notices = TrueNotices()
     /// What operators were told.
     private var accepted: [Accepted] = []
 
@@ -113,6 +114,7 @@ final class Truth {
     }
 
     private func before(_ fact: Fact) {
+        for problem in notices.problems(of: fact, state) { violate("notices", problem) }
         switch fact.body {
         case .stepGranted(let id, _):
             checkFailures(id)
@@ -146,6 +148,7 @@ final class Truth {
     }
 
     private func after(_ fact: Fact) {
+        notices.forgetCancelled(state)
         switch fact.body {
         case .stepGranted(let id, _):
             world.counts.grants += 1
@@ -480,6 +483,10 @@ final class Truth {
 
     /// After the faults have stopped and everything has had its time.
     func checkEnd() {
+        for notice in coordinator.notices() {
+            violate(
+                "notices", "guests are still told of \(notice.step) at the end", kind: .liveness)
+        }
         checkState()
         for accepted in accepted { check(accepted) }
         for guest in current.keys.sorted() {
@@ -586,6 +593,9 @@ func brief(_ fact: Fact) -> String {
     case .releaseAdded(let release, _): "release \(release.id)"
     case .rolloutStarted(let started): "\(started.id) with \(started.steps.count) steps"
     case .rolloutAborted(let id, _, _): "\(id) aborted"
+    case .stepNoticed(let id, let notBefore): "\(id) noticed for \(notBefore.microseconds)"
+    case .noticeAcknowledged(let id, let guest): "\(id) acknowledged by \(guest)"
+    case .noticeWithdrawn(let id, let reason): "notice of \(id) withdrawn: \(reason)"
     case .stepGranted(let id, let token): "\(id) granted, token \(token)"
     case .stepRegranted(let id, let token): "\(id) granted again, token \(token)"
     case .stepCancelled(let id, let reason): "\(id) cancelled: \(reason)"
@@ -594,6 +604,9 @@ func brief(_ fact: Fact) -> String {
     case .strayReported(let report, let host): "\(report.step) stray from \(host)"
     case .lockReleased(let set, _, _): "lock of \(set) released"
     case .eventsAcknowledged(let notifier, let sequence): "\(notifier) has \(sequence)"
+    case .deliveryLeaseGranted(let notifier, let number): "\(notifier) delivers, lease \(number)"
+    case .deliveryLeaseGivenUp(let notifier): "\(notifier) delivers no more"
+    case .deliveriesReported(_, let sink, let sequence): "\(sink) is delivered up to \(sequence)"
     }
 }
 

@@ -23,6 +23,7 @@ extension StepPhase: WireEnum {
     public var wire: PBStepPhase {
         switch self {
         case .waiting: .waiting
+        case .noticed: .noticed
         case .granted: .granted
         case .accepted: .accepted
         case .preparing: .preparing

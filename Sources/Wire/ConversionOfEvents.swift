@@ -58,12 +58,27 @@ extension FleetEvent.Body {
             wire.state = state.wire
             wire.reason = reason
             return .rolloutChanged(wire)
-        case .stepGranted(let step, let host, let guests, let pairs):
+        case .stepNoticed(let notice): return .stepNoticed(notice.wire)
+        case .noticeAcknowledged(let step, let guest):
+            var wire = PBFleetEvent.NoticeAcknowledged()
+            wire.step = step.wire
+            wire.guest = guest.rawValue
+            return .noticeAcknowledged(wire)
+        case .noticeWithdrawn(let step, let reason):
+            var wire = PBFleetEvent.NoticeWithdrawn()
+            wire.step = step.wire
+            wire.reason = reason
+            return .noticeWithdrawn(wire)
+        case .stepGranted(
+            let step, let host, let guests, let pairs, let release, let component, let version):
             var wire = PBFleetEvent.StepGranted()
             wire.step = step.wire
             wire.host = host.rawValue
             wire.guests = guests.map(\.rawValue)
             wire.pairs = pairs.map(\.wire)
+            wire.release = release.rawValue
+            wire.component = component.description
+            wire.version = version
             return .stepGranted(wire)
         case .stepEndedWithoutHold(let step, let host, let reason):
             var wire = PBFleetEvent.StepEndedWithoutHold()
@@ -71,6 +86,13 @@ extension FleetEvent.Body {
             wire.host = host.rawValue
             wire.reason = reason
             return .stepEndedWithoutHold(wire)
+        case .stepEnded(let step, let host, let outcome, let reason):
+            var wire = PBFleetEvent.StepEnded()
+            wire.step = step.wire
+            wire.host = host.rawValue
+            if let outcome { wire.outcome = outcome.wire }
+            wire.reason = reason
+            return .stepEnded(wire)
         case .holdFinished(let hold): return .holdFinished(hold.wire)
         case .lockReleased(let set, let by, let reason):
             var wire = PBFleetEvent.LockReleased()
@@ -99,7 +121,33 @@ extension FleetEvent.Body {
                     wire.hasStep, wire.step, "step_granted.step", StepID.init(wire:)),
                 host: try checkedName(wire.host, "step_granted.host"),
                 guests: try checkedNames(wire.guests, "step_granted.guests"),
-                pairs: try list(wire.pairs, "step_granted.pairs", SetPair.init(wire:)))
+                pairs: try list(wire.pairs, "step_granted.pairs", SetPair.init(wire:)),
+                // Older versions did not say what is installed.
+                release: wire.release.isEmpty
+                    ? ReleaseID(checked: "unknown")
+                    : try checkedName(wire.release, "step_granted.release"),
+                component: wire.component.isEmpty
+                    ? .hypervisor : try checkedComponent(wire.component, "step_granted.component"),
+                version: try checkedText(wire.version, "step_granted.version"))
+        case .stepNoticed(let wire):
+            self = .stepNoticed(try required(true, wire, "step_noticed", Notice.init(wire:)))
+        case .noticeAcknowledged(let wire):
+            self = .noticeAcknowledged(
+                step: try required(
+                    wire.hasStep, wire.step, "notice_acknowledged.step", StepID.init(wire:)),
+                guest: try checkedName(wire.guest, "notice_acknowledged.guest"))
+        case .noticeWithdrawn(let wire):
+            self = .noticeWithdrawn(
+                step: try required(
+                    wire.hasStep, wire.step, "notice_withdrawn.step", StepID.init(wire:)),
+                reason: cutText(wire.reason))
+        case .stepEnded(let wire):
+            self = .stepEnded(
+                step: try required(wire.hasStep, wire.step, "step_ended.step", StepID.init(wire:)),
+                host: try checkedName(wire.host, "step_ended.host"),
+                outcome: wire.hasOutcome
+                    ? try StepOutcome.checked(wire.outcome, "step_ended.outcome") : nil,
+                reason: cutText(wire.reason))
         case .stepEndedWithoutHold(let wire):
             self = .stepEndedWithoutHold(
                 step: try required(

@@ -132,6 +132,11 @@ extension OperatorCommand {
             release.reason = reason
             wire.command = .releaseLock(release)
         case .stepDown: wire.command = .stepDown(PBEmpty())
+        case .acknowledgeNotice(let step, let guest):
+            var acknowledge = PBAcknowledgeNotice()
+            acknowledge.step = step.wire
+            acknowledge.guest = guest.rawValue
+            wire.command = .acknowledgeNotice(acknowledge)
         }
         return wire
     }
@@ -152,6 +157,12 @@ extension OperatorCommand {
             self = .releaseLock(
                 try checkedName(release.set, "release_lock.set"), reason: cutText(release.reason))
         case .stepDown: self = .stepDown
+        case .acknowledgeNotice(let acknowledge):
+            self = .acknowledgeNotice(
+                try required(
+                    acknowledge.hasStep, acknowledge.step, "acknowledge_notice.step",
+                    StepID.init(wire:)),
+                guest: try checkedName(acknowledge.guest, "acknowledge_notice.guest"))
         case nil: throw ConversionError(.missing, field: "command")
         }
     }
@@ -172,6 +183,7 @@ extension OperatorQuery {
         case .rollout(let rollout): wire.query = .rollout(rollout.number)
         case .plan(let release, let selection, let policy):
             wire.query = .plan(wireOfStart(release, selection, policy))
+        case .notices: wire.query = .notices(nothing)
         }
         return wire
     }
@@ -190,6 +202,7 @@ extension OperatorQuery {
                 release: try checkedName(plan.release, "plan.release"),
                 selection: try required(true, plan, "plan", selection),
                 policy: plan.hasPolicy ? Policy(wire: plan.policy) : Policy())
+        case .notices: self = .notices
         case nil: throw ConversionError(.missing, field: "query")
         }
     }
@@ -210,6 +223,12 @@ extension OperatorQueryResult {
             wire.result = .rollouts(.with { $0.rollouts = views.map(\.wire) })
         case .rollout(let view): wire.result = .rollout(view.wire)
         case .plan(let view): wire.result = .plan(view.wire)
+        case .notices(let notices, let lastSequence):
+            wire.result = .notices(
+                .with {
+                    $0.notices = notices.map(\.wire)
+                    $0.lastSequence = lastSequence
+                })
         }
         return wire
     }
@@ -233,6 +252,10 @@ extension OperatorQueryResult {
             self = .rollout(try required(true, view, "rollout", RolloutView.init(wire:)))
         case .plan(let view):
             self = .plan(try required(true, view, "plan", PlanView.init(wire:)))
+        case .notices(let views):
+            self = .notices(
+                try list(views.notices, "notices.notices", Notice.init(wire:)),
+                lastSequence: views.lastSequence)
         case nil: throw ConversionError(.missing, field: "result")
         }
     }

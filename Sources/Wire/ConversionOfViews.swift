@@ -293,6 +293,8 @@ extension StepView {
         if let finishedAt { wire.finishedAtMicroseconds = finishedAt.microseconds }
         wire.phases = phases.map(\.wire)
         wire.holds = holds.map(\.wire)
+        if let noticedAt { wire.noticedAtMicroseconds = noticedAt.microseconds }
+        if let notBefore { wire.notBeforeMicroseconds = notBefore.microseconds }
         return wire
     }
     public init(wire: PBStepView) throws(ConversionError) {
@@ -310,7 +312,11 @@ extension StepView {
             finishedAt: wire.hasFinishedAtMicroseconds
                 ? Timestamp(microseconds: wire.finishedAtMicroseconds) : nil,
             phases: try list(wire.phases, "phases", PhaseTime.init(wire:)),
-            holds: try list(wire.holds, "holds", HoldRecord.init(wire:)))
+            holds: try list(wire.holds, "holds", HoldRecord.init(wire:)),
+            noticedAt: wire.hasNoticedAtMicroseconds
+                ? Timestamp(microseconds: wire.noticedAtMicroseconds) : nil,
+            notBefore: wire.hasNotBeforeMicroseconds
+                ? Timestamp(microseconds: wire.notBeforeMicroseconds) : nil)
     }
 }
 

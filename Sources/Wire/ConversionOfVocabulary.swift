@@ -47,6 +47,8 @@ extension Policy {
         wire.parallelism = parallelism
         wire.deadlineMilliseconds = deadlineMilliseconds
         wire.failuresMax = failuresMax
+        wire.noticeMilliseconds = noticeMilliseconds
+        wire.acknowledgement = acknowledgement.wire
         return wire
     }
     /// Takes any numbers: the coordination machine refuses bad ones with a reason for the person
@@ -54,7 +56,8 @@ extension Policy {
     public init(wire: PBPolicy) {
         self.init(
             parallelism: wire.parallelism, deadlineMilliseconds: wire.deadlineMilliseconds,
-            failuresMax: wire.failuresMax)
+            failuresMax: wire.failuresMax, noticeMilliseconds: wire.noticeMilliseconds,
+            acknowledgement: Acknowledgement(wire: wire.acknowledgement))
     }
 }
 
@@ -93,9 +96,11 @@ extension GuestReport {
         wire.hypervisorVersion = hypervisorVersion
         wire.hasGuestAgent_p = hasGuestAgent
         wire.handOverProblem = handOverProblem
+        wire.addresses = addresses
         return wire
     }
     public init(wire: PBGuestReport) throws(ConversionError) {
+        try checkCount(wire.addresses.count, max: Limits.guestAddressesMax, "addresses")
         self.init(
             id: try checkedName(wire.id, "id"),
             set: wire.hasSet ? try checkedName(wire.set, "set") : nil,
@@ -105,7 +110,10 @@ extension GuestReport {
             state: try GuestState.checked(wire.state, "state"),
             hypervisorVersion: try checkedText(wire.hypervisorVersion, "hypervisor_version"),
             hasGuestAgent: wire.hasGuestAgent_p,
-            handOverProblem: cutText(wire.handOverProblem))
+            handOverProblem: cutText(wire.handOverProblem),
+            addresses: try list(wire.addresses, "addresses") {
+                text throws(ConversionError) in try checkedText(text, "")
+            })
     }
 }
 

@@ -66,6 +66,8 @@ public enum OperatorCommand: Hashable, Sendable {
     case releaseLock(SetID, reason: String)
     /// To the leader itself: another server shall lead.
     case stepDown
+    /// A guest is ready for a noticed step; notifiers may say this, too.
+    case acknowledgeNotice(StepID, guest: GuestID)
 }
 
 /// What an operator wants to know.
@@ -80,6 +82,8 @@ public enum OperatorQuery: Hashable, Sendable {
     case rollouts
     case rollout(RolloutID)
     case plan(release: ReleaseID, selection: Selection, policy: Policy)
+    /// Every step from its notice, or without one from its grant, to its end.
+    case notices
 }
 
 /// The answer to the query of the same name.
@@ -93,6 +97,8 @@ public enum OperatorQueryResult: Hashable, Sendable {
     case rollouts([RolloutView])
     case rollout(RolloutView)
     case plan(PlanView)
+    /// In ascending order of step, as of the event `lastSequence`.
+    case notices([Notice], lastSequence: UInt64)
 }
 
 /// Everything that can be said over the wire, one case for each ``MessageKind``.
@@ -125,6 +131,14 @@ public enum Message: Hashable, Sendable {
     case eventBatch([FleetEvent], lastSequence: UInt64)
     /// Everything up to and including `sequence` is kept safe by the notifier.
     case acknowledgeEvents(sequence: UInt64)
+    /// The notifier wants to deliver to sinks, now or when its turn comes.
+    case claimDeliveries
+    /// The answer to ``claimDeliveries``, again whenever the holder changes.
+    case deliveryLease(DeliveryLease)
+    /// All up to and including `sequence` is delivered to `sink`, under the lease of this number.
+    case reportDelivered(number: UInt64, sink: String, sequence: UInt64)
+    /// The notifier delivers no more.
+    case giveUpDeliveries
 
     public var kind: MessageKind {
         switch self {
@@ -148,6 +162,10 @@ public enum Message: Hashable, Sendable {
         case .followEvents: .followEvents
         case .eventBatch: .eventBatch
         case .acknowledgeEvents: .acknowledgeEvents
+        case .claimDeliveries: .claimDeliveries
+        case .deliveryLease: .deliveryLease
+        case .reportDelivered: .reportDelivered
+        case .giveUpDeliveries: .giveUpDeliveries
         }
     }
 }

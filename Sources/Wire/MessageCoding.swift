@@ -49,6 +49,12 @@ extension Message {
         case .eventBatch: try eventBatch(parse(body))
         case .acknowledgeEvents:
             .acknowledgeEvents(sequence: try parse(body, as: PBAcknowledgeEvents.self).sequence)
+        case .claimDeliveries:
+            try checked(parse(body, as: PBClaimDeliveries.self), .claimDeliveries)
+        case .deliveryLease: .deliveryLease(try DeliveryLease(wire: parse(body)))
+        case .reportDelivered: try reportDelivered(parse(body))
+        case .giveUpDeliveries:
+            try checked(parse(body, as: PBGiveUpDeliveries.self), .giveUpDeliveries)
         }
     }
 
@@ -96,6 +102,20 @@ extension Message {
 
     private static func followEvents(_ wire: PBFollowEvents) -> Message {
         .followEvents(afterSequence: wire.afterSequence, progress: wire.progress)
+    }
+
+    /// A message whose body says nothing, and could be read.
+    private static func checked(
+        _: some SwiftProtobuf.Message, _ message: Message
+    ) throws(ConversionError) -> Message { message }
+
+    private static func reportDelivered(
+        _ wire: PBReportDelivered
+    ) throws(ConversionError) -> Message {
+        guard wire.number > 0 else { throw outOfRange(0, 1, Int64.max, "number") }
+        return .reportDelivered(
+            number: wire.number, sink: try checkedSink(wire.sink, "sink"),
+            sequence: wire.sequence)
     }
 
     private static func eventBatch(_ wire: PBEventBatch) throws(ConversionError) -> Message {
@@ -156,6 +176,15 @@ extension Message {
             }
         case .acknowledgeEvents(let sequence):
             return PBAcknowledgeEvents.with { $0.sequence = sequence }
+        case .claimDeliveries: return PBClaimDeliveries()
+        case .deliveryLease(let lease): return lease.wire
+        case .reportDelivered(let number, let sink, let sequence):
+            return PBReportDelivered.with {
+                $0.number = number
+                $0.sink = sink
+                $0.sequence = sequence
+            }
+        case .giveUpDeliveries: return PBGiveUpDeliveries()
         }
     }
 }

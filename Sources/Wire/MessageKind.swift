@@ -53,6 +53,10 @@ public enum MessageKind: UInt16, Hashable, Sendable, CaseIterable {
     case followEvents = 40
     case eventBatch = 41
     case acknowledgeEvents = 42
+    case claimDeliveries = 43
+    case deliveryLease = 44
+    case reportDelivered = 45
+    case giveUpDeliveries = 46
 
     /// The one table of who may send what: `toServer` are the roles that may send this kind to a
     /// server, `fromServer` the roles that a server may send it to.
@@ -71,14 +75,19 @@ public enum MessageKind: UInt16, Hashable, Sendable, CaseIterable {
         case .stepProgress: (.agent, [.operator, .notifier])
         case .stepReport: (.agent, [])
         case .stepReportCommitted: ([], .agent)
-        case .command: (.operator, [])
-        case .commandAccepted: ([], .operator)
+        // Of a notifier only the one that says that a guest is ready.
+        case .command: ([.operator, .notifier], [])
+        case .commandAccepted: ([], [.operator, .notifier])
         case .refused: ([], .clients)
-        case .query: (.operator, [])
-        case .queryResult: ([], .operator)
+        case .query: ([.operator, .notifier], [])
+        case .queryResult: ([], [.operator, .notifier])
         case .followEvents: ([.operator, .notifier], [])
         case .eventBatch: ([], [.operator, .notifier])
         case .acknowledgeEvents: ([.notifier], [])
+        case .claimDeliveries: ([.notifier], [])
+        case .deliveryLease: ([], [.notifier])
+        case .reportDelivered: ([.notifier], [])
+        case .giveUpDeliveries: ([.notifier], [])
         }
     }
 
@@ -107,7 +116,10 @@ public enum MessageKind: UInt16, Hashable, Sendable, CaseIterable {
 
     /// Kinds whose sender waits for an answer that only the correlation can name.
     public var needsCorrelation: Bool {
-        self == .command || self == .query || self == .followEvents
+        switch self {
+        case .command, .query, .followEvents, .claimDeliveries: true
+        default: false
+        }
     }
 
     /// Kinds that keep a session alive or end it: they may come between the chunks of a message.

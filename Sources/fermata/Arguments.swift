@@ -57,6 +57,37 @@ func parseDeadline(_ text: String) throws -> UInt32 {
     return milliseconds
 }
 
+func parseNotice(_ text: String) throws -> UInt32 {
+    let range = Limits.noticeMillisecondsMin...Limits.noticeMillisecondsMax
+    guard let milliseconds = parseMilliseconds(text) else {
+        throw ValidationError(
+            "'\(printable(text))' is not a duration. Write a number with a unit: 15m or 90s.")
+    }
+    guard milliseconds == 0 || range.contains(milliseconds) else {
+        throw ValidationError(
+            "A notice of \(text) is out of bounds: 1s to 168h, or 0s for none. Guests look once a "
+                + "second, and a fix must not wait longer than a week.")
+    }
+    return milliseconds
+}
+
+func parseAcknowledgement(_ text: String) throws -> Acknowledgement {
+    guard let acknowledgement = Acknowledgement(rawValue: text) else {
+        throw ValidationError(
+            "'\(printable(text))' is not 'shortens' or 'ignored': whether a step may start as soon as "
+                + "all its guests have acknowledged.")
+    }
+    return acknowledgement
+}
+
+func parseStep(_ text: String) throws -> StepID {
+    guard let step = StepID(parsing: text) else {
+        throw ValidationError(
+            "'\(printable(text))' is not a step. Write rollout-7.3; `fermata notices` shows them.")
+    }
+    return step
+}
+
 func parseReason(_ text: String) throws -> String {
     let reason = text.trimmingCharacters(in: .whitespacesAndNewlines)
     guard !reason.isEmpty else {
@@ -93,6 +124,19 @@ struct RolloutOptions: ParsableArguments {
     @Option(help: "Failed steps after which no further one starts.")
     var failuresMax: UInt32 = 1
 
+    @Option(
+        help: ArgumentHelp(
+            "How long before a step its guests are told: 1s to 168h. (default: not at all)",
+            valueName: "duration"), transform: parseNotice)
+    var notice: UInt32 = 0
+
+    @Option(
+        help: ArgumentHelp(
+            "Whether a step may start before its notice is over, when all its guests have "
+                + "acknowledged: 'shortens' or 'ignored'. (default: shortens)",
+            valueName: "shortens|ignored"), transform: parseAcknowledgement)
+    var acknowledgement: Acknowledgement = .shortens
+
     func validate() throws {
         guard (1...Limits.parallelismMax).contains(parallelism) else {
             throw ValidationError(
@@ -109,7 +153,9 @@ struct RolloutOptions: ParsableArguments {
     }
 
     var policy: Policy {
-        Policy(parallelism: parallelism, deadlineMilliseconds: deadline, failuresMax: failuresMax)
+        Policy(
+            parallelism: parallelism, deadlineMilliseconds: deadline, failuresMax: failuresMax,
+            noticeMilliseconds: notice, acknowledgement: acknowledgement)
     }
 }
 

@@ -134,6 +134,23 @@ struct ScenarioStage {
                     SetID(checked: rest[0]), reason: rest.dropFirst().joined(separator: " "),
                     by: "alice"))
         case "locks": return locks()
+        case "wait":
+            fleet.now += Int64(rest[0])! * 1_000_000
+            return ["ok"]
+        case "acknowledge":
+            return say(
+                .acknowledgeNotice(
+                    rest.count > 1
+                        ? StepID(parsing: rest[1])! : fleet.step(of: rest[0]).id,
+                    guest: GuestID(checked: rest[0])))
+        case "takeover":
+            return say(
+                .startTerm(term: fleet.coordinator.state.term + 1, server: rest[0]))
+        case "notices": return notices()
+        case "next":
+            let now = Timestamp(microseconds: fleet.now)
+            let next = fleet.coordinator.nextNoticeAt(after: now)
+            return [next.map { "in \(($0.microseconds - fleet.now) / 1_000_000) s" } ?? "never"]
         case "rollout": return rollout(rest)
         default: return ["unknown command: \(line)"]
         }
@@ -143,11 +160,24 @@ struct ScenarioStage {
         var policy = Policy()
         for word in words {
             let parts = word.split(separator: "=")
+            if word == "acknowledgement=ignored" { policy.acknowledgement = .ignored }
             guard parts.count == 2, let number = UInt32(parts[1]) else { continue }
             if parts[0] == "parallelism" { policy.parallelism = number }
             if parts[0] == "failures-max" { policy.failuresMax = number }
+            if parts[0] == "notice" { policy.noticeMilliseconds = number * 1_000 }
         }
         return policy
+    }
+
+    private func notices() -> [String] {
+        let notices = fleet.coordinator.notices()
+        return notices.isEmpty
+            ? ["none"]
+            : notices.map { notice in
+                "\(notice.step) \(notice.guests.map(\.rawValue).joined(separator: "+"))"
+                    + (notice.isStarted ? " started" : " noticed")
+                    + notice.acknowledgedBy.map { " \($0)" }.joined()
+            }
     }
 
     private mutating func say(_ command: Command) -> [String] {
@@ -174,6 +204,10 @@ struct ScenarioStage {
         case .releaseAdded(let release, _): "release \(release.id)"
         case .rolloutStarted(let started): "\(started.id) with \(started.steps.count) steps"
         case .rolloutAborted(let id, _, _): "\(id) aborted"
+        case .stepNoticed(let id, let notBefore):
+            "\(id) noticed for \((notBefore.microseconds - fleet.now) / 1_000_000) s: \(name(id))"
+        case .noticeAcknowledged(let id, let guest): "\(id) acknowledged by \(guest)"
+        case .noticeWithdrawn(let id, let reason): "notice of \(id) withdrawn: \(reason)"
         case .stepGranted(let id, let token):
             "\(id) granted with token \(token): \(name(id))"
         case .stepRegranted(let id, let token): "\(id) has token \(token) now"
@@ -182,6 +216,9 @@ struct ScenarioStage {
         case .strayReported(let report, let host): "stray report of \(report.step) by \(host)"
         case .lockReleased(let set, let reason, let by): "\(set) released by \(by): \(reason)"
         case .eventsAcknowledged(let notifier, let sequence): "\(notifier) has \(sequence)"
+        case .deliveryLeaseGranted(let notifier, let number): "\(notifier) has lease \(number)"
+        case .deliveryLeaseGivenUp(let notifier): "\(notifier) gave up its lease"
+        case .deliveriesReported(_, let sink, let sequence): "\(sink) has \(sequence)"
         }
     }
 
@@ -199,7 +236,12 @@ struct ScenarioStage {
         case .rolloutStarted(let id, let release, _): "event: \(id) started (\(release))"
         case .rolloutChanged(let id, let state, let reason):
             "event: \(id) is \(state.rawValue)" + (reason.isEmpty ? "" : ": \(reason)")
-        case .stepGranted(let id, _, _, _): "event: \(id) granted"
+        case .stepNoticed(let notice):
+            "event: \(notice.step) noticed to \(notice.guests.map(\.rawValue).joined(separator: "+"))"
+        case .noticeAcknowledged(let id, let guest): "event: \(id) acknowledged by \(guest)"
+        case .noticeWithdrawn(let id, let reason): "event: notice of \(id) withdrawn: \(reason)"
+        case .stepGranted(let id, _, _, _, _, _, _): "event: \(id) granted"
+        case .stepEnded(let id, _, let outcome, _): "event: \(id) over: \(outcome?.rawValue ?? "cancelled")"
         case .stepEndedWithoutHold(let id, _, let reason):
             "event: \(id) ended without a hold: \(reason)"
         case .holdFinished(let hold): "event: hold \(hold.holdID) \(hold.record.outcome.rawValue)"

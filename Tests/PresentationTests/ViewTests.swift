@@ -182,7 +182,8 @@ import Testing
             2,
             .stepGranted(
                 step: Samples.step, host: HostID(checked: "a"), guests: [GuestID(checked: "db-0")],
-                pairs: [Samples.pair]))
+                pairs: [Samples.pair], release: ReleaseID(checked: "qemu-7.2.22"),
+                component: .hypervisor, version: "7.2.22"))
         let started = event(
             1,
             .rolloutStarted(

@@ -175,13 +175,25 @@ enum Samples {
                     identity: "fermata://demo/server/s1", serial: "4a0b", expiresAt: at)
             ]), store: "sqlite:/var/lib/fermata", isStandby: true, leader: "s2")
 
+    static let notice = Notice(
+        step: step, host: HostID(checked: "a"),
+        guests: [GuestID(checked: "db-0"), GuestID(checked: "db-1")], pairs: [pair],
+        release: ReleaseID(checked: "qemu-7.2.22"), component: .hypervisor, version: "7.2.22",
+        noticedAt: at, notBefore: Timestamp(microseconds: at.microseconds + 900_000_000),
+        deadlineMilliseconds: 5_000, isStarted: false, acknowledgedBy: [GuestID(checked: "db-1")])
+
     static let events: [FleetEvent] = [
         .rolloutStarted(
             rollout: RolloutID(7), release: ReleaseID(checked: "qemu-7.2.22"), stepCount: 6),
         .rolloutChanged(rollout: RolloutID(7), state: .failed, reason: "step 3 failed"),
         .stepGranted(
             step: step, host: HostID(checked: "a"), guests: [GuestID(checked: "db-0")],
-            pairs: [pair]),
+            pairs: [pair], release: ReleaseID(checked: "qemu-7.2.22"), component: .hypervisor,
+            version: "7.2.22"),
+        .stepNoticed(notice), .noticeAcknowledged(step: step, guest: GuestID(checked: "db-0")),
+        .noticeWithdrawn(step: step, reason: "the rollout was aborted"),
+        .stepEnded(step: step, host: HostID(checked: "a"), outcome: .succeeded, reason: ""),
+        .stepEnded(step: step, host: HostID(checked: "a"), outcome: nil, reason: "cancelled"),
         .stepEndedWithoutHold(
             step: step, host: HostID(checked: "a"), reason: "digest differs"),
         .holdFinished(finishedHold),
@@ -192,7 +204,7 @@ enum Samples {
     }
 
     static let queryResults: [(String, OperatorQueryResult)] = [
-        ("status", .status(statusView)),
+        ("status", .status(statusView)), ("notices", .notices([notice], lastSequence: 7)),
         (
             "hosts",
             .hosts([
@@ -348,6 +360,10 @@ enum Samples {
                 .command(.releaseLock(SetID(checked: "db"), reason: "host a is scrapped"))
             ),
             ("command step down", .command(.stepDown)),
+            (
+                "command acknowledge notice",
+                .command(.acknowledgeNotice(step, guest: GuestID(checked: "db-0")))
+            ),
             ("command accepted", .commandAccepted(index: 12, rollout: nil)),
             ("command accepted with rollout", .commandAccepted(index: 13, rollout: RolloutID(7))),
             (
@@ -358,7 +374,7 @@ enum Samples {
             ("query status of a standby", .query(.status, stale: true)),
             ("query guests", .query(.guests)), ("query sets", .query(.sets)),
             ("query locks", .query(.locks)), ("query releases", .query(.releases)),
-            ("query rollouts", .query(.rollouts)),
+            ("query rollouts", .query(.rollouts)), ("query notices", .query(.notices)),
             ("query rollout", .query(.rollout(RolloutID(7)))),
             (
                 "query plan",
@@ -373,5 +389,21 @@ enum Samples {
         ("event batch", .eventBatch(events, lastSequence: 20)),
         ("empty event batch", .eventBatch([], lastSequence: 0)),
         ("acknowledge events", .acknowledgeEvents(sequence: 7)),
+        ("claim deliveries", .claimDeliveries), ("give up deliveries", .giveUpDeliveries),
+        (
+            "delivery lease",
+            .deliveryLease(
+                DeliveryLease(
+                    holder: "n1", number: 3, isYours: true,
+                    delivered: [
+                        DeliveredSequence(sink: "grafana", sequence: 12),
+                        DeliveredSequence(sink: "mail", sequence: 0),
+                    ]))
+        ),
+        (
+            "delivery lease of nobody",
+            .deliveryLease(DeliveryLease(holder: "", number: 0, isYours: false, delivered: []))
+        ),
+        ("report delivered", .reportDelivered(number: 3, sink: "grafana", sequence: 12)),
     ]
 }

@@ -113,6 +113,7 @@ KINDS = {
     20: pb.StepProgress, 21: pb.StepReport, 22: pb.StepReportCommitted,
     32: pb.Command, 33: pb.CommandAccepted, 34: pb.Refused, 35: pb.Query, 36: pb.QueryResult,
     40: pb.FollowEvents, 41: pb.EventBatch, 42: pb.AcknowledgeEvents,
+    43: pb.ClaimDeliveries, 44: pb.DeliveryLease, 45: pb.ReportDelivered, 46: pb.GiveUpDeliveries,
 }
 KIND_OF = {message.DESCRIPTOR.name: kind for kind, message in KINDS.items()}
 CONTROL = {KIND_OF["Close"], KIND_OF["Ping"], KIND_OF["Pong"]}
@@ -125,13 +126,15 @@ def _directions():
     """(kind, sender's role, receiver's role) for all that section 6 allows."""
     to_server = {
         "Hello": ROLES, "HostReport": ["agent"], "DirectiveAnswer": ["agent"],
-        "StepProgress": ["agent"], "StepReport": ["agent"], "Command": ["operator"],
-        "Query": ["operator"], "FollowEvents": ["operator", "notifier"],
-        "AcknowledgeEvents": ["notifier"]}
+        "StepProgress": ["agent"], "StepReport": ["agent"], "Command": ["operator", "notifier"],
+        "Query": ["operator", "notifier"], "FollowEvents": ["operator", "notifier"],
+        "AcknowledgeEvents": ["notifier"], "ClaimDeliveries": ["notifier"],
+        "ReportDelivered": ["notifier"], "GiveUpDeliveries": ["notifier"]}
     from_server = {
         "HelloAccepted": ROLES, "HostReportCommitted": ["agent"], "Directive": ["agent"],
         "StepProgress": ["operator", "notifier"], "StepReportCommitted": ["agent"],
-        "CommandAccepted": ["operator"], "Refused": _CLIENTS, "QueryResult": ["operator"],
+        "CommandAccepted": ["operator", "notifier"], "Refused": _CLIENTS,
+        "QueryResult": ["operator", "notifier"], "DeliveryLease": ["notifier"],
         "EventBatch": ["operator", "notifier"]}
     for name in ("Close", "Ping", "Pong"):
         to_server[name] = from_server[name] = ROLES

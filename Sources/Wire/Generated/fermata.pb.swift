@@ -168,6 +168,45 @@ public nonisolated enum PBCloseCode: SwiftProtobuf.Enum, Swift.CaseIterable {
 
 }
 
+/// What becomes of the notice time when every guest has acknowledged.
+public nonisolated enum PBAcknowledgement: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+
+  /// The step may start at once.
+  case shortens // = 0
+
+  /// The step waits until the notice time is over all the same.
+  case ignored // = 1
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .shortens
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .shortens
+    case 1: self = .ignored
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .shortens: return 0
+    case .ignored: return 1
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [PBAcknowledgement] = [
+    .shortens,
+    .ignored,
+  ]
+
+}
+
 /// What a guest does, as its agent sees it.
 public nonisolated enum PBGuestState: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
@@ -279,6 +318,9 @@ public nonisolated enum PBStepPhase: SwiftProtobuf.Enum, Swift.CaseIterable {
 
   /// It never began, and never will. In views only.
   case cancelled // = 10
+
+  /// It waits, and its guests are told of it. In views only.
+  case noticed // = 11
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -298,6 +340,7 @@ public nonisolated enum PBStepPhase: SwiftProtobuf.Enum, Swift.CaseIterable {
     case 8: self = .confirmed
     case 9: self = .finished
     case 10: self = .cancelled
+    case 11: self = .noticed
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -315,6 +358,7 @@ public nonisolated enum PBStepPhase: SwiftProtobuf.Enum, Swift.CaseIterable {
     case .confirmed: return 8
     case .finished: return 9
     case .cancelled: return 10
+    case .noticed: return 11
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -332,6 +376,7 @@ public nonisolated enum PBStepPhase: SwiftProtobuf.Enum, Swift.CaseIterable {
     .confirmed,
     .finished,
     .cancelled,
+    .noticed,
   ]
 
 }
@@ -451,7 +496,8 @@ public nonisolated enum PBRefusalCode: SwiftProtobuf.Enum, Swift.CaseIterable {
   /// Not sent; the Refused itself is BAD_FRAME.
   case unspecified // = 0
 
-  /// There is no such release, host, set or rollout, or the set is not locked.
+  /// There is no such release, host, set or rollout, the set is not locked, or the step is not
+  /// noticed.
   /// Asker: correct the name; the query for the whole list shows what there is. Exit code 1.
   case notFound // = 1
 
@@ -1069,9 +1115,74 @@ public nonisolated struct PBPolicy: Sendable {
   /// Steps that do not succeed before no further one starts: at least 1, which stops on the first.
   public var failuresMax: UInt32 = 0
 
+  /// How long before a step its guests are told: 0 for not at all, else 1,000 to 604,800,000.
+  public var noticeMilliseconds: UInt32 = 0
+
+  /// What it means when all guests of a step have acknowledged. A value that is not known counts as
+  /// IGNORED.
+  public var acknowledgement: PBAcknowledgement = .shortens
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+}
+
+/// What guests are told of a step: before it holds them and while it does.
+public nonisolated struct PBNotice: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. The step.
+  public var step: PBStepRef {
+    get {_step ?? PBStepRef()}
+    set {_step = newValue}
+  }
+  /// Returns true if `step` has been explicitly set.
+  public var hasStep: Bool {self._step != nil}
+  /// Clears the value of `step`. Subsequent reads from it will return its default value.
+  public mutating func clearStep() {self._step = nil}
+
+  /// Required. Name of its host.
+  public var host: String = String()
+
+  /// Names of the guests that will be held, ascending.
+  public var guests: [String] = []
+
+  /// What it locks, sorted by set; empty for guests without one.
+  public var pairs: [PBSetPair] = []
+
+  /// Required. Name of the release.
+  public var release: String = String()
+
+  /// Required. The release's `component`, a Name.
+  public var component: String = String()
+
+  /// Text: the release's `version`.
+  public var version: String = String()
+
+  /// Time of the leader when the guests were told; of a step without notice time, when it was
+  /// granted.
+  public var noticedAtMicroseconds: Int64 = 0
+
+  /// Time of the leader before which it does not start, unless all guests acknowledge and its
+  /// rollout lets that count.
+  public var notBeforeMicroseconds: Int64 = 0
+
+  /// The longest that a guest may be held: 500 to 30,000.
+  public var deadlineMilliseconds: UInt32 = 0
+
+  /// It has its locks: the hold can come at any moment.
+  public var isStarted: Bool = false
+
+  /// Names of the guests that have acknowledged, ascending.
+  public var acknowledgedBy: [String] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _step: PBStepRef? = nil
 }
 
 /// The hosts that a rollout is for.
@@ -1140,6 +1251,9 @@ public nonisolated struct PBGuestReport: Sendable {
 
   /// Words: why it cannot be handed over to another QEMU. Empty if it can; rollouts skip it else.
   public var handOverProblem: String = String()
+
+  /// IP addresses by which a notifier knows that this guest asks, each a Text, at most 32.
+  public var addresses: [String] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1635,6 +1749,17 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .stepDown(newValue)}
   }
 
+  /// A guest is ready for a step that is noticed. No effect if it has said so already, or if the
+  /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
+  /// Notifiers may say this too.
+  public var acknowledgeNotice: PBAcknowledgeNotice {
+    get {
+      if case .acknowledgeNotice(let v)? = command {return v}
+      return PBAcknowledgeNotice()
+    }
+    set {command = .acknowledgeNotice(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. What to do.
@@ -1655,10 +1780,40 @@ public nonisolated struct PBCommand: Sendable {
     /// The leader hands over to another server at once. Refused NOT_SUPPORTED if its log is one that
     /// no other server can read.
     case stepDown(PBEmpty)
+    /// A guest is ready for a step that is noticed. No effect if it has said so already, or if the
+    /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
+    /// Notifiers may say this too.
+    case acknowledgeNotice(PBAcknowledgeNotice)
 
   }
 
   public init() {}
+}
+
+/// Which guest is ready for which step.
+public nonisolated struct PBAcknowledgeNotice: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. The step.
+  public var step: PBStepRef {
+    get {_step ?? PBStepRef()}
+    set {_step = newValue}
+  }
+  /// Returns true if `step` has been explicitly set.
+  public var hasStep: Bool {self._step != nil}
+  /// Clears the value of `step`. Subsequent reads from it will return its default value.
+  public mutating func clearStep() {self._step = nil}
+
+  /// Required. Name of the guest.
+  public var guest: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _step: PBStepRef? = nil
 }
 
 /// What to install, where, and how carefully; also asked for as a plan.
@@ -1758,8 +1913,8 @@ public nonisolated struct PBCommandAccepted: Sendable {
   fileprivate var _rollout: UInt64? = nil
 }
 
-/// Not now, or not at all. It answers a Command, Query, HostReport, StepReport or
-/// AcknowledgeEvents, with its correlation. The session stays open.
+/// Not now, or not at all. It answers a Command, Query, HostReport, StepReport, AcknowledgeEvents
+/// or ReportDelivered, with its correlation. The session stays open.
 public nonisolated struct PBRefused: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -1871,6 +2026,15 @@ public nonisolated struct PBQuery: Sendable {
     set {query = .plan(newValue)}
   }
 
+  /// All notices.
+  public var notices: PBEmpty {
+    get {
+      if case .notices(let v)? = query {return v}
+      return PBEmpty()
+    }
+    set {query = .notices(newValue)}
+  }
+
   /// The answer may be older than what the leader knows: a standby answers, too. Otherwise it has
   /// everything that anybody was told before the Query was sent.
   public var stale: Bool = false
@@ -1898,6 +2062,8 @@ public nonisolated struct PBQuery: Sendable {
     /// What `start_rollout` would do now. Refused NOT_FOUND or INVALID as there; where that would
     /// be NOTHING_TO_DO or CONFLICT, the plan says so.
     case plan(PBStartRollout)
+    /// All notices.
+    case notices(PBEmpty)
 
   }
 
@@ -1994,6 +2160,15 @@ public nonisolated struct PBQueryResult: Sendable {
     set {result = .plan(newValue)}
   }
 
+  /// All notices.
+  public var notices: PBNoticeViews {
+    get {
+      if case .notices(let v)? = result {return v}
+      return PBNoticeViews()
+    }
+    set {result = .notices(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. The case of the query's name.
@@ -2016,6 +2191,8 @@ public nonisolated struct PBQueryResult: Sendable {
     case rollout(PBRolloutView)
     /// What a rollout would do.
     case plan(PBPlanView)
+    /// All notices.
+    case notices(PBNoticeViews)
 
   }
 
@@ -2541,6 +2718,23 @@ public nonisolated struct PBSkipped: Sendable {
   public init() {}
 }
 
+/// The answer to `notices`: every step from its notice, or without one from its grant, to its end.
+public nonisolated struct PBNoticeViews: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Sorted by `step`.
+  public var notices: [PBNotice] = []
+
+  /// The newest event there is: the answer is what it and all before it have led to.
+  public var lastSequence: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 /// What a rollout would do, before it does it. Nothing promises that it will come so.
 public nonisolated struct PBPlanView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -2628,7 +2822,7 @@ public nonisolated struct PBStepView: Sendable {
   /// What it locks, sorted by set; empty for guests without one.
   public var pairs: [PBSetPair] = []
 
-  /// Required. WAITING, GRANTED, FINISHED or CANCELLED: the leader does not keep the agent's
+  /// Required. WAITING, NOTICED, GRANTED, FINISHED or CANCELLED: the leader does not keep the agent's
   /// phases before the report.
   public var phase: PBStepPhase = .unspecified
 
@@ -2681,6 +2875,26 @@ public nonisolated struct PBStepView: Sendable {
   /// From its report. Empty before.
   public var holds: [PBHoldRecord] = []
 
+  /// Time of the leader when its guests were told of it. Absent if they were not.
+  public var noticedAtMicroseconds: Int64 {
+    get {_noticedAtMicroseconds ?? 0}
+    set {_noticedAtMicroseconds = newValue}
+  }
+  /// Returns true if `noticedAtMicroseconds` has been explicitly set.
+  public var hasNoticedAtMicroseconds: Bool {self._noticedAtMicroseconds != nil}
+  /// Clears the value of `noticedAtMicroseconds`. Subsequent reads from it will return its default value.
+  public mutating func clearNoticedAtMicroseconds() {self._noticedAtMicroseconds = nil}
+
+  /// Time of the leader when its notice time is over. Absent if its guests were not told.
+  public var notBeforeMicroseconds: Int64 {
+    get {_notBeforeMicroseconds ?? 0}
+    set {_notBeforeMicroseconds = newValue}
+  }
+  /// Returns true if `notBeforeMicroseconds` has been explicitly set.
+  public var hasNotBeforeMicroseconds: Bool {self._notBeforeMicroseconds != nil}
+  /// Clears the value of `notBeforeMicroseconds`. Subsequent reads from it will return its default value.
+  public mutating func clearNotBeforeMicroseconds() {self._notBeforeMicroseconds = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -2690,81 +2904,111 @@ public nonisolated struct PBStepView: Sendable {
   fileprivate var _outcome: PBStepOutcome? = nil
   fileprivate var _grantedAtMicroseconds: Int64? = nil
   fileprivate var _finishedAtMicroseconds: Int64? = nil
+  fileprivate var _noticedAtMicroseconds: Int64? = nil
+  fileprivate var _notBeforeMicroseconds: Int64? = nil
 }
 
 /// One rollout.
-public nonisolated struct PBRolloutView: Sendable {
+public nonisolated struct PBRolloutView: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// Required. Its number, at least 1.
-  public var id: UInt64 = 0
+  public var id: UInt64 {
+    get {_storage._id}
+    set {_uniqueStorage()._id = newValue}
+  }
 
   /// Required. Name of the release.
-  public var release: String = String()
+  public var release: String {
+    get {_storage._release}
+    set {_uniqueStorage()._release = newValue}
+  }
 
   /// Required. The release's `component`, a Name.
-  public var component: String = String()
+  public var component: String {
+    get {_storage._component}
+    set {_uniqueStorage()._component = newValue}
+  }
 
   /// Text: the release's `version`.
-  public var version: String = String()
+  public var version: String {
+    get {_storage._version}
+    set {_uniqueStorage()._version = newValue}
+  }
 
   /// Required. The hosts that were asked for.
   public var selection: PBSelection {
-    get {_selection ?? PBSelection()}
-    set {_selection = newValue}
+    get {_storage._selection ?? PBSelection()}
+    set {_uniqueStorage()._selection = newValue}
   }
   /// Returns true if `selection` has been explicitly set.
-  public var hasSelection: Bool {self._selection != nil}
+  public var hasSelection: Bool {_storage._selection != nil}
   /// Clears the value of `selection`. Subsequent reads from it will return its default value.
-  public mutating func clearSelection() {self._selection = nil}
+  public mutating func clearSelection() {_uniqueStorage()._selection = nil}
 
   /// Required. The policy that holds for it.
   public var policy: PBPolicy {
-    get {_policy ?? PBPolicy()}
-    set {_policy = newValue}
+    get {_storage._policy ?? PBPolicy()}
+    set {_uniqueStorage()._policy = newValue}
   }
   /// Returns true if `policy` has been explicitly set.
-  public var hasPolicy: Bool {self._policy != nil}
+  public var hasPolicy: Bool {_storage._policy != nil}
   /// Clears the value of `policy`. Subsequent reads from it will return its default value.
-  public mutating func clearPolicy() {self._policy = nil}
+  public mutating func clearPolicy() {_uniqueStorage()._policy = nil}
 
   /// Required. Where it is.
-  public var state: PBRolloutState = .unspecified
+  public var state: PBRolloutState {
+    get {_storage._state}
+    set {_uniqueStorage()._state = newValue}
+  }
 
   /// Words: why it stops, failed or was aborted. Empty otherwise.
-  public var reason: String = String()
+  public var reason: String {
+    get {_storage._reason}
+    set {_uniqueStorage()._reason = newValue}
+  }
 
   /// Time of the leader when it was started.
-  public var startedAtMicroseconds: Int64 = 0
+  public var startedAtMicroseconds: Int64 {
+    get {_storage._startedAtMicroseconds}
+    set {_uniqueStorage()._startedAtMicroseconds = newValue}
+  }
 
   /// Text: name of the operator who started it.
-  public var startedBy: String = String()
+  public var startedBy: String {
+    get {_storage._startedBy}
+    set {_uniqueStorage()._startedBy = newValue}
+  }
 
   /// Time of the leader when it was over. Absent before.
   public var finishedAtMicroseconds: Int64 {
-    get {_finishedAtMicroseconds ?? 0}
-    set {_finishedAtMicroseconds = newValue}
+    get {_storage._finishedAtMicroseconds ?? 0}
+    set {_uniqueStorage()._finishedAtMicroseconds = newValue}
   }
   /// Returns true if `finishedAtMicroseconds` has been explicitly set.
-  public var hasFinishedAtMicroseconds: Bool {self._finishedAtMicroseconds != nil}
+  public var hasFinishedAtMicroseconds: Bool {_storage._finishedAtMicroseconds != nil}
   /// Clears the value of `finishedAtMicroseconds`. Subsequent reads from it will return its default value.
-  public mutating func clearFinishedAtMicroseconds() {self._finishedAtMicroseconds = nil}
+  public mutating func clearFinishedAtMicroseconds() {_uniqueStorage()._finishedAtMicroseconds = nil}
 
   /// Sorted by number, from 1 without gaps. Empty in the answer to `rollouts`.
-  public var steps: [PBStepView] = []
+  public var steps: [PBStepView] {
+    get {_storage._steps}
+    set {_uniqueStorage()._steps = newValue}
+  }
 
   /// Guests and hosts that it leaves alone, sorted by guest, then by host.
-  public var skipped: [PBSkipped] = []
+  public var skipped: [PBSkipped] {
+    get {_storage._skipped}
+    set {_uniqueStorage()._skipped = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _selection: PBSelection? = nil
-  fileprivate var _policy: PBPolicy? = nil
-  fileprivate var _finishedAtMicroseconds: Int64? = nil
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 /// The answer to `rollouts`.
@@ -2829,6 +3073,94 @@ public nonisolated struct PBAcknowledgeEvents: Sendable {
 
   /// The newest event that is kept safe. Above the newest there is: Refused INVALID. Not above
   /// what was acknowledged before: no effect. 0 only makes the notifier known.
+  public var sequence: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// The notifier wants to be the one that delivers to sinks, now or when the turn comes to it. The answer
+/// comes at once, and again whenever the holder or the number changes, for as long as the session
+/// lasts. A second one in a session replaces the first. Never Refused.
+public nonisolated struct PBClaimDeliveries: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// The notifier delivers no more, and claims no more. Not answered. No effect if it does neither.
+public nonisolated struct PBGiveUpDeliveries: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// The answer to ClaimDeliveries, with its correlation: who delivers. The holder keeps the lease until
+/// it gives it up, or has had no session for 10 s while another claims it.
+public nonisolated struct PBDeliveryLease: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Text: name of the notifier that delivers. Empty if none does.
+  public var holder: String = String()
+
+  /// Rises whenever the holder changes.
+  public var number: UInt64 = 0
+
+  /// The notifier that is told this is the holder.
+  public var isYours: Bool = false
+
+  /// Up to where each sink was delivered to, sorted by `sink`.
+  public var delivered: [PBDeliveryLease.Delivered] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  /// One sink.
+  public nonisolated struct Delivered: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    /// Required. Text of 1 to 63 bytes: its name.
+    public var sink: String = String()
+
+    /// All up to this event is delivered.
+    public var sequence: UInt64 = 0
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public init() {}
+}
+
+/// All up to an event is delivered to a sink, or given up. Not answered unless it is Refused:
+/// CONFLICT if the number is not that of a lease that the notifier holds, INVALID if the event is
+/// above the newest there is, the name of the sink is too long or there are more than 256 of them.
+public nonisolated struct PBReportDelivered: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. The lease's, at least 1.
+  public var number: UInt64 = 0
+
+  /// Required. Text of 1 to 63 bytes: name of the sink.
+  public var sink: String = String()
+
+  /// The newest event whose delivery, and that of all before it, is over. Not above what was
+  /// reported before: no effect.
   public var sequence: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2979,6 +3311,42 @@ public nonisolated struct PBFleetEvent: Sendable {
     set {body = .lockReleased(newValue)}
   }
 
+  /// Guests are told of a step that will come.
+  public var stepNoticed: PBNotice {
+    get {
+      if case .stepNoticed(let v)? = body {return v}
+      return PBNotice()
+    }
+    set {body = .stepNoticed(newValue)}
+  }
+
+  /// A guest is ready for a step.
+  public var noticeAcknowledged: PBFleetEvent.NoticeAcknowledged {
+    get {
+      if case .noticeAcknowledged(let v)? = body {return v}
+      return PBFleetEvent.NoticeAcknowledged()
+    }
+    set {body = .noticeAcknowledged(newValue)}
+  }
+
+  /// A noticed step does not come, or not yet.
+  public var noticeWithdrawn: PBFleetEvent.NoticeWithdrawn {
+    get {
+      if case .noticeWithdrawn(let v)? = body {return v}
+      return PBFleetEvent.NoticeWithdrawn()
+    }
+    set {body = .noticeWithdrawn(newValue)}
+  }
+
+  /// The last event of a step that was granted.
+  public var stepEnded: PBFleetEvent.StepEnded {
+    get {
+      if case .stepEnded(let v)? = body {return v}
+      return PBFleetEvent.StepEnded()
+    }
+    set {body = .stepEnded(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. What happened.
@@ -2995,6 +3363,14 @@ public nonisolated struct PBFleetEvent: Sendable {
     case holdFinished(PBFinishedHold)
     /// An operator has opened a set.
     case lockReleased(PBFleetEvent.LockReleased)
+    /// Guests are told of a step that will come.
+    case stepNoticed(PBNotice)
+    /// A guest is ready for a step.
+    case noticeAcknowledged(PBFleetEvent.NoticeAcknowledged)
+    /// A noticed step does not come, or not yet.
+    case noticeWithdrawn(PBFleetEvent.NoticeWithdrawn)
+    /// The last event of a step that was granted.
+    case stepEnded(PBFleetEvent.StepEnded)
 
   }
 
@@ -3063,11 +3439,112 @@ public nonisolated struct PBFleetEvent: Sendable {
     /// What it locks, sorted by set; empty for guests without one.
     public var pairs: [PBSetPair] = []
 
+    /// Name of the release. Empty in events of an older server, which means `unknown`.
+    public var release: String = String()
+
+    /// The release's `component`, a Name. Empty in events of an older server.
+    public var component: String = String()
+
+    /// Text: the release's `version`.
+    public var version: String = String()
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
 
     fileprivate var _step: PBStepRef? = nil
+  }
+
+  /// A guest is ready for a step that is noticed and has not started.
+  public nonisolated struct NoticeAcknowledged: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    /// Required. The step.
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    /// Required. Name of the guest.
+    public var guest: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+  }
+
+  /// A noticed step goes back to waiting, or is cancelled, before it was granted.
+  public nonisolated struct NoticeWithdrawn: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    /// Required. The step.
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    /// Words: why.
+    public var reason: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+  }
+
+  /// The last event of a step that was granted, behind its FinishedHolds or StepEndedWithoutHold.
+  public nonisolated struct StepEnded: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    /// Required. The step.
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    /// Required. Name of its host.
+    public var host: String = String()
+
+    /// What came of it. Absent if it was cancelled.
+    public var outcome: PBStepOutcome {
+      get {_outcome ?? .unspecified}
+      set {_outcome = newValue}
+    }
+    /// Returns true if `outcome` has been explicitly set.
+    public var hasOutcome: Bool {self._outcome != nil}
+    /// Clears the value of `outcome`. Subsequent reads from it will return its default value.
+    public mutating func clearOutcome() {self._outcome = nil}
+
+    /// Words: why, if it did not succeed.
+    public var reason: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+    fileprivate var _outcome: PBStepOutcome? = nil
   }
 
   /// A step is over and no guest was held, or it was cancelled.
@@ -3130,12 +3607,16 @@ nonisolated extension PBCloseCode: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0CLOSE_CODE_UNSPECIFIED\0\u{1}CLOSE_CODE_NORMAL\0\u{1}CLOSE_CODE_VERSION_MISMATCH\0\u{1}CLOSE_CODE_WRONG_CLUSTER\0\u{1}CLOSE_CODE_WRONG_IDENTITY\0\u{1}CLOSE_CODE_NOT_PERMITTED\0\u{1}CLOSE_CODE_BAD_FRAME\0\u{1}CLOSE_CODE_UNKNOWN_KIND\0\u{1}CLOSE_CODE_WRONG_STATE\0\u{1}CLOSE_CODE_TOO_SLOW\0\u{1}CLOSE_CODE_REPLACED\0\u{1}CLOSE_CODE_NOT_LEADER\0\u{1}CLOSE_CODE_SHUTTING_DOWN\0\u{1}CLOSE_CODE_TIMEOUT\0\u{1}CLOSE_CODE_INTERNAL\0")
 }
 
+nonisolated extension PBAcknowledgement: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0ACKNOWLEDGEMENT_SHORTENS\0\u{1}ACKNOWLEDGEMENT_IGNORED\0")
+}
+
 nonisolated extension PBGuestState: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0GUEST_STATE_UNSPECIFIED\0\u{1}GUEST_STATE_STARTING\0\u{1}GUEST_STATE_RUNNING\0\u{1}GUEST_STATE_HELD\0\u{1}GUEST_STATE_PAUSED\0\u{1}GUEST_STATE_STOPPED\0\u{1}GUEST_STATE_LOST\0\u{1}GUEST_STATE_UNKNOWN\0")
 }
 
 nonisolated extension PBStepPhase: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0STEP_PHASE_UNSPECIFIED\0\u{1}STEP_PHASE_WAITING\0\u{1}STEP_PHASE_GRANTED\0\u{1}STEP_PHASE_ACCEPTED\0\u{1}STEP_PHASE_PREPARING\0\u{1}STEP_PHASE_HELD\0\u{1}STEP_PHASE_PATCHED\0\u{1}STEP_PHASE_RESUMED\0\u{1}STEP_PHASE_CONFIRMED\0\u{1}STEP_PHASE_FINISHED\0\u{1}STEP_PHASE_CANCELLED\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0STEP_PHASE_UNSPECIFIED\0\u{1}STEP_PHASE_WAITING\0\u{1}STEP_PHASE_GRANTED\0\u{1}STEP_PHASE_ACCEPTED\0\u{1}STEP_PHASE_PREPARING\0\u{1}STEP_PHASE_HELD\0\u{1}STEP_PHASE_PATCHED\0\u{1}STEP_PHASE_RESUMED\0\u{1}STEP_PHASE_CONFIRMED\0\u{1}STEP_PHASE_FINISHED\0\u{1}STEP_PHASE_CANCELLED\0\u{1}STEP_PHASE_NOTICED\0")
 }
 
 nonisolated extension PBStepOutcome: SwiftProtobuf._ProtoNameProviding {
@@ -3885,7 +4366,7 @@ nonisolated extension PBRelease: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension PBPolicy: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Policy"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}parallelism\0\u{3}deadline_milliseconds\0\u{3}failures_max\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}parallelism\0\u{3}deadline_milliseconds\0\u{3}failures_max\0\u{3}notice_milliseconds\0\u{1}acknowledgement\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3896,6 +4377,8 @@ nonisolated extension PBPolicy: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       case 1: try { try decoder.decodeSingularUInt32Field(value: &self.parallelism) }()
       case 2: try { try decoder.decodeSingularUInt32Field(value: &self.deadlineMilliseconds) }()
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.failuresMax) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.noticeMilliseconds) }()
+      case 5: try { try decoder.decodeSingularEnumField(value: &self.acknowledgement) }()
       default: break
       }
     }
@@ -3911,6 +4394,12 @@ nonisolated extension PBPolicy: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     if self.failuresMax != 0 {
       try visitor.visitSingularUInt32Field(value: self.failuresMax, fieldNumber: 3)
     }
+    if self.noticeMilliseconds != 0 {
+      try visitor.visitSingularUInt32Field(value: self.noticeMilliseconds, fieldNumber: 4)
+    }
+    if self.acknowledgement != .shortens {
+      try visitor.visitSingularEnumField(value: self.acknowledgement, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -3918,6 +4407,97 @@ nonisolated extension PBPolicy: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     if lhs.parallelism != rhs.parallelism {return false}
     if lhs.deadlineMilliseconds != rhs.deadlineMilliseconds {return false}
     if lhs.failuresMax != rhs.failuresMax {return false}
+    if lhs.noticeMilliseconds != rhs.noticeMilliseconds {return false}
+    if lhs.acknowledgement != rhs.acknowledgement {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBNotice: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Notice"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}host\0\u{1}guests\0\u{1}pairs\0\u{1}release\0\u{1}component\0\u{1}version\0\u{3}noticed_at_microseconds\0\u{3}not_before_microseconds\0\u{3}deadline_milliseconds\0\u{3}is_started\0\u{3}acknowledged_by\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 3: try { try decoder.decodeRepeatedStringField(value: &self.guests) }()
+      case 4: try { try decoder.decodeRepeatedMessageField(value: &self.pairs) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.release) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.component) }()
+      case 7: try { try decoder.decodeSingularStringField(value: &self.version) }()
+      case 8: try { try decoder.decodeSingularSInt64Field(value: &self.noticedAtMicroseconds) }()
+      case 9: try { try decoder.decodeSingularSInt64Field(value: &self.notBeforeMicroseconds) }()
+      case 10: try { try decoder.decodeSingularUInt32Field(value: &self.deadlineMilliseconds) }()
+      case 11: try { try decoder.decodeSingularBoolField(value: &self.isStarted) }()
+      case 12: try { try decoder.decodeRepeatedStringField(value: &self.acknowledgedBy) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 2)
+    }
+    if !self.guests.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.guests, fieldNumber: 3)
+    }
+    if !self.pairs.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.pairs, fieldNumber: 4)
+    }
+    if !self.release.isEmpty {
+      try visitor.visitSingularStringField(value: self.release, fieldNumber: 5)
+    }
+    if !self.component.isEmpty {
+      try visitor.visitSingularStringField(value: self.component, fieldNumber: 6)
+    }
+    if !self.version.isEmpty {
+      try visitor.visitSingularStringField(value: self.version, fieldNumber: 7)
+    }
+    if self.noticedAtMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.noticedAtMicroseconds, fieldNumber: 8)
+    }
+    if self.notBeforeMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.notBeforeMicroseconds, fieldNumber: 9)
+    }
+    if self.deadlineMilliseconds != 0 {
+      try visitor.visitSingularUInt32Field(value: self.deadlineMilliseconds, fieldNumber: 10)
+    }
+    if self.isStarted != false {
+      try visitor.visitSingularBoolField(value: self.isStarted, fieldNumber: 11)
+    }
+    if !self.acknowledgedBy.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.acknowledgedBy, fieldNumber: 12)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBNotice, rhs: PBNotice) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.host != rhs.host {return false}
+    if lhs.guests != rhs.guests {return false}
+    if lhs.pairs != rhs.pairs {return false}
+    if lhs.release != rhs.release {return false}
+    if lhs.component != rhs.component {return false}
+    if lhs.version != rhs.version {return false}
+    if lhs.noticedAtMicroseconds != rhs.noticedAtMicroseconds {return false}
+    if lhs.notBeforeMicroseconds != rhs.notBeforeMicroseconds {return false}
+    if lhs.deadlineMilliseconds != rhs.deadlineMilliseconds {return false}
+    if lhs.isStarted != rhs.isStarted {return false}
+    if lhs.acknowledgedBy != rhs.acknowledgedBy {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3960,7 +4540,7 @@ nonisolated extension PBSelection: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension PBGuestReport: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".GuestReport"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}set\0\u{3}update_domain\0\u{3}memory_bytes\0\u{3}vcpu_count\0\u{1}state\0\u{3}hypervisor_version\0\u{3}has_guest_agent\0\u{3}hand_over_problem\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}set\0\u{3}update_domain\0\u{3}memory_bytes\0\u{3}vcpu_count\0\u{1}state\0\u{3}hypervisor_version\0\u{3}has_guest_agent\0\u{3}hand_over_problem\0\u{1}addresses\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3977,6 +4557,7 @@ nonisolated extension PBGuestReport: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 7: try { try decoder.decodeSingularStringField(value: &self.hypervisorVersion) }()
       case 8: try { try decoder.decodeSingularBoolField(value: &self.hasGuestAgent_p) }()
       case 9: try { try decoder.decodeSingularStringField(value: &self.handOverProblem) }()
+      case 10: try { try decoder.decodeRepeatedStringField(value: &self.addresses) }()
       default: break
       }
     }
@@ -4014,6 +4595,9 @@ nonisolated extension PBGuestReport: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if !self.handOverProblem.isEmpty {
       try visitor.visitSingularStringField(value: self.handOverProblem, fieldNumber: 9)
     }
+    if !self.addresses.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.addresses, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -4027,6 +4611,7 @@ nonisolated extension PBGuestReport: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.hypervisorVersion != rhs.hypervisorVersion {return false}
     if lhs.hasGuestAgent_p != rhs.hasGuestAgent_p {return false}
     if lhs.handOverProblem != rhs.handOverProblem {return false}
+    if lhs.addresses != rhs.addresses {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -4644,7 +5229,7 @@ nonisolated extension PBStepReportCommitted: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Command"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0\u{3}acknowledge_notice\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -4717,6 +5302,19 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
           self.command = .stepDown(v)
         }
       }()
+      case 6: try {
+        var v: PBAcknowledgeNotice?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .acknowledgeNotice(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .acknowledgeNotice(v)
+        }
+      }()
       default: break
       }
     }
@@ -4748,6 +5346,10 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       guard case .stepDown(let v)? = self.command else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
     }()
+    case .acknowledgeNotice?: try {
+      guard case .acknowledgeNotice(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    }()
     case nil: break
     }
     try unknownFields.traverse(visitor: &visitor)
@@ -4755,6 +5357,45 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
   public static func ==(lhs: PBCommand, rhs: PBCommand) -> Bool {
     if lhs.command != rhs.command {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBAcknowledgeNotice: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".AcknowledgeNotice"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}guest\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.guest) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.guest.isEmpty {
+      try visitor.visitSingularStringField(value: self.guest, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBAcknowledgeNotice, rhs: PBAcknowledgeNotice) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.guest != rhs.guest {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -4955,7 +5596,7 @@ nonisolated extension PBRefused: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Query"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}hosts\0\u{1}guests\0\u{1}sets\0\u{1}locks\0\u{1}releases\0\u{1}rollouts\0\u{1}rollout\0\u{1}plan\0\u{2}\u{6}stale\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}hosts\0\u{1}guests\0\u{1}sets\0\u{1}locks\0\u{1}releases\0\u{1}rollouts\0\u{1}rollout\0\u{1}plan\0\u{1}notices\0\u{2}\u{5}stale\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -5075,6 +5716,19 @@ nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
           self.query = .plan(v)
         }
       }()
+      case 10: try {
+        var v: PBEmpty?
+        var hadOneofValue = false
+        if let current = self.query {
+          hadOneofValue = true
+          if case .notices(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.query = .notices(v)
+        }
+      }()
       case 15: try { try decoder.decodeSingularBoolField(value: &self.stale) }()
       default: break
       }
@@ -5123,6 +5777,10 @@ nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
       guard case .plan(let v)? = self.query else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
     }()
+    case .notices?: try {
+      guard case .notices(let v)? = self.query else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+    }()
     case nil: break
     }
     if self.stale != false {
@@ -5141,7 +5799,7 @@ nonisolated extension PBQuery: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
 
 nonisolated extension PBQueryResult: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".QueryResult"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}hosts\0\u{1}guests\0\u{1}sets\0\u{1}locks\0\u{1}releases\0\u{1}rollouts\0\u{1}rollout\0\u{1}plan\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}hosts\0\u{1}guests\0\u{1}sets\0\u{1}locks\0\u{1}releases\0\u{1}rollouts\0\u{1}rollout\0\u{1}plan\0\u{1}notices\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -5266,6 +5924,19 @@ nonisolated extension PBQueryResult: SwiftProtobuf.Message, SwiftProtobuf._Messa
           self.result = .plan(v)
         }
       }()
+      case 10: try {
+        var v: PBNoticeViews?
+        var hadOneofValue = false
+        if let current = self.result {
+          hadOneofValue = true
+          if case .notices(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.result = .notices(v)
+        }
+      }()
       default: break
       }
     }
@@ -5312,6 +5983,10 @@ nonisolated extension PBQueryResult: SwiftProtobuf.Message, SwiftProtobuf._Messa
     case .plan?: try {
       guard case .plan(let v)? = self.result else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
+    }()
+    case .notices?: try {
+      guard case .notices(let v)? = self.result else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
     }()
     case nil: break
     }
@@ -6188,6 +6863,41 @@ nonisolated extension PBSkipped: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
   }
 }
 
+nonisolated extension PBNoticeViews: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".NoticeViews"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}notices\0\u{3}last_sequence\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.notices) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.lastSequence) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.notices.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.notices, fieldNumber: 1)
+    }
+    if self.lastSequence != 0 {
+      try visitor.visitSingularUInt64Field(value: self.lastSequence, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBNoticeViews, rhs: PBNoticeViews) -> Bool {
+    if lhs.notices != rhs.notices {return false}
+    if lhs.lastSequence != rhs.lastSequence {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension PBPlanView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".PlanView"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}release\0\u{1}policy\0\u{1}steps\0\u{3}wave_count\0\u{1}skipped\0\u{1}problems\0")
@@ -6294,7 +7004,7 @@ nonisolated extension PBPlanView.Step: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension PBStepView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StepView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}host\0\u{1}guests\0\u{1}pairs\0\u{1}phase\0\u{1}token\0\u{1}outcome\0\u{1}reason\0\u{3}granted_at_microseconds\0\u{3}finished_at_microseconds\0\u{1}phases\0\u{1}holds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}host\0\u{1}guests\0\u{1}pairs\0\u{1}phase\0\u{1}token\0\u{1}outcome\0\u{1}reason\0\u{3}granted_at_microseconds\0\u{3}finished_at_microseconds\0\u{1}phases\0\u{1}holds\0\u{3}noticed_at_microseconds\0\u{3}not_before_microseconds\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -6314,6 +7024,8 @@ nonisolated extension PBStepView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       case 10: try { try decoder.decodeSingularSInt64Field(value: &self._finishedAtMicroseconds) }()
       case 11: try { try decoder.decodeRepeatedMessageField(value: &self.phases) }()
       case 12: try { try decoder.decodeRepeatedMessageField(value: &self.holds) }()
+      case 13: try { try decoder.decodeSingularSInt64Field(value: &self._noticedAtMicroseconds) }()
+      case 14: try { try decoder.decodeSingularSInt64Field(value: &self._notBeforeMicroseconds) }()
       default: break
       }
     }
@@ -6360,6 +7072,12 @@ nonisolated extension PBStepView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if !self.holds.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.holds, fieldNumber: 12)
     }
+    try { if let v = self._noticedAtMicroseconds {
+      try visitor.visitSingularSInt64Field(value: v, fieldNumber: 13)
+    } }()
+    try { if let v = self._notBeforeMicroseconds {
+      try visitor.visitSingularSInt64Field(value: v, fieldNumber: 14)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -6376,6 +7094,8 @@ nonisolated extension PBStepView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if lhs._finishedAtMicroseconds != rhs._finishedAtMicroseconds {return false}
     if lhs.phases != rhs.phases {return false}
     if lhs.holds != rhs.holds {return false}
+    if lhs._noticedAtMicroseconds != rhs._noticedAtMicroseconds {return false}
+    if lhs._notBeforeMicroseconds != rhs._notBeforeMicroseconds {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -6385,91 +7105,151 @@ nonisolated extension PBRolloutView: SwiftProtobuf.Message, SwiftProtobuf._Messa
   public static let protoMessageName: String = _protobuf_package + ".RolloutView"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}release\0\u{1}component\0\u{1}version\0\u{1}selection\0\u{1}policy\0\u{1}state\0\u{1}reason\0\u{3}started_at_microseconds\0\u{3}started_by\0\u{3}finished_at_microseconds\0\u{1}steps\0\u{1}skipped\0")
 
+  fileprivate class _StorageClass {
+    var _id: UInt64 = 0
+    var _release: String = String()
+    var _component: String = String()
+    var _version: String = String()
+    var _selection: PBSelection? = nil
+    var _policy: PBPolicy? = nil
+    var _state: PBRolloutState = .unspecified
+    var _reason: String = String()
+    var _startedAtMicroseconds: Int64 = 0
+    var _startedBy: String = String()
+    var _finishedAtMicroseconds: Int64? = nil
+    var _steps: [PBStepView] = []
+    var _skipped: [PBSkipped] = []
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _id = source._id
+      _release = source._release
+      _component = source._component
+      _version = source._version
+      _selection = source._selection
+      _policy = source._policy
+      _state = source._state
+      _reason = source._reason
+      _startedAtMicroseconds = source._startedAtMicroseconds
+      _startedBy = source._startedBy
+      _finishedAtMicroseconds = source._finishedAtMicroseconds
+      _steps = source._steps
+      _skipped = source._skipped
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.id) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.release) }()
-      case 3: try { try decoder.decodeSingularStringField(value: &self.component) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.version) }()
-      case 5: try { try decoder.decodeSingularMessageField(value: &self._selection) }()
-      case 6: try { try decoder.decodeSingularMessageField(value: &self._policy) }()
-      case 7: try { try decoder.decodeSingularEnumField(value: &self.state) }()
-      case 8: try { try decoder.decodeSingularStringField(value: &self.reason) }()
-      case 9: try { try decoder.decodeSingularSInt64Field(value: &self.startedAtMicroseconds) }()
-      case 10: try { try decoder.decodeSingularStringField(value: &self.startedBy) }()
-      case 11: try { try decoder.decodeSingularSInt64Field(value: &self._finishedAtMicroseconds) }()
-      case 12: try { try decoder.decodeRepeatedMessageField(value: &self.steps) }()
-      case 13: try { try decoder.decodeRepeatedMessageField(value: &self.skipped) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularUInt64Field(value: &_storage._id) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._release) }()
+        case 3: try { try decoder.decodeSingularStringField(value: &_storage._component) }()
+        case 4: try { try decoder.decodeSingularStringField(value: &_storage._version) }()
+        case 5: try { try decoder.decodeSingularMessageField(value: &_storage._selection) }()
+        case 6: try { try decoder.decodeSingularMessageField(value: &_storage._policy) }()
+        case 7: try { try decoder.decodeSingularEnumField(value: &_storage._state) }()
+        case 8: try { try decoder.decodeSingularStringField(value: &_storage._reason) }()
+        case 9: try { try decoder.decodeSingularSInt64Field(value: &_storage._startedAtMicroseconds) }()
+        case 10: try { try decoder.decodeSingularStringField(value: &_storage._startedBy) }()
+        case 11: try { try decoder.decodeSingularSInt64Field(value: &_storage._finishedAtMicroseconds) }()
+        case 12: try { try decoder.decodeRepeatedMessageField(value: &_storage._steps) }()
+        case 13: try { try decoder.decodeRepeatedMessageField(value: &_storage._skipped) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if self.id != 0 {
-      try visitor.visitSingularUInt64Field(value: self.id, fieldNumber: 1)
-    }
-    if !self.release.isEmpty {
-      try visitor.visitSingularStringField(value: self.release, fieldNumber: 2)
-    }
-    if !self.component.isEmpty {
-      try visitor.visitSingularStringField(value: self.component, fieldNumber: 3)
-    }
-    if !self.version.isEmpty {
-      try visitor.visitSingularStringField(value: self.version, fieldNumber: 4)
-    }
-    try { if let v = self._selection {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
-    } }()
-    try { if let v = self._policy {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
-    } }()
-    if self.state != .unspecified {
-      try visitor.visitSingularEnumField(value: self.state, fieldNumber: 7)
-    }
-    if !self.reason.isEmpty {
-      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 8)
-    }
-    if self.startedAtMicroseconds != 0 {
-      try visitor.visitSingularSInt64Field(value: self.startedAtMicroseconds, fieldNumber: 9)
-    }
-    if !self.startedBy.isEmpty {
-      try visitor.visitSingularStringField(value: self.startedBy, fieldNumber: 10)
-    }
-    try { if let v = self._finishedAtMicroseconds {
-      try visitor.visitSingularSInt64Field(value: v, fieldNumber: 11)
-    } }()
-    if !self.steps.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.steps, fieldNumber: 12)
-    }
-    if !self.skipped.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.skipped, fieldNumber: 13)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if _storage._id != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._id, fieldNumber: 1)
+      }
+      if !_storage._release.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._release, fieldNumber: 2)
+      }
+      if !_storage._component.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._component, fieldNumber: 3)
+      }
+      if !_storage._version.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._version, fieldNumber: 4)
+      }
+      try { if let v = _storage._selection {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+      } }()
+      try { if let v = _storage._policy {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+      } }()
+      if _storage._state != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._state, fieldNumber: 7)
+      }
+      if !_storage._reason.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._reason, fieldNumber: 8)
+      }
+      if _storage._startedAtMicroseconds != 0 {
+        try visitor.visitSingularSInt64Field(value: _storage._startedAtMicroseconds, fieldNumber: 9)
+      }
+      if !_storage._startedBy.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._startedBy, fieldNumber: 10)
+      }
+      try { if let v = _storage._finishedAtMicroseconds {
+        try visitor.visitSingularSInt64Field(value: v, fieldNumber: 11)
+      } }()
+      if !_storage._steps.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._steps, fieldNumber: 12)
+      }
+      if !_storage._skipped.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._skipped, fieldNumber: 13)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBRolloutView, rhs: PBRolloutView) -> Bool {
-    if lhs.id != rhs.id {return false}
-    if lhs.release != rhs.release {return false}
-    if lhs.component != rhs.component {return false}
-    if lhs.version != rhs.version {return false}
-    if lhs._selection != rhs._selection {return false}
-    if lhs._policy != rhs._policy {return false}
-    if lhs.state != rhs.state {return false}
-    if lhs.reason != rhs.reason {return false}
-    if lhs.startedAtMicroseconds != rhs.startedAtMicroseconds {return false}
-    if lhs.startedBy != rhs.startedBy {return false}
-    if lhs._finishedAtMicroseconds != rhs._finishedAtMicroseconds {return false}
-    if lhs.steps != rhs.steps {return false}
-    if lhs.skipped != rhs.skipped {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._id != rhs_storage._id {return false}
+        if _storage._release != rhs_storage._release {return false}
+        if _storage._component != rhs_storage._component {return false}
+        if _storage._version != rhs_storage._version {return false}
+        if _storage._selection != rhs_storage._selection {return false}
+        if _storage._policy != rhs_storage._policy {return false}
+        if _storage._state != rhs_storage._state {return false}
+        if _storage._reason != rhs_storage._reason {return false}
+        if _storage._startedAtMicroseconds != rhs_storage._startedAtMicroseconds {return false}
+        if _storage._startedBy != rhs_storage._startedBy {return false}
+        if _storage._finishedAtMicroseconds != rhs_storage._finishedAtMicroseconds {return false}
+        if _storage._steps != rhs_storage._steps {return false}
+        if _storage._skipped != rhs_storage._skipped {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -6605,6 +7385,164 @@ nonisolated extension PBAcknowledgeEvents: SwiftProtobuf.Message, SwiftProtobuf.
   }
 }
 
+nonisolated extension PBClaimDeliveries: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ClaimDeliveries"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBClaimDeliveries, rhs: PBClaimDeliveries) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBGiveUpDeliveries: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".GiveUpDeliveries"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBGiveUpDeliveries, rhs: PBGiveUpDeliveries) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBDeliveryLease: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DeliveryLease"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}holder\0\u{1}number\0\u{3}is_yours\0\u{1}delivered\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.holder) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.isYours) }()
+      case 4: try { try decoder.decodeRepeatedMessageField(value: &self.delivered) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.holder.isEmpty {
+      try visitor.visitSingularStringField(value: self.holder, fieldNumber: 1)
+    }
+    if self.number != 0 {
+      try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 2)
+    }
+    if self.isYours != false {
+      try visitor.visitSingularBoolField(value: self.isYours, fieldNumber: 3)
+    }
+    if !self.delivered.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.delivered, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBDeliveryLease, rhs: PBDeliveryLease) -> Bool {
+    if lhs.holder != rhs.holder {return false}
+    if lhs.number != rhs.number {return false}
+    if lhs.isYours != rhs.isYours {return false}
+    if lhs.delivered != rhs.delivered {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBDeliveryLease.Delivered: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBDeliveryLease.protoMessageName + ".Delivered"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sink\0\u{1}sequence\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.sink) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.sequence) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.sink.isEmpty {
+      try visitor.visitSingularStringField(value: self.sink, fieldNumber: 1)
+    }
+    if self.sequence != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sequence, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBDeliveryLease.Delivered, rhs: PBDeliveryLease.Delivered) -> Bool {
+    if lhs.sink != rhs.sink {return false}
+    if lhs.sequence != rhs.sequence {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBReportDelivered: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ReportDelivered"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}number\0\u{1}sink\0\u{1}sequence\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.sink) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.sequence) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.number != 0 {
+      try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 1)
+    }
+    if !self.sink.isEmpty {
+      try visitor.visitSingularStringField(value: self.sink, fieldNumber: 2)
+    }
+    if self.sequence != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sequence, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBReportDelivered, rhs: PBReportDelivered) -> Bool {
+    if lhs.number != rhs.number {return false}
+    if lhs.sink != rhs.sink {return false}
+    if lhs.sequence != rhs.sequence {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension PBFinishedHold: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".FinishedHold"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}record\0\u{1}host\0\u{1}pair\0\u{1}step\0\u{1}token\0\u{1}release\0\u{1}component\0\u{1}version\0")
@@ -6726,7 +7664,7 @@ nonisolated extension PBFinishedHold: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
 nonisolated extension PBFleetEvent: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".FleetEvent"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sequence\0\u{3}at_microseconds\0\u{3}rollout_started\0\u{3}rollout_changed\0\u{3}step_granted\0\u{3}step_ended_without_hold\0\u{3}hold_finished\0\u{3}lock_released\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sequence\0\u{3}at_microseconds\0\u{3}rollout_started\0\u{3}rollout_changed\0\u{3}step_granted\0\u{3}step_ended_without_hold\0\u{3}hold_finished\0\u{3}lock_released\0\u{3}step_noticed\0\u{3}notice_acknowledged\0\u{3}notice_withdrawn\0\u{3}step_ended\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -6814,6 +7752,58 @@ nonisolated extension PBFleetEvent: SwiftProtobuf.Message, SwiftProtobuf._Messag
           self.body = .lockReleased(v)
         }
       }()
+      case 9: try {
+        var v: PBNotice?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .stepNoticed(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .stepNoticed(v)
+        }
+      }()
+      case 10: try {
+        var v: PBFleetEvent.NoticeAcknowledged?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .noticeAcknowledged(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .noticeAcknowledged(v)
+        }
+      }()
+      case 11: try {
+        var v: PBFleetEvent.NoticeWithdrawn?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .noticeWithdrawn(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .noticeWithdrawn(v)
+        }
+      }()
+      case 12: try {
+        var v: PBFleetEvent.StepEnded?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .stepEnded(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .stepEnded(v)
+        }
+      }()
       default: break
       }
     }
@@ -6854,6 +7844,22 @@ nonisolated extension PBFleetEvent: SwiftProtobuf.Message, SwiftProtobuf._Messag
     case .lockReleased?: try {
       guard case .lockReleased(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+    }()
+    case .stepNoticed?: try {
+      guard case .stepNoticed(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
+    }()
+    case .noticeAcknowledged?: try {
+      guard case .noticeAcknowledged(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+    }()
+    case .noticeWithdrawn?: try {
+      guard case .noticeWithdrawn(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+    }()
+    case .stepEnded?: try {
+      guard case .stepEnded(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
     }()
     case nil: break
     }
@@ -6951,7 +7957,7 @@ nonisolated extension PBFleetEvent.RolloutChanged: SwiftProtobuf.Message, SwiftP
 
 nonisolated extension PBFleetEvent.StepGranted: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBFleetEvent.protoMessageName + ".StepGranted"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}host\0\u{1}guests\0\u{1}pairs\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}host\0\u{1}guests\0\u{1}pairs\0\u{1}release\0\u{1}component\0\u{1}version\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -6963,6 +7969,9 @@ nonisolated extension PBFleetEvent.StepGranted: SwiftProtobuf.Message, SwiftProt
       case 2: try { try decoder.decodeSingularStringField(value: &self.host) }()
       case 3: try { try decoder.decodeRepeatedStringField(value: &self.guests) }()
       case 4: try { try decoder.decodeRepeatedMessageField(value: &self.pairs) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.release) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.component) }()
+      case 7: try { try decoder.decodeSingularStringField(value: &self.version) }()
       default: break
       }
     }
@@ -6985,6 +7994,15 @@ nonisolated extension PBFleetEvent.StepGranted: SwiftProtobuf.Message, SwiftProt
     if !self.pairs.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.pairs, fieldNumber: 4)
     }
+    if !self.release.isEmpty {
+      try visitor.visitSingularStringField(value: self.release, fieldNumber: 5)
+    }
+    if !self.component.isEmpty {
+      try visitor.visitSingularStringField(value: self.component, fieldNumber: 6)
+    }
+    if !self.version.isEmpty {
+      try visitor.visitSingularStringField(value: self.version, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -6993,6 +8011,136 @@ nonisolated extension PBFleetEvent.StepGranted: SwiftProtobuf.Message, SwiftProt
     if lhs.host != rhs.host {return false}
     if lhs.guests != rhs.guests {return false}
     if lhs.pairs != rhs.pairs {return false}
+    if lhs.release != rhs.release {return false}
+    if lhs.component != rhs.component {return false}
+    if lhs.version != rhs.version {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFleetEvent.NoticeAcknowledged: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFleetEvent.protoMessageName + ".NoticeAcknowledged"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}guest\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.guest) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.guest.isEmpty {
+      try visitor.visitSingularStringField(value: self.guest, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFleetEvent.NoticeAcknowledged, rhs: PBFleetEvent.NoticeAcknowledged) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.guest != rhs.guest {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFleetEvent.NoticeWithdrawn: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFleetEvent.protoMessageName + ".NoticeWithdrawn"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFleetEvent.NoticeWithdrawn, rhs: PBFleetEvent.NoticeWithdrawn) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFleetEvent.StepEnded: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFleetEvent.protoMessageName + ".StepEnded"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}host\0\u{1}outcome\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 3: try { try decoder.decodeSingularEnumField(value: &self._outcome) }()
+      case 4: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 2)
+    }
+    try { if let v = self._outcome {
+      try visitor.visitSingularEnumField(value: v, fieldNumber: 3)
+    } }()
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFleetEvent.StepEnded, rhs: PBFleetEvent.StepEnded) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.host != rhs.host {return false}
+    if lhs._outcome != rhs._outcome {return false}
+    if lhs.reason != rhs.reason {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -206,6 +206,54 @@ public nonisolated struct PBFact: Sendable {
     set {body = .eventsAcknowledged(newValue)}
   }
 
+  public var stepNoticed: PBFact.StepNoticed {
+    get {
+      if case .stepNoticed(let v)? = body {return v}
+      return PBFact.StepNoticed()
+    }
+    set {body = .stepNoticed(newValue)}
+  }
+
+  public var noticeAcknowledged: PBFact.NoticeAcknowledged {
+    get {
+      if case .noticeAcknowledged(let v)? = body {return v}
+      return PBFact.NoticeAcknowledged()
+    }
+    set {body = .noticeAcknowledged(newValue)}
+  }
+
+  public var noticeWithdrawn: PBFact.NoticeWithdrawn {
+    get {
+      if case .noticeWithdrawn(let v)? = body {return v}
+      return PBFact.NoticeWithdrawn()
+    }
+    set {body = .noticeWithdrawn(newValue)}
+  }
+
+  public var deliveryLeaseGranted: PBFact.DeliveryLeaseGranted {
+    get {
+      if case .deliveryLeaseGranted(let v)? = body {return v}
+      return PBFact.DeliveryLeaseGranted()
+    }
+    set {body = .deliveryLeaseGranted(newValue)}
+  }
+
+  public var deliveryLeaseGivenUp: PBFact.DeliveryLeaseGivenUp {
+    get {
+      if case .deliveryLeaseGivenUp(let v)? = body {return v}
+      return PBFact.DeliveryLeaseGivenUp()
+    }
+    set {body = .deliveryLeaseGivenUp(newValue)}
+  }
+
+  public var deliveriesReported: PBFact.DeliveriesReported {
+    get {
+      if case .deliveriesReported(let v)? = body {return v}
+      return PBFact.DeliveriesReported()
+    }
+    set {body = .deliveriesReported(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -221,6 +269,12 @@ public nonisolated struct PBFact: Sendable {
     case strayReported(PBFact.StrayReported)
     case lockReleased(PBFact.LockReleased)
     case eventsAcknowledged(PBFact.EventsAcknowledged)
+    case stepNoticed(PBFact.StepNoticed)
+    case noticeAcknowledged(PBFact.NoticeAcknowledged)
+    case noticeWithdrawn(PBFact.NoticeWithdrawn)
+    case deliveryLeaseGranted(PBFact.DeliveryLeaseGranted)
+    case deliveryLeaseGivenUp(PBFact.DeliveryLeaseGivenUp)
+    case deliveriesReported(PBFact.DeliveriesReported)
 
   }
 
@@ -440,6 +494,117 @@ public nonisolated struct PBFact: Sendable {
     public init() {}
   }
 
+  public nonisolated struct StepNoticed: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    public var notBeforeMicroseconds: Int64 = 0
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+  }
+
+  public nonisolated struct NoticeAcknowledged: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    public var guest: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+  }
+
+  public nonisolated struct NoticeWithdrawn: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var step: PBStepRef {
+      get {_step ?? PBStepRef()}
+      set {_step = newValue}
+    }
+    /// Returns true if `step` has been explicitly set.
+    public var hasStep: Bool {self._step != nil}
+    /// Clears the value of `step`. Subsequent reads from it will return its default value.
+    public mutating func clearStep() {self._step = nil}
+
+    public var reason: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+
+    fileprivate var _step: PBStepRef? = nil
+  }
+
+  public nonisolated struct DeliveryLeaseGranted: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var notifier: String = String()
+
+    public var number: UInt64 = 0
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public nonisolated struct DeliveryLeaseGivenUp: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var notifier: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public nonisolated struct DeliveriesReported: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var notifier: String = String()
+
+    public var sink: String = String()
+
+    public var sequence: UInt64 = 0
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
   public init() {}
 }
 
@@ -561,6 +726,15 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     set {record = .rolloutPart(newValue)}
   }
 
+  /// absent if nobody ever had it; `is_yours` is not set
+  public var deliveryLease: PBDeliveryLease {
+    get {
+      if case .deliveryLease(let v)? = record {return v}
+      return PBDeliveryLease()
+    }
+    set {record = .deliveryLease(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Record: Equatable, Sendable {
@@ -575,6 +749,8 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     case event(PBFleetEvent)
     case notifier(PBSnapshotRecord.Notifier)
     case rolloutPart(PBSnapshotRecord.RolloutPart)
+    /// absent if nobody ever had it; `is_yours` is not set
+    case deliveryLease(PBDeliveryLease)
 
   }
 
@@ -728,6 +904,16 @@ public nonisolated struct PBSnapshotRecord: Sendable {
 
     public var holds: [PBHoldRecord] = []
 
+    /// absent before its notice, or if it has none
+    public var notice: PBSnapshotRecord.Notice {
+      get {_notice ?? PBSnapshotRecord.Notice()}
+      set {_notice = newValue}
+    }
+    /// Returns true if `notice` has been explicitly set.
+    public var hasNotice: Bool {self._notice != nil}
+    /// Clears the value of `notice`. Subsequent reads from it will return its default value.
+    public mutating func clearNotice() {self._notice = nil}
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
@@ -737,6 +923,23 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     fileprivate var _outcome: PBStepOutcome? = nil
     fileprivate var _grantedAtMicroseconds: Int64? = nil
     fileprivate var _finishedAtMicroseconds: Int64? = nil
+    fileprivate var _notice: PBSnapshotRecord.Notice? = nil
+  }
+
+  public nonisolated struct Notice: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var noticedAtMicroseconds: Int64 = 0
+
+    public var notBeforeMicroseconds: Int64 = 0
+
+    public var acknowledgedBy: [String] = []
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
   }
 
   public nonisolated struct Rollout: Sendable {
@@ -1013,7 +1216,7 @@ nonisolated extension PBPlacement: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Fact"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}at_microseconds\0\u{3}term_started\0\u{3}host_reported\0\u{3}release_added\0\u{3}rollout_started\0\u{3}rollout_aborted\0\u{3}step_granted\0\u{3}step_regranted\0\u{3}step_cancelled\0\u{3}step_finished\0\u{3}stray_reported\0\u{3}lock_released\0\u{3}events_acknowledged\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}at_microseconds\0\u{3}term_started\0\u{3}host_reported\0\u{3}release_added\0\u{3}rollout_started\0\u{3}rollout_aborted\0\u{3}step_granted\0\u{3}step_regranted\0\u{3}step_cancelled\0\u{3}step_finished\0\u{3}stray_reported\0\u{3}lock_released\0\u{3}events_acknowledged\0\u{3}step_noticed\0\u{3}notice_acknowledged\0\u{3}notice_withdrawn\0\u{3}delivery_lease_granted\0\u{3}delivery_lease_given_up\0\u{3}deliveries_reported\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1178,6 +1381,84 @@ nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImple
           self.body = .eventsAcknowledged(v)
         }
       }()
+      case 14: try {
+        var v: PBFact.StepNoticed?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .stepNoticed(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .stepNoticed(v)
+        }
+      }()
+      case 15: try {
+        var v: PBFact.NoticeAcknowledged?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .noticeAcknowledged(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .noticeAcknowledged(v)
+        }
+      }()
+      case 16: try {
+        var v: PBFact.NoticeWithdrawn?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .noticeWithdrawn(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .noticeWithdrawn(v)
+        }
+      }()
+      case 17: try {
+        var v: PBFact.DeliveryLeaseGranted?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .deliveryLeaseGranted(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .deliveryLeaseGranted(v)
+        }
+      }()
+      case 18: try {
+        var v: PBFact.DeliveryLeaseGivenUp?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .deliveryLeaseGivenUp(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .deliveryLeaseGivenUp(v)
+        }
+      }()
+      case 19: try {
+        var v: PBFact.DeliveriesReported?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .deliveriesReported(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .deliveriesReported(v)
+        }
+      }()
       default: break
       }
     }
@@ -1239,6 +1520,30 @@ nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImple
     case .eventsAcknowledged?: try {
       guard case .eventsAcknowledged(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
+    }()
+    case .stepNoticed?: try {
+      guard case .stepNoticed(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 14)
+    }()
+    case .noticeAcknowledged?: try {
+      guard case .noticeAcknowledged(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 15)
+    }()
+    case .noticeWithdrawn?: try {
+      guard case .noticeWithdrawn(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 16)
+    }()
+    case .deliveryLeaseGranted?: try {
+      guard case .deliveryLeaseGranted(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 17)
+    }()
+    case .deliveryLeaseGivenUp?: try {
+      guard case .deliveryLeaseGivenUp(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 18)
+    }()
+    case .deliveriesReported?: try {
+      guard case .deliveriesReported(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 19)
     }()
     case nil: break
     }
@@ -1662,6 +1967,228 @@ nonisolated extension PBFact.EventsAcknowledged: SwiftProtobuf.Message, SwiftPro
   }
 }
 
+nonisolated extension PBFact.StepNoticed: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".StepNoticed"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{3}not_before_microseconds\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularSInt64Field(value: &self.notBeforeMicroseconds) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if self.notBeforeMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.notBeforeMicroseconds, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.StepNoticed, rhs: PBFact.StepNoticed) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.notBeforeMicroseconds != rhs.notBeforeMicroseconds {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.NoticeAcknowledged: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".NoticeAcknowledged"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}guest\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.guest) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.guest.isEmpty {
+      try visitor.visitSingularStringField(value: self.guest, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.NoticeAcknowledged, rhs: PBFact.NoticeAcknowledged) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.guest != rhs.guest {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.NoticeWithdrawn: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".NoticeWithdrawn"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._step {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.NoticeWithdrawn, rhs: PBFact.NoticeWithdrawn) -> Bool {
+    if lhs._step != rhs._step {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.DeliveryLeaseGranted: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".DeliveryLeaseGranted"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}notifier\0\u{1}number\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.notifier) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.number) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.notifier.isEmpty {
+      try visitor.visitSingularStringField(value: self.notifier, fieldNumber: 1)
+    }
+    if self.number != 0 {
+      try visitor.visitSingularUInt64Field(value: self.number, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.DeliveryLeaseGranted, rhs: PBFact.DeliveryLeaseGranted) -> Bool {
+    if lhs.notifier != rhs.notifier {return false}
+    if lhs.number != rhs.number {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.DeliveryLeaseGivenUp: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".DeliveryLeaseGivenUp"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}notifier\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.notifier) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.notifier.isEmpty {
+      try visitor.visitSingularStringField(value: self.notifier, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.DeliveryLeaseGivenUp, rhs: PBFact.DeliveryLeaseGivenUp) -> Bool {
+    if lhs.notifier != rhs.notifier {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.DeliveriesReported: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".DeliveriesReported"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}notifier\0\u{1}sink\0\u{1}sequence\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.notifier) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.sink) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.sequence) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.notifier.isEmpty {
+      try visitor.visitSingularStringField(value: self.notifier, fieldNumber: 1)
+    }
+    if !self.sink.isEmpty {
+      try visitor.visitSingularStringField(value: self.sink, fieldNumber: 2)
+    }
+    if self.sequence != 0 {
+      try visitor.visitSingularUInt64Field(value: self.sequence, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.DeliveriesReported, rhs: PBFact.DeliveriesReported) -> Bool {
+    if lhs.notifier != rhs.notifier {return false}
+    if lhs.sink != rhs.sink {return false}
+    if lhs.sequence != rhs.sequence {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension PBSnapshotHeader: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SnapshotHeader"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}index\0\u{1}term\0\u{1}leader\0\u{3}next_token\0\u{3}next_rollout\0\u{3}last_sequence\0")
@@ -1719,7 +2246,7 @@ nonisolated extension PBSnapshotHeader: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SnapshotRecord"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}header\0\u{1}host\0\u{1}guest\0\u{1}set\0\u{1}release\0\u{1}rollout\0\u{1}lock\0\u{1}active\0\u{1}event\0\u{1}notifier\0\u{3}rollout_part\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}header\0\u{1}host\0\u{1}guest\0\u{1}set\0\u{1}release\0\u{1}rollout\0\u{1}lock\0\u{1}active\0\u{1}event\0\u{1}notifier\0\u{3}rollout_part\0\u{3}delivery_lease\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1870,6 +2397,19 @@ nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._Me
           self.record = .rolloutPart(v)
         }
       }()
+      case 12: try {
+        var v: PBDeliveryLease?
+        var hadOneofValue = false
+        if let current = self.record {
+          hadOneofValue = true
+          if case .deliveryLease(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.record = .deliveryLease(v)
+        }
+      }()
       default: break
       }
     }
@@ -1924,6 +2464,10 @@ nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._Me
     case .rolloutPart?: try {
       guard case .rolloutPart(let v)? = self.record else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+    }()
+    case .deliveryLease?: try {
+      guard case .deliveryLease(let v)? = self.record else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 12)
     }()
     case nil: break
     }
@@ -2081,7 +2625,7 @@ nonisolated extension PBSnapshotRecord.Set: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension PBSnapshotRecord.Step: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Step"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}plan\0\u{1}status\0\u{1}token\0\u{1}bypassed\0\u{1}outcome\0\u{1}reason\0\u{3}granted_at_microseconds\0\u{3}finished_at_microseconds\0\u{1}phases\0\u{1}holds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}plan\0\u{1}status\0\u{1}token\0\u{1}bypassed\0\u{1}outcome\0\u{1}reason\0\u{3}granted_at_microseconds\0\u{3}finished_at_microseconds\0\u{1}phases\0\u{1}holds\0\u{1}notice\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2099,6 +2643,7 @@ nonisolated extension PBSnapshotRecord.Step: SwiftProtobuf.Message, SwiftProtobu
       case 8: try { try decoder.decodeSingularSInt64Field(value: &self._finishedAtMicroseconds) }()
       case 9: try { try decoder.decodeRepeatedMessageField(value: &self.phases) }()
       case 10: try { try decoder.decodeRepeatedMessageField(value: &self.holds) }()
+      case 11: try { try decoder.decodeSingularMessageField(value: &self._notice) }()
       default: break
       }
     }
@@ -2139,6 +2684,9 @@ nonisolated extension PBSnapshotRecord.Step: SwiftProtobuf.Message, SwiftProtobu
     if !self.holds.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.holds, fieldNumber: 10)
     }
+    try { if let v = self._notice {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2153,6 +2701,47 @@ nonisolated extension PBSnapshotRecord.Step: SwiftProtobuf.Message, SwiftProtobu
     if lhs._finishedAtMicroseconds != rhs._finishedAtMicroseconds {return false}
     if lhs.phases != rhs.phases {return false}
     if lhs.holds != rhs.holds {return false}
+    if lhs._notice != rhs._notice {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBSnapshotRecord.Notice: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Notice"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}noticed_at_microseconds\0\u{3}not_before_microseconds\0\u{3}acknowledged_by\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularSInt64Field(value: &self.noticedAtMicroseconds) }()
+      case 2: try { try decoder.decodeSingularSInt64Field(value: &self.notBeforeMicroseconds) }()
+      case 3: try { try decoder.decodeRepeatedStringField(value: &self.acknowledgedBy) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.noticedAtMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.noticedAtMicroseconds, fieldNumber: 1)
+    }
+    if self.notBeforeMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.notBeforeMicroseconds, fieldNumber: 2)
+    }
+    if !self.acknowledgedBy.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.acknowledgedBy, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBSnapshotRecord.Notice, rhs: PBSnapshotRecord.Notice) -> Bool {
+    if lhs.noticedAtMicroseconds != rhs.noticedAtMicroseconds {return false}
+    if lhs.notBeforeMicroseconds != rhs.notBeforeMicroseconds {return false}
+    if lhs.acknowledgedBy != rhs.acknowledgedBy {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
