@@ -32,7 +32,8 @@ extension Reader {
             return nil
         }
         var target = HTTPTarget(url: url)
-        target.headers = headers(fields.nonEmpty("headers"), isFile: false)
+        target.headers =
+            headers(fields.nonEmpty("headers"), isFile: false)
             + headers(fields.nonEmpty("headerFiles"), isFile: true)
         target.headers.sort { $0.name < $1.name }
         target.authorityFile = fields["caFile"].flatMap { path($0) }
@@ -164,7 +165,8 @@ extension Reader {
         return transport.map {
             .syslog(
                 SyslogSettings(
-                    transport: $0, facility: facility.map { Int($0) }
+                    transport: $0,
+                    facility: facility.map { Int($0) }
                         ?? SyslogSettings.facilityDefault))
         }
     }

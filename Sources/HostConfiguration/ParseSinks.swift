@@ -82,7 +82,8 @@ extension Reader {
         // A silence begins before a hold and ends after it, whatever came of it.
         let isSilence = kind == "alertmanager"
         var filter = BulletinFilter(
-            states: isSilence ? [.started, .succeeded, .failed, .cancelled] : [.succeeded, .failed])
+            states: isSilence
+                ? [.started, .succeeded, .failed, .cancelled] : [.succeeded, .failed])
         var known = ["states", "sets", "guests", "hosts", "components", "outcomes"]
         if isSilence { known = ["sets", "guests", "hosts", "components"] }
         guard let value,

@@ -164,7 +164,8 @@ public struct TemplateError: Error, Hashable, CustomStringConvertible {
             case .unknownInclude(let name):
                 "there is no template \"\(name)\(BulletinTemplates.fileSuffix)\" beside it"
             case .endless(let name): "including \"\(name)\" never ends"
-            case .notOffered: "only variables, sections, comments and {{>includes}} can be used here"
+            case .notOffered:
+                "only variables, sections, comments and {{>includes}} can be used here"
             case .unreadable(let reason): "cannot be read: \(reason)"
             }
         return "\(place): \(what)"

@@ -102,7 +102,8 @@ struct BulletinWords {
 
     private static func headline(_ annotation: Annotation) -> String {
         let record = annotation.record
-        let what = "\(softwareText(annotation.component)) update to \(printable(annotation.version))"
+        let what =
+            "\(softwareText(annotation.component)) update to \(printable(annotation.version))"
         let length =
             record.holdMicroseconds.map { " for \(spanText(microseconds: $0))" } ?? ""
         switch record.outcome {

@@ -48,7 +48,8 @@ extension Bulletin {
         self.init(
             id: "\(notice.step)-\(guest)-noticed-\(notice.noticedAt.microseconds)", state: .noticed,
             sequence: event.sequence, at: event.at, guest: guest, host: notice.host,
-            pair: notice.guests.count == 1 ? notice.pairs.first : nil, step: notice.step, token: nil,
+            pair: notice.guests.count == 1 ? notice.pairs.first : nil, step: notice.step,
+            token: nil,
             release: notice.release, component: notice.component, version: notice.version,
             notBefore: notice.notBefore)
     }

@@ -6,7 +6,8 @@ public import Presentation
 public enum GrafanaMessage {
     public static let path = "/api/annotations"
 
-    public static func body(_ bulletin: Bulletin, text: String, _ settings: GrafanaSettings) -> JSON {
+    public static func body(_ bulletin: Bulletin, text: String, _ settings: GrafanaSettings) -> JSON
+    {
         // A hold is a region; anything else is a moment.
         let start = bulletin.annotation?.record.heldAt ?? bulletin.at
         var members = [

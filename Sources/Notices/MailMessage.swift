@@ -62,7 +62,9 @@ public enum MailMessage {
         let days = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]
         let second = time.microseconds / 1_000_000 - (time.microseconds < 0 ? 1 : 0)
         let day = ((second / 86_400) % 7 + 7) % 7
-        guard parts.count == 3, let month = Int(parts[1]), (1...12).contains(month) else { return "" }
+        guard parts.count == 3, let month = Int(parts[1]), (1...12).contains(month) else {
+            return ""
+        }
         let clock = text.dropFirst(11).prefix(8)
         return "\(days[Int(day)]), \(parts[2]) \(months[month - 1]) \(parts[0]) \(clock) +0000"
     }

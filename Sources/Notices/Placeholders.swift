@@ -2,7 +2,8 @@
 /// `{component}`, `{release}`, `{version}`, `{rollout}`, `{step}`, `{state}`.
 public enum Placeholders {
     public static let names = [
-        "guest", "host", "set", "updateDomain", "component", "release", "version", "rollout", "step",
+        "guest", "host", "set", "updateDomain", "component", "release", "version", "rollout",
+        "step",
         "state",
     ]
 
@@ -17,7 +18,8 @@ public enum Placeholders {
     }
 
     /// - Parameter isRegex: quotes what stands for itself nowhere in RE2.
-    public static func fill(_ template: String, _ bulletin: Bulletin, isRegex: Bool = false) -> String
+    public static func fill(_ template: String, _ bulletin: Bulletin, isRegex: Bool = false)
+        -> String
     {
         replace(template) { name in
             let value = value(name, bulletin)

@@ -107,16 +107,17 @@ final class LineFileAppender: LineAppender {
     }
 
     func append(_ lines: [String], isRecovery: Bool, completion: @escaping (String?) -> Void) {
-        loop.elsewhere({ [file] () -> String? in
-            do {
-                let present = isRecovery ? try file.recover(lines) : []
-                let due = lines.filter { !present.contains($0) }
-                if !due.isEmpty { try file.append(due) }
-                return nil
-            } catch {
-                return "\(error)"
-            }
-        }, completion: completion)
+        loop.elsewhere(
+            { [file] () -> String? in
+                do {
+                    let present = isRecovery ? try file.recover(lines) : []
+                    let due = lines.filter { !present.contains($0) }
+                    if !due.isEmpty { try file.append(due) }
+                    return nil
+                } catch {
+                    return "\(error)"
+                }
+            }, completion: completion)
     }
 }
 
@@ -138,20 +139,22 @@ final class PrintReceiver: Receiver {
 
     func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
         let lines = items.map { renderer.text($0.bulletin) }
-        loop.elsewhere({ [printLine] () -> String? in
-            do {
-                for line in lines { try printLine(line) }
-                return nil
-            } catch {
-                return "\(error)"
-            }
-        }, completion: { problem in
-            completion(
-                problem.map {
-                    .later(
-                        reason: "nobody reads the standard output any more (\($0))",
-                        afterMilliseconds: RetryPolicy.askedMillisecondsMax)
-                } ?? .taken)
-        })
+        loop.elsewhere(
+            { [printLine] () -> String? in
+                do {
+                    for line in lines { try printLine(line) }
+                    return nil
+                } catch {
+                    return "\(error)"
+                }
+            },
+            completion: { problem in
+                completion(
+                    problem.map {
+                        .later(
+                            reason: "nobody reads the standard output any more (\($0))",
+                            afterMilliseconds: RetryPolicy.askedMillisecondsMax)
+                    } ?? .taken)
+            })
     }
 }

@@ -241,7 +241,9 @@ extension OutboxMark {
         switch change {
         case .delivered:
             let statement = try database.cachedStatement(
-                sql: "UPDATE outbox SET deliveredAtMicroseconds = ? WHERE number = ? AND \(isPending)")
+                sql:
+                    "UPDATE outbox SET deliveredAtMicroseconds = ? WHERE number = ? AND \(isPending)"
+            )
             try statement.execute(arguments: [time.microseconds, number])
         case .failed(let attempts, let next, let reason):
             let statement = try database.cachedStatement(

@@ -59,7 +59,10 @@ public final class SinkTrial {
     public func run(completion: @escaping (DeliveryOutcome) -> Void) {
         let name = randomName(byteCount: 6)
         receiver.take(
-            [OutboxItem(number: 1, bulletin: .trial(name, nowMicroseconds: WallClock.nowMicroseconds))],
+            [
+                OutboxItem(
+                    number: 1, bulletin: .trial(name, nowMicroseconds: WallClock.nowMicroseconds))
+            ],
             completion: completion)
     }
 }

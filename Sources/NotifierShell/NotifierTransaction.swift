@@ -105,7 +105,8 @@ extension Bulletin {
         self.init(
             id: row["bulletinId"], state: state,
             sequence: UInt64(clamping: row["sequence"] as Int64),
-            at: Timestamp(microseconds: row["atMicroseconds"]), guest: guest, host: host, pair: pair,
+            at: Timestamp(microseconds: row["atMicroseconds"]), guest: guest, host: host,
+            pair: pair,
             step: StepID(
                 rollout: RolloutID(UInt64(bitPattern: row["rollout"])), number: row["step"]),
             token: (row["token"] as Int64?).map { Token(UInt64(bitPattern: $0)) },

@@ -40,10 +40,12 @@ extension SinkSettings {
                     try OpenTarget(target, tokenFile: nil, client, renderer), settings)
             case .grafana(let target, let settings):
                 return GrafanaReceiver(
-                    try OpenTarget(target, tokenFile: settings.tokenFile, client, renderer), settings)
+                    try OpenTarget(target, tokenFile: settings.tokenFile, client, renderer),
+                    settings)
             case .alertmanager(let target, let settings):
                 return SilenceReceiver(
-                    try OpenTarget(target, tokenFile: settings.tokenFile, client, renderer), settings)
+                    try OpenTarget(target, tokenFile: settings.tokenFile, client, renderer),
+                    settings)
             case .journald(let path): return JournalReceiver(socket: path, renderer)
             case .syslog(let settings):
                 return SyslogReceiver(

@@ -7,7 +7,8 @@ import Presentation
 struct AnnotationsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "annotations",
-        abstract: "Shows the records of finished holds that a notifier has kept, and sends them again.",
+        abstract:
+            "Shows the records of finished holds that a notifier has kept, and sends them again.",
         subcommands: [ListAnnotationsCommand.self, ReplayAnnotationsCommand.self],
         defaultSubcommand: ListAnnotationsCommand.self)
 }

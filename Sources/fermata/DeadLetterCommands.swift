@@ -1,7 +1,7 @@
 import ArgumentParser
 import Fleet
-import NotifierShell
 import Notices
+import NotifierShell
 import Presentation
 
 struct DeadLettersCommand: ParsableCommand {

@@ -2,8 +2,8 @@ import ArgumentParser
 import Fleet
 import Foundation
 import HostConfiguration
-import NotifierShell
 import Notices
+import NotifierShell
 import Presentation
 import UvLoop
 
@@ -30,7 +30,9 @@ struct SinksOptions: ParsableArguments {
     var templateDirectory: String?
 
     var settings: [SinkSettings] {
-        get throws(CommandFailure) { try path.map { p throws(CommandFailure) in try readSinks(p) } ?? [] }
+        get throws(CommandFailure) {
+            try path.map { p throws(CommandFailure) in try readSinks(p) } ?? []
+        }
     }
 
     var templates: BulletinTemplates {
@@ -71,7 +73,8 @@ func readSinks(_ path: String) throws(CommandFailure) -> [SinkSettings] {
 
 struct CheckSinksCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "check-sinks", abstract: "Reads a file of sinks and says all that is wrong in it.",
+        commandName: "check-sinks",
+        abstract: "Reads a file of sinks and says all that is wrong in it.",
         discussion: """
               sinks:
                 - name: ops

@@ -118,7 +118,8 @@ import Testing
         #expect(hook.handOvers.isEmpty && record.pending(Self.hook.id, limit: 9).isEmpty)
         #expect(record.contents.outbox.filter { $0.deadAt != nil }.count == 1)
         #expect(
-            problems.all.contains(.dead(Self.hook.id, bulletin: "rollout-1.1-t7-db-0", reason: "no"))
+            problems.all.contains(
+                .dead(Self.hook.id, bulletin: "rollout-1.1-t7-db-0", reason: "no"))
         )
     }
 
@@ -152,7 +153,8 @@ import Testing
     func retryAfter() {
         let policy = RetryPolicy()
         #expect(policy.waitMilliseconds(attempts: 1, askedMilliseconds: nil, chance: 0) == 1_000)
-        #expect(policy.waitMilliseconds(attempts: 3, askedMilliseconds: nil, chance: 1_000) == 2_000)
+        #expect(
+            policy.waitMilliseconds(attempts: 3, askedMilliseconds: nil, chance: 1_000) == 2_000)
         #expect(policy.waitMilliseconds(attempts: 99, askedMilliseconds: nil, chance: 0) == 60_000)
         #expect(
             policy.waitMilliseconds(attempts: 1, askedMilliseconds: 90_000, chance: 0) == 90_000)
