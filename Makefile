@@ -2,7 +2,7 @@
 # Both install what is missing (apt-get, as root or with sudo).
 
 .PHONY: help demo test mutants test-swift test-integration test-specification model bench bench-hold bench-many bench-wire bench-guard \
-	bench-snapshot bench-takeover bench-locks bench-events soak soak-host simulate ha build \
+	bench-snapshot bench-takeover bench-locks bench-events bench-notifier soak soak-host simulate ha build \
 	build-debug fuzz format lint check-generated deps clean images test-compose
 
 CACHE ?= .cache
@@ -30,6 +30,7 @@ help:
 	@echo 'make bench-takeover    the leader killed 100 times: until the next directive, and added to a hold'
 	@echo 'make bench-locks       locks granted a second in three etcd members, against etcd'\''s own locks'
 	@echo 'make bench-events      10,000 guests that poll scheduled events once a second'
+	@echo 'make bench-notifier    100,000 pending annotations drained to a local webhook'
 	@echo 'make soak              1000 hand-overs in a row, half with a random fault (COUNT=, SEED=)'
 	@echo 'make soak-host         the same for holds of a whole host, under a release of commands'
 	@echo 'make simulate          a thousand clusters on a virtual clock (SEEDS=1..1000, PROFILE=mixed)'
@@ -95,7 +96,8 @@ SECONDS ?= 600
 fuzz: deps
 	scripts/fuzz.sh --seconds $(SECONDS)
 
-bench: bench-wire bench-snapshot bench-hold bench-many bench-guard bench-takeover bench-locks bench-events
+bench: bench-wire bench-snapshot bench-hold bench-many bench-guard bench-takeover bench-locks bench-events \
+	bench-notifier
 
 bench-wire: build
 	swift build -c release --product wire-bench
@@ -113,6 +115,9 @@ bench-many: build lab
 
 bench-guard: build lab
 	$(PYTHON) cluster/bench/guard.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)
+
+bench-notifier: build
+	$(PYTHON) cluster/bench/notifier.py --fermata $(FERMATA_RELEASE)
 
 bench-takeover: build lab
 	swift build -c release --product hosts-bench

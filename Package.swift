@@ -85,7 +85,7 @@ let package = Package(
         pure("Wire", ["Fleet", protobuf]),
         pure("Coordination", ["Fleet", collections]),
         pure("Presentation", ["Fleet"]),
-        pure("Notices", ["Fleet", "Wire", "Presentation", "QMP", mustache]),
+        pure("Notices", ["Fleet", "Edges", "Wire", "Presentation", "QMP", mustache]),
         pure("LogCore"),
         pure("QMP"),
         pure("EtcdLog", ["Edges", "Fleet", "LogCore", "QMP"]),
@@ -97,7 +97,7 @@ let package = Package(
             ], exclude: ["README.md"]),
         pure("AgentCore", ["Fleet"]),
         pure("SessionCore", ["Fleet", "Wire", "Edges", logging]),
-        pure("HostConfiguration", ["Fleet", yams]),
+        pure("HostConfiguration", ["Fleet", "Notices", yams]),
 
         pure(
             "LeaderCore",
@@ -125,7 +125,7 @@ let package = Package(
         shell(
             "NotifierShell",
             [
-                "Fleet", "Wire", "Presentation", "Notices", "NoticeServer", "UvLoop",
+                "Fleet", "Edges", "Wire", "Presentation", "Notices", "NoticeServer", "UvLoop",
                 "SessionCore", "SessionShell", grdb, logging,
             ]),
         .executableTarget(
@@ -171,7 +171,7 @@ let package = Package(
         tests("Presentation", ["Fleet"]),
         tests("QMP"),
         tests("AgentCore", ["Fleet"]),
-        tests("HostConfiguration", ["Fleet"]),
+        tests("HostConfiguration", ["Fleet", "Notices"]),
         tests("UvLoop", ["Edges", "COpenSSL"]),
         tests(
             "Simulation", ["AgentCore", "Edges", "Fleet", "Wire"], exclude: ["Regressions.txt"]),
@@ -199,7 +199,7 @@ let package = Package(
         tests(
             "AgentShell",
             ["AgentProbe", "AgentCore", "Fleet", "HostConfiguration", "QMP", "UvLoop", "Wire"]),
-        tests("Notices", ["Fleet", "Presentation", "Wire"], exclude: ["Bulletins"]),
+        tests("Notices", ["Edges", "Fleet", "Presentation", "Wire"], exclude: ["Bulletins"]),
         tests(
             "NotifierShell",
             ["Fleet", "Wire", "Presentation", "Notices", "UvLoop", grdb, logging]),

@@ -15,8 +15,8 @@ build="pkg-config gcc libc6-dev libuv1-dev libssl-dev libcurl4-openssl-dev libsq
 # in network namespaces. Pacemaker and the resource agents are clients of ours, in test_metadata_clients.
 test="$build protobuf-compiler python3 python3-protobuf qemu-system-x86 qemu-utils \
     busybox-static corosync cpio curl dnsmasq-base docker-compose e2fsprogs etcd-client etcd-server iproute2 \
-    iptables nftables openssl openvswitch-switch make pacemaker pacemaker-cli-utils resource-agents spin \
-    strace systemd tshark util-linux"
+    iptables nftables openssl openvswitch-switch make pacemaker pacemaker-cli-utils prometheus-alertmanager \
+    python3-aiosmtpd resource-agents spin strace systemd tshark util-linux"
 compose="$test podman runc netavark aardvark-dns debootstrap procps"
 
 if [ "${1:-}" = --print ]; then

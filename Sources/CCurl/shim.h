@@ -51,6 +51,24 @@ static inline long fermata_curl_status(CURL *easy) {
     return status;
 }
 
+// The last value of a header of the answer, or 0; valid until the handle is used again.
+static inline const char *fermata_curl_header(CURL *easy, const char *name) {
+    struct curl_header *header = 0;
+    if (curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) != CURLHE_OK) return 0;
+    return header->value;
+}
+
+static inline CURLcode fermata_curl_set_recipients(CURL *easy, struct curl_slist *addresses) {
+    return curl_easy_setopt(easy, CURLOPT_MAIL_RCPT, addresses);
+}
+
+typedef size_t (*fermata_curl_read)(char *, size_t, size_t, void *);
+
+static inline CURLcode fermata_curl_set_read(CURL *easy, fermata_curl_read body, void *data) {
+    CURLcode result = curl_easy_setopt(easy, CURLOPT_READFUNCTION, body);
+    return result ? result : curl_easy_setopt(easy, CURLOPT_READDATA, data);
+}
+
 // Whether anything of the request has gone out.
 static inline int fermata_curl_has_sent(CURL *easy) {
     long byte_count = 0;

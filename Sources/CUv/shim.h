@@ -55,6 +55,11 @@ static inline int fermata_close_on_exec_from(unsigned int first) {
     return 0;
 }
 
+// MFD_CLOEXEC; the call has its own number on each architecture.
+static inline int fermata_memory_file(void) {
+    return fermata_result(syscall(SYS_memfd_create, "fermata", 1U));
+}
+
 static inline int fermata_lock_exclusive(int descriptor) {
     return fermata_result(flock(descriptor, LOCK_EX | LOCK_NB));
 }

@@ -145,6 +145,10 @@ package enum Mutant: String, CaseIterable, Sendable {
     case guardTriesOnce
     /// The guard continues the old process whatever state its migration is in.
     case guardContinuesUnready
+
+    // MARK: The notifier
+    /// A bulletin is marked as delivered before it is sent.
+    case markedBeforeSent
 }
 
 #if MUTANTS

@@ -4,10 +4,11 @@
 //   -----------------------------------     ----------------------------------------------------
 //   at or before the cursor                 nothing: it came before
 //   not the one after the cursor            a gap, then the event
-//   the end of a hold, a new name           an annotation, and a line for each sink
+//   the end of a hold, a new name           an annotation, its bulletin, and a row for each sink
 //   … a known name, the same start          nothing: it is known
 //   … a known name, another start           nothing, and it is told; but if the leader's events have
 //                                           begun anew, an annotation under a name of its own
+//   one that guests are told of             its bulletins, if new, and a row for each sink
 //   any other                               nothing but the cursor
 //
 //   the leader's events end before ours     the cursor goes back to 0, the history number up by one
@@ -30,14 +31,13 @@ public struct StoredBatch: Hashable, Sendable {
 }
 
 extension NoticeRecord {
-    /// Stores a batch: annotations, a row for each of them and each sink, and the cursor, all or
-    /// nothing.
+    /// Stores a batch: bulletins, annotations, rows for the sinks, and the cursor, all or nothing.
     ///
     /// - Parameters:
     ///   - events: ascending; those at or before the cursor are passed over.
     ///   - lastSequence: the newest event that the leader has.
     ///   - recordedAt: now.
-    ///   - sinks: those that shall get what is new.
+    ///   - sinks: those that shall get what is new and fits them.
     public func store(
         events: [FleetEvent], lastSequence: UInt64, recordedAt: Timestamp, sinks: [Sink]
     ) throws(Failure) -> StoredBatch {
@@ -77,11 +77,11 @@ private struct BatchWriter<Transaction: NoticeTransaction> {
                 batch.gaps.append(gap)
                 try transaction.save(gap, history: position.history, noticedAt: recordedAt)
             }
-            if case .holdFinished(let hold) = event.body {
-                switch try save(hold, sequence: sequence) {
-                case .new: batch.newAnnotationCount += 1
-                case .known: break
-                case .conflicting: batch.conflictingIDs.append(hold.holdID)
+            for bulletin in try derive(event) {
+                switch try save(bulletin) {
+                case .new where bulletin.annotation != nil: batch.newAnnotationCount += 1
+                case .new, .known: break
+                case .conflicting: batch.conflictingIDs.append(bulletin.id)
                 }
             }
             position.sequence = sequence
@@ -93,30 +93,31 @@ private struct BatchWriter<Transaction: NoticeTransaction> {
 
     private enum Saved { case new, known, conflicting }
 
-    private func save(_ hold: FinishedHold, sequence: Int64) throws -> Saved {
-        var annotation = Annotation(hold: hold, recordedAt: recordedAt)
-        // The same hold has the same start, however often and from whichever history it comes.
-        // Another hold with the same name can only come from a history that began anew, and then
-        // it gets a name of its own rather than being lost.
-        if let known = try transaction.heldAt(annotation.annotationID) {
-            if known == hold.record.heldAt { return .known }
-            guard position.history > 1 else { return .conflicting }
-            annotation.annotationID += "-history\(position.history)"
-            if try transaction.heldAt(annotation.annotationID) != nil { return .known }
+    private func derive(_ event: FleetEvent) throws -> [Bulletin] {
+        try Bulletin.all(of: event, recordedAt: recordedAt) { step in
+            try transaction.bulletins(of: step, history: position.history)
+        }
+    }
+
+    private func save(_ bulletin: Bulletin) throws -> Saved {
+        var bulletin = bulletin
+        if let hold = bulletin.annotation {
+            // The same hold has the same start, however often and from whichever history it comes.
+            // Another hold with the same name can only come from a history that began anew, and then
+            // it gets a name of its own rather than being lost.
+            if let known = try transaction.heldAt(bulletin.id) {
+                if known == hold.record.heldAt { return .known }
+                guard position.history > 1 else { return .conflicting }
+                bulletin.id += "-history\(position.history)"
+                bulletin.annotation?.annotationID = bulletin.id
+                if try transaction.heldAt(bulletin.id) != nil { return .known }
+            }
+        } else if try transaction.hasBulletin(bulletin.id) {
+            return .known
         }
         try transaction.insert(
-            annotation, sequence: sequence,
-            lines: sinks.map { SinkLine(sink: $0, line: annotation.line(for: $0)) })
+            bulletin, history: position.history, recordedAt: recordedAt,
+            sinks: sinks.filter { $0.filter.fits(bulletin) }.map(\.id))
         return .new
-    }
-}
-
-extension Annotation {
-    /// What a sink gets of it.
-    package func line(for sink: Sink) -> String {
-        switch sink {
-        case .stdout: text
-        case .file: json.compact
-        }
     }
 }

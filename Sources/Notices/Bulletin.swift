@@ -68,3 +68,29 @@ public struct Bulletin: Hashable, Sendable {
         self.reason = reason
     }
 }
+
+extension Bulletin {
+    /// One that says that nothing happened, for trying a sink.
+    ///
+    /// - Parameter name: makes its id unique.
+    package static func trial(_ name: String, nowMicroseconds: Int64) -> Bulletin {
+        let now = Timestamp(microseconds: nowMicroseconds)
+        let hold = FinishedHold(
+            record: HoldRecord(
+                guest: GuestID(checked: "test-guest"), outcome: .succeeded,
+                reason: "this is a test of the sink; no guest was held", heldAt: now,
+                holdMicroseconds: 14_200, resumedBy: .agent, clockErrorBeforeMicroseconds: nil,
+                clockErrorAfterMicroseconds: nil, clockNote: "a test", hypervisorBefore: "1",
+                hypervisorAfter: "2"),
+            host: HostID(checked: "test-host"), pair: nil,
+            step: StepID(rollout: RolloutID(1), number: 1), token: Token(1),
+            release: ReleaseID(checked: "test"), component: .hypervisor, version: "2")
+        var annotation = Annotation(hold: hold, recordedAt: now)
+        annotation.annotationID = "test-\(name)"
+        return Bulletin(
+            id: annotation.annotationID, state: .succeeded, sequence: 0, at: now,
+            guest: hold.record.guest, host: hold.host, pair: nil, step: hold.step,
+            token: hold.token, release: hold.release, component: hold.component,
+            version: hold.version, annotation: annotation, reason: hold.record.reason)
+    }
+}

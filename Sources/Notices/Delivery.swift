@@ -1,98 +1,208 @@
-public import Fleet
+// Hands what the outbox holds to the sinks, each on a lane of its own.
+//
+//   outbox ──pending──▶ Lane ──start──▶ Receiver ──outcome──▶ Lane.settle ──▶ marks ──mark──▶ outbox
+//                        ▲                                                     │ together, every 10 ms
+//                        └──────── timer: due, or rested ◀─────────────────────┘
+//
+// A receiver answers when it likes: no lane waits for another, and following waits for none.
+// Failure modes: the process dies between the receiver's answer and the mark → the bulletin goes once
+// more, under the same idempotency key; the record cannot be written → onFailure, and nothing more goes.
 
-/// A file of lines that grows at its end.
-public protocol LineAppender {
-    /// Puts the end of the file in order and finds out which lines are there already: see ``FileEnd``.
+public import Edges
+import Fleet
+
+/// What takes bulletins for a sink.
+public protocol Receiver: AnyObject {
+    /// Hands them over, all or nothing.
     ///
-    /// - Parameter due: lines, without line feeds, that may or may not have been written.
-    /// - Returns: those of them that are in the file, whole.
-    func recover(_ due: [String]) throws -> Set<String>
-    /// Appends lines; they are durable when it returns.
-    func append(_ lines: [String]) throws
+    /// - Parameters:
+    ///   - items: at most as many as the sink's ``Sink/batchCountMax``, in order.
+    ///   - completion: to be called once, now or later.
+    func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void)
 }
 
-/// What a sink said when it did not take a line. The line stays and is tried again.
-public struct DeliveryProblem: Hashable, Sendable {
-    public var sink: Sink
-    public var text: String
-}
+/// At least once for each bulletin and sink: a row is marked after its receiver has taken it.
+public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
+    /// The record cannot be written any more.
+    public var onFailure: ((Record.Failure) -> Void)?
+    /// Rows of these sinks were marked.
+    public var onSettled: (() -> Void)?
 
-/// Hands what the outbox holds to the sinks.
-///
-/// At least once for each line and sink: a line is marked after its sink has taken it. For the
-/// file, the lines due are looked for at its end before the first append and after every failed
-/// one, so that in the usual case each is there exactly once, also after a crash in between.
-public final class Delivery<Record: NoticeRecord> {
+    private final class Way {
+        var lane: Lane
+        let receiver: any Receiver
+        /// Closed while another notifier delivers for all.
+        var isOpen: Bool
+        /// Nothing more is in the outbox than was loaded.
+        var isExhausted = false
+        var isRunning = false
+        var timer: Turns.TimerHandle?
+        var toldProblem: String?
+
+        init(_ sink: Sink, _ receiver: any Receiver) {
+            lane = Lane(sink)
+            self.receiver = receiver
+            isOpen = !sink.isShared
+        }
+    }
+
     private let store: Record
-    private let printLine: ((String) throws -> Void)?
-    private let file: (any LineAppender)?
-    private var fileIsInOrder = false
-    private var printingHasFailed = false
+    private let loop: Turns
+    private let ways: [Way]
+    private let tell: (FollowProblem) -> Void
+    private var marks: [OutboxMark] = []
+    private var flushing: Turns.TimerHandle?
+    private var hasStopped = false
 
-    /// Lines that go in one write: large enough for speed, small enough for memory.
-    private var lineCountMax: Int { 256 }
+    /// Marks that wait for others to be written with them, and for how long.
+    private static var marksMax: Int { 512 }
+    private static var markDelay: Duration { .milliseconds(10) }
+    /// Hand-overs in one turn of the loop, so that others have theirs.
+    private static var startsMax: Int { 64 }
 
     /// - Parameters:
-    ///   - printLine: writes a line of text to stdout; nil if nothing is to be printed.
-    ///   - file: where lines of JSON go; nil if nowhere.
+    ///   - ways: the sinks and what takes for each; shared ones are closed until ``open(_:)``.
+    ///   - tell: takes what an operator should know of.
     public init(
-        store: Record, printLine: ((String) throws -> Void)?, file: (any LineAppender)?
+        store: Record, loop: Turns, ways: [(Sink, any Receiver)],
+        tell: @escaping (FollowProblem) -> Void
     ) {
         self.store = store
-        self.printLine = printLine
-        self.file = file
+        self.loop = loop
+        self.ways = ways.map { Way($0.0, $0.1) }
+        self.tell = tell
     }
 
-    /// The sinks that get a row for every new annotation.
-    public var sinks: [Sink] {
-        (printLine == nil ? [] : [.stdout]) + (file == nil ? [] : [.file])
+    /// All that get rows for what is new, also those that another notifier serves now.
+    public var sinks: [Sink] { ways.map(\.lane.sink) }
+
+    /// There is, or may be, something new in the outbox.
+    public func wake() {
+        for way in ways {
+            way.isExhausted = false
+            run(way)
+        }
     }
 
-    /// Delivers everything that is pending.
+    /// Lets shared sinks be served from here, or no longer. What is on its way comes to its end.
     ///
-    /// - Returns: at most one problem for each sink.
-    public func deliver(now: Timestamp) throws(Record.Failure) -> [DeliveryProblem] {
-        var problems: [DeliveryProblem] = []
-        for sink in sinks {
-            if let problem = try deliver(to: sink, now: now) { problems.append(problem) }
+    /// Whoever opens has marked what others have delivered.
+    public func openShared(_ isOpen: Bool) {
+        if isOpen { flush() }
+        for way in ways where way.lane.sink.isShared && way.isOpen != isOpen {
+            way.isOpen = isOpen
+            way.lane.beginAnew()
+            way.isExhausted = false
+            run(way)
         }
-        return problems
     }
 
-    private func deliver(
-        to sink: Sink, now: Timestamp
-    ) throws(Record.Failure) -> DeliveryProblem? {
-        // A reader of stdout that has gone does not come back; the lines stay for the next start.
-        if sink == .stdout, printingHasFailed { return nil }
-        while true {
-            let lines = try store.pending(sink, limit: lineCountMax)
-            guard !lines.isEmpty else { return nil }
-            do {
-                switch sink {
-                case .stdout: try printAll(lines)
-                case .file: try appendAll(lines)
-                }
-            } catch {
-                if sink == .stdout { printingHasFailed = true }
-                fileIsInOrder = false
-                return DeliveryProblem(sink: sink, text: "\(error)")
+    /// Writes down what has been delivered; nothing more goes out.
+    public func stop() {
+        flush()
+        hasStopped = true
+        for way in ways { way.timer?.cancel() }
+        flushing?.cancel()
+    }
+
+    private var now: LaneTime {
+        LaneTime(
+            milliseconds: loop.nowMilliseconds,
+            wall: Timestamp(microseconds: loop.wallMicroseconds))
+    }
+
+    private func run(_ way: Way) {
+        guard way.isOpen, !way.isRunning, !hasStopped else { return }
+        way.isRunning = true
+        defer { way.isRunning = false }
+        way.timer?.cancel()
+        way.timer = nil
+        for _ in 0..<Self.startsMax {
+            guard fill(way), !hasStopped else { return }
+            guard let (handOver, items) = way.lane.start(now: now) else {
+                // One that finds nothing may find something further back.
+                if way.lane.loadCount > 0, !way.isExhausted { continue }
+                return wakeLater(way)
             }
-            try store.markDelivered(lines, at: now)
+            if mutated(.markedBeforeSent) {
+                marks += items.map { OutboxMark(number: $0.number, change: .delivered) }
+                flush()
+            }
+            way.receiver.take(items) { [weak self, unowned way] outcome in
+                self?.settle(way, handOver, items, outcome)
+            }
+        }
+        loop.soon { [weak self, weak way] in
+            guard let self, let way else { return }
+            run(way)
         }
     }
 
-    private func printAll(_ lines: [PendingLine]) throws {
-        for line in lines { try printLine?(line.line) }
+    /// - Returns: false if the record cannot be read.
+    private func fill(_ way: Way) -> Bool {
+        let count = way.lane.loadCount
+        guard count > 0, !way.isExhausted else { return true }
+        do throws(Record.Failure) {
+            let items = try store.pending(
+                way.lane.sink.id, after: way.lane.loadedUpTo, limit: count)
+            way.isExhausted = items.count < count
+            way.lane.load(items, now: now)
+            return true
+        } catch {
+            fail(error)
+            return false
+        }
     }
 
-    private func appendAll(_ lines: [PendingLine]) throws {
-        guard let file else { return }
-        var due = lines.map(\.line)
-        if !fileIsInOrder {
-            let present = try file.recover(due)
-            due.removeAll { present.contains($0) }
-            fileIsInOrder = true
+    private func wakeLater(_ way: Way) {
+        guard let at = way.lane.wakeAt(now: now) else { return }
+        let wait = max(1, at - loop.nowMilliseconds)
+        way.timer = loop.after(.milliseconds(wait)) { [weak self, weak way] in
+            guard let self, let way else { return }
+            way.timer = nil
+            run(way)
         }
-        if !due.isEmpty { try file.append(due) }
+    }
+
+    private func settle(
+        _ way: Way, _ handOver: Int, _ items: [OutboxItem], _ outcome: DeliveryOutcome
+    ) {
+        let chance = loop.random(in: 0...1_000)
+        let settled = way.lane.settle(handOver, outcome, now: now, chance: chance)
+        marks += settled
+        for mark in settled {
+            guard case .dead(_, let reason) = mark.change,
+                let item = items.first(where: { $0.number == mark.number })
+            else { continue }
+            tell(.dead(way.lane.sink.id, bulletin: item.bulletin.id, reason: reason))
+        }
+        if let problem = way.lane.problem, problem != way.toldProblem {
+            tell(.undelivered(way.lane.sink.id, reason: problem))
+        }
+        way.toldProblem = way.lane.problem
+        if marks.count >= Self.marksMax {
+            flush()
+        } else if flushing == nil, !marks.isEmpty {
+            flushing = loop.after(Self.markDelay) { [weak self] in self?.flush() }
+        }
+        run(way)
+    }
+
+    private func flush() {
+        flushing?.cancel()
+        flushing = nil
+        guard !marks.isEmpty, !hasStopped else { return }
+        do throws(Record.Failure) {
+            try store.mark(marks, at: now.wall)
+            marks = []
+        } catch {
+            return fail(error)
+        }
+        onSettled?()
+    }
+
+    private func fail(_ error: Record.Failure) {
+        hasStopped = true
+        onFailure?(error)
     }
 }

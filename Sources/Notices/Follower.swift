@@ -1,3 +1,4 @@
+public import Edges
 public import Fleet
 public import Wire
 
@@ -8,7 +9,9 @@ public enum FollowProblem: Hashable, Sendable {
     case gap(EventGap)
     case conflictingID(String)
     case refused(Refusal)
-    case undelivered(Sink, reason: String)
+    case undelivered(SinkID, reason: String)
+    /// A sink has not taken this one, and will not be asked again.
+    case dead(SinkID, bulletin: String, reason: String)
 }
 
 /// What the notifier does with what the leader says. The session is behind `send`, so that a
@@ -17,7 +20,7 @@ public enum FollowProblem: Hashable, Sendable {
 /// ```
 ///               established: followEvents(after: cursor)
 ///                    │
-///                    ▼          eventBatch: store, deliver, acknowledgeEvents(cursor)
+///                    ▼          eventBatch: store, wake delivery, acknowledgeEvents(cursor)
 ///   (no session) ─► following ◄─┐
 ///        ▲           │   │      │
 ///        └───────────┘   └──────┘
@@ -25,19 +28,18 @@ public enum FollowProblem: Hashable, Sendable {
 /// ```
 /// Nothing is acknowledged before it is stored. Nothing here remembers what a session had said:
 /// after a reconnect, the cursor in the store is where following begins.
-public final class Follower<Record: NoticeRecord> {
+public final class Follower<Record: NoticeRecord, Turns: EventLoop> {
     private let store: Record
-    private let delivery: Delivery<Record>
+    private let delivery: Delivery<Record, Turns>
     private let now: () -> Timestamp
     private let tell: (FollowProblem) -> Void
     private var acknowledged: UInt64?
-    private var reported: [Sink: String] = [:]
 
     /// - Parameters:
     ///   - now: the wall clock; goes into the record and is never compared.
     ///   - tell: takes what an operator should know of.
     public init(
-        store: Record, delivery: Delivery<Record>, now: @escaping () -> Timestamp,
+        store: Record, delivery: Delivery<Record, Turns>, now: @escaping () -> Timestamp,
         tell: @escaping (FollowProblem) -> Void
     ) {
         self.store = store
@@ -80,20 +82,10 @@ public final class Follower<Record: NoticeRecord> {
         }
         for gap in batch.gaps { tell(.gap(gap)) }
         for id in batch.conflictingIDs { tell(.conflictingID(id)) }
-        try deliver()
+        delivery.wake()
         guard batch.sequence > 0, batch.sequence != acknowledged else { return [] }
         acknowledged = batch.sequence
         return [.acknowledgeEvents(sequence: batch.sequence)]
-    }
-
-    /// Delivers what is pending; also called at the start and now and then.
-    public func deliver() throws(Record.Failure) {
-        let problems = try delivery.deliver(now: now())
-        for problem in problems where reported[problem.sink] != problem.text {
-            tell(.undelivered(problem.sink, reason: problem.text))
-        }
-        reported = Dictionary(
-            problems.map { ($0.sink, $0.text) }, uniquingKeysWith: { first, _ in first })
     }
 }
 
@@ -116,8 +108,11 @@ extension FollowProblem: CustomStringConvertible {
         case .undelivered(.stdout, let reason):
             "nobody reads the standard output any more (\(reason)); what is due there will be "
                 + "printed after the next start"
-        case .undelivered(.file, let reason):
-            "cannot append annotations: \(reason); they are kept and tried again"
+        case .undelivered(let sink, let reason):
+            "sink \(sink) does not take what is due to it: \(reason); it is kept and tried again"
+        case .dead(let sink, let bulletin, let reason):
+            "sink \(sink) has not taken \(bulletin) and is not asked again: \(reason); see "
+                + "`fermata notifier dead-letters list`"
         }
     }
 }

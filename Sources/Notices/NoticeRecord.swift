@@ -2,15 +2,6 @@
 // SQLite; a simulation keeps it in memory and lets it forget what was not written yet.
 
 public import Fleet
-public import Presentation
-
-/// Where annotations go.
-public enum Sink: String, Hashable, Sendable, CaseIterable {
-    /// One line of text for each annotation.
-    case stdout
-    /// One line of JSON for each annotation.
-    case file
-}
 
 /// Up to where the leader's events are stored.
 public struct FollowPosition: Hashable, Sendable {
@@ -23,33 +14,6 @@ public struct FollowPosition: Hashable, Sendable {
     public init(sequence: Int64 = 0, history: Int64 = 1) {
         self.sequence = sequence
         self.history = history
-    }
-}
-
-/// A line that a sink has not taken yet.
-public struct PendingLine: Hashable, Sendable {
-    /// Its place in the outbox, ascending.
-    public var number: Int64
-    public var annotationID: String
-    /// Without a line feed.
-    public var line: String
-
-    public init(number: Int64, annotationID: String, line: String) {
-        self.number = number
-        self.annotationID = annotationID
-        self.line = line
-    }
-}
-
-/// A line for the outbox, for one sink.
-public struct SinkLine: Hashable, Sendable {
-    public var sink: Sink
-    /// Without a line feed.
-    public var line: String
-
-    public init(sink: Sink, line: String) {
-        self.sink = sink
-        self.line = line
     }
 }
 
@@ -71,14 +35,19 @@ public protocol NoticeTransaction {
     func save(_ gap: EventGap, history: Int64, noticedAt: Timestamp) throws
     /// - Returns: when the hold of that annotation began; nil if there is no such annotation.
     func heldAt(_ annotationID: String) throws -> Timestamp?
-    /// Adds an annotation, and its lines to the outbox, behind what is there.
+    func hasBulletin(_ id: String) throws -> Bool
+    /// What was told of a step, oldest first.
+    func bulletins(of step: StepID, history: Int64) throws -> [Bulletin]
+    /// Adds a bulletin, with its annotation if it has one, and a row of the outbox for each of the
+    /// sinks, behind what is there.
     ///
-    /// - Parameter sequence: of its event.
     /// - Precondition: there is none with its id.
-    func insert(_ annotation: Annotation, sequence: Int64, lines: [SinkLine]) throws
+    func insert(
+        _ bulletin: Bulletin, history: Int64, recordedAt: Timestamp, sinks: [SinkID]) throws
 }
 
-/// Annotations, the outbox, and how far the leader's events are stored. One process writes.
+/// Bulletins, annotations, the outbox, and how far the leader's events are stored. One process follows;
+/// others may put rows into the outbox again, or take dead ones out.
 ///
 /// Everything is synchronous, and durable when it returns: what is acknowledged after that, the
 /// leader forgets.
@@ -91,8 +60,15 @@ public protocol NoticeRecord: AnyObject {
     func cursor() throws(Failure) -> UInt64
     /// Carries out all that `body` does, or nothing of it if anything throws.
     func change<Value>(_ body: (Transaction) throws -> Value) throws(Failure) -> Value
-    /// Lines that `sink` has not taken, oldest first.
-    func pending(_ sink: Sink, limit: Int) throws(Failure) -> [PendingLine]
-    /// Marks lines as taken; marking one again changes nothing.
-    func markDelivered(_ lines: [PendingLine], at time: Timestamp) throws(Failure)
+    /// What `sink` has not taken and is not dead, oldest first.
+    ///
+    /// - Parameter number: only what comes after this place in the outbox.
+    func pending(_ sink: SinkID, after number: Int64, limit: Int) throws(Failure) -> [OutboxItem]
+    /// Says of rows what came of them. One that has gone meanwhile, or is settled, is passed over.
+    func mark(_ marks: [OutboxMark], at time: Timestamp) throws(Failure)
+    /// Up to which event all bulletins of a sink are settled: the cursor if none is pending.
+    func settledUpTo(_ sink: SinkID) throws(Failure) -> UInt64
+    /// Marks as delivered what another notifier has delivered: all up to an event.
+    func markDelivered(
+        _ sink: SinkID, upTo sequence: UInt64, at time: Timestamp) throws(Failure)
 }

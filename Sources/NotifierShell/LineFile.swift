@@ -1,25 +1,40 @@
 import Foundation
 import Notices
+import UvLoop
 
 /// A file of lines that grows at its end, each line once.
 ///
-/// Happy path: lines are appended in one write, made durable, then marked in the outbox.
+/// Happy path: on another thread, lines are appended in one write and made durable; then they are marked in
+/// the outbox.
 /// Failure modes:
 /// - killed between the append and the mark: the lines are found at the end of the file and are
 ///   only marked (``recover(_:)``);
 /// - killed in the middle of the append, or the disk full: the torn last line is cut off or ended, as
 ///   ``FileEnd`` says;
-/// - moved away by log rotation: the next append makes a new file.
-struct LineFile: LineAppender {
+/// - moved away by log rotation: the next append makes a new file;
+/// - killed while we rotate it ourselves: the end of the one before is looked at as well.
+struct LineFile: Sendable {
     let path: String
+    /// Beyond it a new file is begun; nil for never.
+    var byteCountMax: UInt64?
+    /// Kept besides the one that is written, the newest as `path.1`.
+    var oldCountMax = 0
 
     struct Failure: Error, CustomStringConvertible {
         var description: String
     }
 
     func recover(_ due: [String]) throws(Failure) -> Set<String> {
+        var present = try recover(due, at: path)
+        if byteCountMax != nil, oldCountMax > 0, present.count < due.count {
+            present.formUnion(try recover(due, at: "\(path).1"))
+        }
+        return present
+    }
+
+    private func recover(_ due: [String], at path: String) throws(Failure) -> Set<String> {
         guard FileManager.default.fileExists(atPath: path) else { return [] }
-        return try withFile { file in
+        return try withFile(path) { file in
             let size = try file.seekToEnd()
             let span = FileEnd.byteCount(for: due, fileByteCount: size)
             try file.seek(toOffset: size - span)
@@ -37,20 +52,40 @@ struct LineFile: LineAppender {
     }
 
     func append(_ lines: [String]) throws(Failure) {
+        let bytes = Data(lines.map { $0 + "\n" }.joined().utf8)
+        try rotate(for: UInt64(bytes.count))
         if !FileManager.default.fileExists(atPath: path) {
             guard FileManager.default.createFile(atPath: path, contents: nil) else {
                 throw Failure(description: "cannot create \(path)")
             }
         }
-        let bytes = Data(lines.map { $0 + "\n" }.joined().utf8)
-        try withFile { file in
+        try withFile(path) { file in
             _ = try file.seekToEnd()
             try file.write(contentsOf: bytes)
             try file.synchronize()
         }
     }
 
-    private func withFile<Value>(_ body: (FileHandle) throws -> Value) throws(Failure) -> Value {
+    /// Begins a new file if what is to come does not fit; one is never empty.
+    private func rotate(for byteCount: UInt64) throws(Failure) {
+        guard let byteCountMax, let size = try? Files.size(path: path), size > 0,
+            size + byteCount > byteCountMax
+        else { return }
+        do {
+            guard oldCountMax > 0 else { return try Files.remove(path: path) }
+            for number in stride(from: oldCountMax - 1, through: 1, by: -1)
+            where Files.exists(path: "\(path).\(number)") {
+                try Files.rename(from: "\(path).\(number)", to: "\(path).\(number + 1)")
+            }
+            try Files.rename(from: path, to: "\(path).1")
+        } catch {
+            throw Failure(description: "\(error)")
+        }
+    }
+
+    private func withFile<Value>(
+        _ path: String, _ body: (FileHandle) throws -> Value
+    ) throws(Failure) -> Value {
         do {
             let file = try FileHandle(forUpdating: URL(fileURLWithPath: path))
             defer { try? file.close() }
@@ -58,5 +93,68 @@ struct LineFile: LineAppender {
         } catch {
             throw Failure(description: "\(path): \(error.localizedDescription)")
         }
+    }
+}
+
+/// A ``LineFile`` whose disk may hang: nothing else waits for it.
+final class LineFileAppender: LineAppender {
+    private let file: LineFile
+    private let loop: Loop
+
+    init(_ file: LineFile, on loop: Loop) {
+        self.file = file
+        self.loop = loop
+    }
+
+    func append(_ lines: [String], isRecovery: Bool, completion: @escaping (String?) -> Void) {
+        loop.elsewhere(
+            { [file] () -> String? in
+                do {
+                    let present = isRecovery ? try file.recover(lines) : []
+                    let due = lines.filter { !present.contains($0) }
+                    if !due.isEmpty { try file.append(due) }
+                    return nil
+                } catch {
+                    return "\(error)"
+                }
+            }, completion: completion)
+    }
+}
+
+/// The standard output, or whatever takes lines of text. A reader that has gone does not come back; what
+/// is due stays for the next start.
+final class PrintReceiver: Receiver {
+    private let renderer: BulletinRenderer
+    private let printLine: @Sendable (String) throws -> Void
+    private let loop: Loop
+
+    init(
+        _ printLine: @escaping @Sendable (String) throws -> Void, _ renderer: BulletinRenderer,
+        on loop: Loop
+    ) {
+        self.renderer = renderer
+        self.printLine = printLine
+        self.loop = loop
+    }
+
+    func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
+        let lines = items.map { renderer.text($0.bulletin) }
+        loop.elsewhere(
+            { [printLine] () -> String? in
+                do {
+                    for line in lines { try printLine(line) }
+                    return nil
+                } catch {
+                    return "\(error)"
+                }
+            },
+            completion: { problem in
+                completion(
+                    problem.map {
+                        .later(
+                            reason: "nobody reads the standard output any more (\($0))",
+                            afterMilliseconds: RetryPolicy.askedMillisecondsMax)
+                    } ?? .taken)
+            })
     }
 }

@@ -3,8 +3,9 @@ import GRDB
 // The notifier's database:
 //
 //   follower (one row)   cluster, sequence of the last event stored, history
-//   annotation           one row for each hold, for ever; annotationId is the idempotency key
-//   outbox               one row for each annotation and sink; deliveredAt is null until delivered
+//   annotation           one row for each hold; annotationId is the idempotency key
+//   bulletin             one row for all that is told of one guest; those with an annotation have its id
+//   outbox               one row for each bulletin and sink: pending until it is delivered or dead
 //   gap                  events that the leader no longer had when this notifier asked for them
 //
 // `history` counts how often the leader's events were seen to begin anew (a restored backup):
@@ -74,6 +75,68 @@ var notifierMigrator: DatabaseMigrator {
                 ) STRICT;
                 """)
     }
+    migrator.registerMigration("2 bulletins and attempts") { try makeBulletins($0) }
     registerBoardMigration(&migrator)
     return migrator
+}
+
+/// Each annotation gets its bulletin, each row of the outbox the counts that it needs. What a row says is
+/// made of the bulletin when it is sent.
+private func makeBulletins(_ database: Database) throws {
+    try database.execute(
+        sql: """
+            CREATE TABLE bulletin (
+                number INTEGER PRIMARY KEY AUTOINCREMENT,
+                bulletinId TEXT NOT NULL UNIQUE,
+                state TEXT NOT NULL,
+                history INTEGER NOT NULL,
+                sequence INTEGER NOT NULL,
+                atMicroseconds INTEGER NOT NULL,
+                guest TEXT NOT NULL,
+                host TEXT NOT NULL,
+                availabilitySet TEXT,
+                updateDomain INTEGER,
+                rollout INTEGER NOT NULL,
+                step INTEGER NOT NULL,
+                token INTEGER,
+                release TEXT NOT NULL,
+                component TEXT NOT NULL,
+                version TEXT NOT NULL,
+                notBeforeMicroseconds INTEGER,
+                reason TEXT NOT NULL,
+                recordedAtMicroseconds INTEGER NOT NULL
+            ) STRICT;
+            INSERT INTO bulletin (bulletinId, state, history, sequence, atMicroseconds, guest, host,
+                    availabilitySet, updateDomain, rollout, step, token, release, component, version,
+                    notBeforeMicroseconds, reason, recordedAtMicroseconds)
+                SELECT annotationId, CASE outcome WHEN 'succeeded' THEN 'succeeded' ELSE 'failed' END,
+                    (SELECT history FROM follower), sequence, recordedAtMicroseconds, guest, host,
+                    availabilitySet, updateDomain, rollout, step, token, release, component, version,
+                    NULL, reason, recordedAtMicroseconds
+                FROM annotation ORDER BY number;
+            CREATE INDEX bulletinByStep ON bulletin (rollout, step);
+            CREATE INDEX bulletinByTime ON bulletin (recordedAtMicroseconds);
+            CREATE INDEX annotationByTime ON annotation (recordedAtMicroseconds);
+            ALTER TABLE outbox RENAME TO outboxOfLines;
+            DROP INDEX outboxPending;
+            CREATE TABLE outbox (
+                number INTEGER PRIMARY KEY AUTOINCREMENT,
+                bulletin INTEGER NOT NULL REFERENCES bulletin (number) ON DELETE CASCADE,
+                sink TEXT NOT NULL,
+                attempts INTEGER NOT NULL DEFAULT 0,
+                nextAttemptAtMicroseconds INTEGER,
+                deliveredAtMicroseconds INTEGER,
+                deadAtMicroseconds INTEGER,
+                problem TEXT NOT NULL DEFAULT '',
+                UNIQUE (bulletin, sink)
+            ) STRICT;
+            INSERT INTO outbox (number, bulletin, sink, deliveredAtMicroseconds)
+                SELECT outboxOfLines.number, bulletin.number, sink, deliveredAtMicroseconds
+                FROM outboxOfLines JOIN bulletin ON bulletinId = annotationId
+                ORDER BY outboxOfLines.number;
+            DROP TABLE outboxOfLines;
+            CREATE INDEX outboxPending ON outbox (sink, number)
+                WHERE deliveredAtMicroseconds IS NULL AND deadAtMicroseconds IS NULL;
+            CREATE INDEX outboxDead ON outbox (sink, number) WHERE deadAtMicroseconds IS NOT NULL;
+            """)
 }

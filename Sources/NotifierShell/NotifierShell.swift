@@ -1,13 +1,13 @@
 // The notifier's process: one session with the leader, one database, the sinks.
 //
 // Happy path: open the database → hand over what an earlier process had not delivered → connect as
-// `notifier` → follow events from the cursor → store, deliver, acknowledge, for ever.
+// `notifier` → follow events from the cursor → store, wake the sinks, acknowledge, for ever.
 //
 // Failure modes: the server is away → the session client tries again, nothing is lost, since the
 // leader keeps what is not acknowledged; the session cannot be cured (certificate, cluster,
 // version, a second notifier of the same name) → `onFatal`; the database cannot be written →
 // `onFatal`, nothing of the batch is acknowledged and the next start asks for it again; a sink does
-// not take its lines → they stay in the outbox and are tried again every few seconds. Whether all is
+// not take what is due to it → it stays in the outbox, and is tried again as its policy says. Whether all is
 // well is told by the lock file: held by a process that lives, and touched by one that follows.
 import Fleet
 public import Logging
@@ -26,6 +26,7 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
     case cannotLock(path: String, UvError)
     /// Guests cannot be served at an address.
     case cannotListen(String)
+    case sink(SinkProblem)
 
     public var message: String {
         switch self {
@@ -35,6 +36,7 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
         case .cannotLock(let path, let error):
             "cannot open the notifier database \(path): \(error)"
         case .cannotListen(let reason): "cannot listen on \(reason)"
+        case .sink(let problem): problem.description
         }
     }
 
@@ -46,6 +48,7 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
         case .cannotLock: "Check that the directory exists and is writable."
         case .cannotListen:
             "Give an address of this host, and a port that nobody uses, to --listen."
+        case .sink: "Correct the file of --sinks; `fermata notifier check-sinks FILE` reads it."
         }
     }
 
@@ -67,13 +70,25 @@ public final class NotifierShell {
     private let store: NotifierStore
     private let lock: FileLock
     private let databasePath: String
-    private let follower: Follower<NotifierStore>
-    private var retrying: UvLoop.Timer?
+    private let delivery: Delivery<NotifierStore, Loop>
+    private let follower: Follower<NotifierStore, Loop>
+    private let lease: LeaseFollower<NotifierStore, Loop>
+    private let retention: Retention
+    private var ticking: UvLoop.Timer?
+    private var cleaning: UvLoop.Timer?
+    private var touching: UvLoop.Timer?
+    private var changeNumber: Int64 = 0
     private let board: BoardFollower?
     private var isReady = false
 
-    /// How often sinks that did not take a line are tried again.
-    private static let deliveryInterval = Duration.seconds(5)
+    /// How often what another process has put into the outbox is looked for.
+    private static let changeInterval = Duration.milliseconds(500)
+    /// How often the lock file is touched.
+    private static let touchInterval = Duration.seconds(5)
+    private static let cleanInterval = Duration.seconds(600)
+    /// Old bulletins deleted in one turn, and the pause between turns while there are more.
+    private static let cleanCountMax = 500
+    private static let cleanPause = Duration.milliseconds(50)
 
     /// Opens the database and locks it.
     ///
@@ -81,12 +96,12 @@ public final class NotifierShell {
     ///   - servers: `host:port` each.
     ///   - credentials: of the role `notifier`.
     ///   - databasePath: created if it is not there.
-    ///   - appendPath: where lines of JSON go; nil if nowhere.
-    ///   - printLine: takes a line of text for each annotation; nil if nothing is printed.
+    ///   - sinks: opened here; those of a file, and what else is wanted.
     ///   - guests: how guests are served; nil if they are not.
+    ///   - software: what peers are told.
     public init(
-        servers: [String], credentials: Credentials, databasePath: String, appendPath: String?,
-        printLine: ((String) throws -> Void)?, guests: GuestService? = nil, software: String,
+        servers: [String], credentials: Credentials, databasePath: String, sinks: NotifierSinks,
+        retention: Retention = Retention(), guests: GuestService? = nil, software: String,
         loop: Loop, log: Logger
     ) throws(NotifierError) {
         do {
@@ -105,18 +120,35 @@ public final class NotifierShell {
         self.databasePath = databasePath
         client = SessionClient(
             on: loop, servers: servers, credentials: credentials, software: software, logger: log)
+        self.retention = retention
+        let tell: (FollowProblem) -> Void = { log.log(level: $0.level, "\($0)") }
+        do {
+            let cluster = credentials.identity.cluster
+            delivery = Delivery(
+                store: store, loop: loop, ways: try sinks.open(cluster: cluster, on: loop),
+                tell: tell)
+        } catch {
+            throw .sink(error)
+        }
+        lease = LeaseFollower(store: store, delivery: delivery, loop: loop)
         follower = Follower(
-            store: store,
-            delivery: Delivery(
-                store: store, printLine: printLine, file: appendPath.map { LineFile(path: $0) }),
-            now: { Timestamp(microseconds: WallClock.nowMicroseconds) },
-            tell: { log.log(level: $0.level, "\($0)") })
+            store: store, delivery: delivery,
+            now: { Timestamp(microseconds: WallClock.nowMicroseconds) }, tell: tell)
         if let guests {
             board = try BoardFollower(
                 guests, store: store, client: client, cluster: credentials.identity.cluster,
                 loop: loop, log: log)
         } else {
             board = nil
+        }
+        delivery.onFailure = { [unowned self] in onFatal?(.store($0)) }
+        let names = delivery.sinks.map(\.id)
+        do {
+            for (sink, count) in try store.pendingForOthers(than: names).sorted(by: <) {
+                log.warning("\(count) bulletins wait for sink \(sink), which is not configured")
+            }
+        } catch {
+            throw .store(error)
         }
     }
 
@@ -140,22 +172,23 @@ public final class NotifierShell {
                     try board?.onBatch(events, lastSequence: lastSequence)
                 }
                 guard !isForOneHost else { return }
+                if case .deliveryLease(let lease) = message { try self.lease.onLease(lease) }
                 for answer in try follower.onMessage(message) { send(answer) }
             }
         }
         client.onDown = { [unowned self] down in
+            lease.onDown()
             // Without a next try the problem cannot be cured by waiting.
             if down.retryAfter == nil { onFatal?(.session(down.problem)) }
         }
-        retrying = loop.every(Self.deliveryInterval) { [unowned self] in
-            if !isForOneHost {
-                guarded { () throws(NotifierStoreError) in try follower.deliver() }
-            }
-            if client.isReady { NotifierHealth.touch(databasePath) }
+        ticking = loop.every(Self.changeInterval) { [unowned self] in lookForChanges() }
+        touching = loop.every(Self.touchInterval) { [unowned self] in
+            guard client.isReady else { return }
+            NotifierHealth.touch(databasePath)
+            claim()
         }
-        if !isForOneHost {
-            guarded { () throws(NotifierStoreError) in try follower.deliver() }
-        }
+        clean()
+        delivery.wake()
         board?.onFatal = { [unowned self] in onFatal?($0) }
         board?.start()
         client.start()
@@ -163,7 +196,8 @@ public final class NotifierShell {
 
     /// Ends the session; what is stored and not delivered is delivered by the next start.
     public func stop() {
-        retrying?.cancel()
+        for timer in [ticking, touching, cleaning] { timer?.cancel() }
+        delivery.stop()
         board?.stop()
         client.stop("the notifier is shutting down")
         lock.release()
@@ -171,6 +205,32 @@ public final class NotifierShell {
 
     /// Uses these from the next connect on.
     public func use(_ credentials: Credentials) { client.use(credentials) }
+
+    /// Dead letters that were replayed, say.
+    private func lookForChanges() {
+        guarded { () throws(NotifierStoreError) in
+            for message in try lease.onTick() { send(message) }
+            let number = try store.changeNumber()
+            guard number != changeNumber else { return }
+            changeNumber = number
+            delivery.wake()
+        }
+    }
+
+    private func clean() {
+        guarded { () throws(NotifierStoreError) in
+            let now = Timestamp(microseconds: WallClock.nowMicroseconds)
+            let count = try store.deleteOld(retention, now: now, countMax: Self.cleanCountMax)
+            let pause = count < Self.cleanCountMax ? Self.cleanInterval : Self.cleanPause
+            cleaning = loop.after(pause) { [unowned self] in clean() }
+        }
+    }
+
+    /// Asks to be the one that delivers to shared sinks.
+    private func claim() {
+        guard !isForOneHost else { return }
+        for message in lease.claim() { send(message) }
+    }
 
     private func onSession() {
         guarded { () throws(NotifierStoreError) in
@@ -182,6 +242,7 @@ public final class NotifierShell {
                 send(try follower.onEstablished())
             }
             board?.onSession()
+            claim()
             NotifierHealth.touch(databasePath)
             guard !isReady else { return }
             isReady = true
@@ -191,8 +252,9 @@ public final class NotifierShell {
 
     private func send(_ message: Message) {
         let correlation =
-            if case .followEvents = message { client.nextCorrelation() } else {
-                UInt64(0)
+            switch message {
+            case .followEvents, .claimDeliveries: client.nextCorrelation()
+            default: UInt64(0)
             }
         client.send(message, correlation: correlation)
     }
@@ -210,7 +272,8 @@ extension FollowProblem {
     var level: Logger.Level {
         switch self {
         case .begunAnew, .gap, .conflictingID: .critical
-        case .refused, .undelivered: .error
+        case .refused, .dead: .error
+        case .undelivered: .warning
         }
     }
 }

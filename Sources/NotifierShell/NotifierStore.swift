@@ -1,4 +1,3 @@
-public import Fleet
 import Foundation
 import GRDB
 public import Notices
@@ -10,12 +9,14 @@ public import Presentation
 // Failure modes:
 // - killed before the transaction ends: nothing is stored, the leader sends the batch again;
 // - killed after it: the cursor says so, the outbox still holds what no sink has taken;
+// - another process writes (dead letters, replay): seen by ``hasChangedElsewhere()``;
 // - the same event twice: the cursor, and behind it the UNIQUE annotationId, keep it out;
 // - events missing: stored as a gap and told to the caller;
 // - the leader's events begin anew (it was restored from a backup): the cursor goes back to 0, the
 //   history number up by one, and what is known already is recognised by its id and its time.
 
-/// The notifier's SQLite file. One process writes; any number may read.
+/// The notifier's SQLite file. One process follows and delivers; any number may read, and change what
+/// the outbox holds.
 public final class NotifierStore: NoticeRecord {
     public let path: String
     let queue: DatabaseQueue
@@ -31,6 +32,8 @@ public final class NotifierStore: NoticeRecord {
         configuration.prepareDatabase { database in
             // What is acknowledged, the leader forgets: it must survive a power cut.
             try database.execute(sql: "PRAGMA synchronous = FULL")
+            // A burst may make the log of changes large; it need not stay so.
+            try database.execute(sql: "PRAGMA journal_size_limit = 16777216")
         }
         queue = try guarded(path, "open") {
             let queue = try DatabaseQueue(path: path, configuration: configuration)
@@ -52,23 +55,32 @@ public final class NotifierStore: NoticeRecord {
         }
     }
 
-    /// Opens for reading only, also while a notifier writes.
-    public init(readingFrom path: String) throws(NotifierStoreError) {
+    /// Opens one that is there, also while a notifier writes.
+    ///
+    /// - Parameter mayChange: whether the outbox is to be changed.
+    public init(existing path: String, mayChange: Bool) throws(NotifierStoreError) {
         self.path = path
         guard FileManager.default.fileExists(atPath: path) else { throw .missing(path: path) }
         var configuration = Configuration()
-        configuration.readonly = true
+        configuration.readonly = !mayChange
         configuration.busyMode = .timeout(5)
         queue = try guarded(path, "open") {
             let queue = try DatabaseQueue(path: path, configuration: configuration)
             try queue.read { database in
                 try checkKind(database, path: path, mayBeEmpty: false)
+                let done = try notifierMigrator.appliedIdentifiers(database)
+                guard !done.isEmpty else { throw NotifierStoreError.foreign(path: path) }
                 guard try notifierMigrator.hasCompletedMigrations(database) else {
-                    throw NotifierStoreError.foreign(path: path)
+                    throw NotifierStoreError.older(path: path)
                 }
             }
             return queue
         }
+    }
+
+    /// Opens for reading only.
+    public convenience init(readingFrom path: String) throws(NotifierStoreError) {
+        try self.init(existing: path, mayChange: false)
     }
 
     /// Sequence of the last event stored; 0 if none.
@@ -85,42 +97,6 @@ public final class NotifierStore: NoticeRecord {
     ) throws(NotifierStoreError) -> Value {
         try guarded(path, "write to") {
             try queue.write { try body(NotifierTransaction(database: $0)) }
-        }
-    }
-
-    /// Lines that `sink` has not taken, oldest first.
-    public func pending(_ sink: Sink, limit: Int) throws(NotifierStoreError) -> [PendingLine] {
-        try guarded(path, "read") {
-            try queue.read { database in
-                try Row.fetchAll(
-                    database,
-                    sql: """
-                        SELECT number, annotationId, line FROM outbox
-                        WHERE sink = ? AND deliveredAtMicroseconds IS NULL ORDER BY number LIMIT ?
-                        """, arguments: [sink.rawValue, limit]
-                ).map {
-                    PendingLine(
-                        number: $0["number"], annotationID: $0["annotationId"], line: $0["line"])
-                }
-            }
-        }
-    }
-
-    /// Marks lines as taken; marking one again changes nothing.
-    public func markDelivered(
-        _ lines: [PendingLine], at time: Timestamp
-    ) throws(NotifierStoreError) {
-        try guarded(path, "write to") {
-            try queue.write { database in
-                let statement = try database.makeStatement(
-                    sql: """
-                        UPDATE outbox SET deliveredAtMicroseconds = ?
-                        WHERE number = ? AND deliveredAtMicroseconds IS NULL
-                        """)
-                for line in lines {
-                    try statement.execute(arguments: [time.microseconds, line.number])
-                }
-            }
         }
     }
 

@@ -8,6 +8,8 @@ public enum NotifierStoreError: Error, Hashable, Sendable, CustomStringConvertib
     case foreign(path: String)
     /// Written by a newer version of Fermata.
     case newer(path: String)
+    /// A reader cannot bring it up to date.
+    case older(path: String)
     /// It follows another cluster.
     case otherCluster(path: String, cluster: String, wanted: String)
     /// The operating system or SQLite refused; `detail` has its words.
@@ -18,6 +20,8 @@ public enum NotifierStoreError: Error, Hashable, Sendable, CustomStringConvertib
         case .missing(let path): "there is no notifier database at \(path)"
         case .damaged(let path, let detail): "the notifier database \(path) is damaged: \(detail)"
         case .foreign(let path): "\(path) is a database, but not one of a notifier"
+        case .older(let path):
+            "the notifier database \(path) was written by an older version of Fermata"
         case .newer(let path):
             "the notifier database \(path) was written by a newer version of Fermata"
         case .otherCluster(let path, let cluster, let wanted):
@@ -37,6 +41,7 @@ public enum NotifierStoreError: Error, Hashable, Sendable, CustomStringConvertib
             "Restore it from a backup, or move it away together with its -wal and -shm files and "
                 + "start the notifier again: the server sends again what it still keeps."
         case .foreign: "Give another path with --database."
+        case .older: "Start this version's notifier once: it brings the database up to date."
         case .newer: "Run the newer fermata, or give another path with --database."
         case .otherCluster: "Use one database for each cluster."
         case .failed: "Check that the directory exists, is writable and has room."

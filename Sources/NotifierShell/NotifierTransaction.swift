@@ -1,7 +1,7 @@
 public import Fleet
 import GRDB
 public import Notices
-public import Presentation
+import Presentation
 
 /// The notifier's database within one transaction. Not to be kept beyond it.
 public struct NotifierTransaction: NoticeTransaction {
@@ -38,13 +38,83 @@ public struct NotifierTransaction: NoticeTransaction {
         ).map { Timestamp(microseconds: $0) }
     }
 
-    public func insert(_ annotation: Annotation, sequence: Int64, lines: [SinkLine]) throws {
-        try annotation.insert(into: database, sequence: sequence)
-        for line in lines {
-            try database.execute(
-                sql: "INSERT INTO outbox (annotationId, sink, line) VALUES (?, ?, ?)",
-                arguments: [annotation.annotationID, line.sink.rawValue, line.line])
+    public func hasBulletin(_ id: String) throws -> Bool {
+        try Int.fetchOne(
+            database, sql: "SELECT 1 FROM bulletin WHERE bulletinId = ?", arguments: [id]) != nil
+    }
+
+    public func bulletins(of step: StepID, history: Int64) throws -> [Bulletin] {
+        try Row.fetchAll(
+            database,
+            sql: """
+                SELECT * FROM bulletin WHERE rollout = ? AND step = ? AND history = ?
+                ORDER BY number
+                """,
+            arguments: [Int64(bitPattern: step.rollout.number), step.number, history]
+        ).compactMap { Bulletin(row: $0) }
+    }
+
+    public func insert(
+        _ bulletin: Bulletin, history: Int64, recordedAt: Timestamp, sinks: [SinkID]
+    ) throws {
+        let sequence = Int64(clamping: bulletin.sequence)
+        try bulletin.annotation?.insert(into: database, sequence: sequence)
+        let statement = try database.cachedStatement(
+            sql: """
+                INSERT INTO bulletin (bulletinId, state, history, sequence, atMicroseconds, guest,
+                    host, availabilitySet, updateDomain, rollout, step, token, release, component,
+                    version, notBeforeMicroseconds, reason, recordedAtMicroseconds)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                """)
+        try statement.execute(arguments: [
+            bulletin.id, bulletin.state.rawValue, history, sequence, bulletin.at.microseconds,
+            bulletin.guest.rawValue, bulletin.host.rawValue, bulletin.pair?.set.rawValue,
+            bulletin.pair?.updateDomain.number, Int64(bitPattern: bulletin.step.rollout.number),
+            bulletin.step.number, bulletin.token.map { Int64(bitPattern: $0.number) },
+            bulletin.release.rawValue, bulletin.component.description, bulletin.version,
+            bulletin.notBefore?.microseconds, bulletin.reason, recordedAt.microseconds,
+        ])
+        let number = database.lastInsertedRowID
+        for sink in sinks {
+            try database.cachedStatement(
+                sql: "INSERT INTO outbox (bulletin, sink) VALUES (?, ?)"
+            ).execute(arguments: [number, sink.rawValue])
         }
+    }
+}
+
+extension Bulletin {
+    /// Of a row of `bulletin`, joined with its annotation or not.
+    ///
+    /// - Returns: nil if a column holds what no notifier writes.
+    init?(row: Row) {
+        guard let state = State(rawValue: row["state"]), let guest = GuestID(row["guest"]),
+            let host = HostID(row["host"]), let release = ReleaseID(row["release"]),
+            let component = Component(row["component"])
+        else { return nil }
+        var pair: SetPair?
+        if let set = row["availabilitySet"] as String?, let number = row["updateDomain"] as Int? {
+            guard let set = SetID(set), let updateDomain = UpdateDomain(number) else { return nil }
+            pair = SetPair(set: set, updateDomain: updateDomain)
+        }
+        var annotation: Annotation?
+        if row.hasColumn("annotationId"), row["annotationId"] as String? != nil {
+            guard let found = Annotation(row: row) else { return nil }
+            annotation = found
+        }
+        self.init(
+            id: row["bulletinId"], state: state,
+            sequence: UInt64(clamping: row["sequence"] as Int64),
+            at: Timestamp(microseconds: row["atMicroseconds"]), guest: guest, host: host,
+            pair: pair,
+            step: StepID(
+                rollout: RolloutID(UInt64(bitPattern: row["rollout"])), number: row["step"]),
+            token: (row["token"] as Int64?).map { Token(UInt64(bitPattern: $0)) },
+            release: release, component: component, version: row["version"],
+            notBefore: (row["notBeforeMicroseconds"] as Int64?).map {
+                Timestamp(microseconds: $0)
+            },
+            annotation: annotation, reason: row["reason"])
     }
 }
 

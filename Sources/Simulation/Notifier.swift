@@ -10,13 +10,22 @@ import Wire
 
 /// What a notifier has on its disk.
 final class NotifierDisk {
+    struct Row {
+        var sink: SinkID
+        var item: OutboxItem
+    }
     var position = FollowPosition()
     var annotations: [String: Annotation] = [:]
     /// In the order in which they were recorded.
     var order: [String] = []
-    var pending: [PendingLine] = []
-    var lastLine: Int64 = 0
+    /// Of the present history, and of those before.
+    var bulletins: [(history: Int64, bulletin: Bulletin)] = []
+    var ids: Set<String> = []
+    var pending: [Row] = []
+    var lastNumber: Int64 = 0
     var file: [UInt8] = []
+    /// Bulletins that the remote sink has had, however often.
+    var posted: Set<String> = []
 
     var lines: [String] {
         file.split(separator: UInt8(ascii: "\n")).map { String(decoding: $0, as: UTF8.self) }
@@ -40,6 +49,8 @@ final class SimulatedRecord: NoticeRecord {
     final class Transaction: NoticeTransaction {
         fileprivate var changes: [(NotifierDisk) -> Void] = []
         private var new: [String: Timestamp] = [:]
+        private var newIDs: Set<String> = []
+        private var newBulletins: [(history: Int64, bulletin: Bulletin)] = []
         private let disk: NotifierDisk
         fileprivate init(_ disk: NotifierDisk) { self.disk = disk }
 
@@ -50,17 +61,32 @@ final class SimulatedRecord: NoticeRecord {
             new[annotationID] ?? disk.annotations[annotationID]?.record.heldAt
         }
 
-        func insert(_ annotation: Annotation, sequence: Int64, lines: [SinkLine]) {
-            new[annotation.annotationID] = annotation.record.heldAt
+        func hasBulletin(_ id: String) -> Bool { newIDs.contains(id) || disk.ids.contains(id) }
+        func bulletins(of step: StepID, history: Int64) -> [Bulletin] {
+            (disk.bulletins + newBulletins).filter {
+                $0.history == history && $0.bulletin.step == step
+            }.map(\.bulletin)
+        }
+
+        func insert(
+            _ bulletin: Bulletin, history: Int64, recordedAt: Timestamp, sinks: [SinkID]
+        ) {
+            if let annotation = bulletin.annotation {
+                new[annotation.annotationID] = annotation.record.heldAt
+            }
+            newIDs.insert(bulletin.id)
+            newBulletins.append((history, bulletin))
             changes.append { disk in
-                disk.annotations[annotation.annotationID] = annotation
-                disk.order.append(annotation.annotationID)
-                for line in lines {
-                    disk.lastLine += 1
-                    disk.pending.append(
-                        PendingLine(
-                            number: disk.lastLine, annotationID: annotation.annotationID,
-                            line: line.line))
+                if let annotation = bulletin.annotation {
+                    disk.annotations[annotation.annotationID] = annotation
+                    disk.order.append(annotation.annotationID)
+                }
+                disk.ids.insert(bulletin.id)
+                disk.bulletins.append((history, bulletin))
+                for sink in sinks {
+                    disk.lastNumber += 1
+                    let item = OutboxItem(number: disk.lastNumber, bulletin: bulletin)
+                    disk.pending.append(NotifierDisk.Row(sink: sink, item: item))
                 }
             }
         }
@@ -78,12 +104,33 @@ final class SimulatedRecord: NoticeRecord {
         return value
     }
 
-    func pending(_ sink: Sink, limit: Int) -> [PendingLine] { Array(disk.pending.prefix(limit)) }
+    func pending(_ sink: SinkID, after number: Int64, limit: Int) -> [OutboxItem] {
+        let rows = disk.pending.lazy.filter { $0.sink == sink && $0.item.number > number }
+        return rows.prefix(limit).map(\.item)
+    }
 
-    func markDelivered(_ lines: [PendingLine], at: Timestamp) throws(NotifierDied) {
+    func mark(_ marks: [OutboxMark], at: Timestamp) throws(NotifierDied) {
         guard process.edge("mark") else { throw NotifierDied() }
-        let last = lines.last?.number ?? 0
-        disk.pending.removeAll { $0.number <= last }
+        for mark in marks {
+            guard let index = disk.pending.firstIndex(where: { $0.item.number == mark.number })
+            else { continue }
+            switch mark.change {
+            case .delivered, .dead: disk.pending.remove(at: index)
+            case .failed(let attempts, let next, _):
+                disk.pending[index].item.attempts = attempts
+                disk.pending[index].item.nextAttemptAt = next
+            }
+        }
+        guard process.edge("marked") else { throw NotifierDied() }
+    }
+
+    func settledUpTo(_ sink: SinkID) -> UInt64 {
+        let first = disk.pending.first { $0.sink == sink }
+        return first.map { $0.item.bulletin.sequence - 1 } ?? cursor()
+    }
+
+    func markDelivered(_ sink: SinkID, upTo sequence: UInt64, at: Timestamp) {
+        disk.pending.removeAll { $0.sink == sink && $0.item.bulletin.sequence <= sequence }
     }
 }
 
@@ -99,7 +146,7 @@ final class SimulatedLineFile: LineAppender {
         self.chance = chance
     }
 
-    func recover(_ due: [String]) -> Set<String> {
+    private func recover(_ due: [String]) -> Set<String> {
         let count = FileEnd.byteCount(for: due, fileByteCount: UInt64(disk.file.count))
         let end = FileEnd(tail: Array(disk.file.suffix(Int(count))), due: due)
         switch end.mending {
@@ -110,14 +157,46 @@ final class SimulatedLineFile: LineAppender {
         return end.present
     }
 
-    func append(_ lines: [String]) throws {
-        let bytes = Array(lines.map { $0 + "\n" }.joined().utf8)
+    func append(_ lines: [String], isRecovery: Bool, completion: @escaping (String?) -> Void) {
+        guard process.isAlive else { return }
+        let present = isRecovery ? recover(lines) : []
+        let due = lines.filter { !present.contains($0) }
+        let bytes = Array(due.map { $0 + "\n" }.joined().utf8)
         guard process.edge("append") else {
             disk.file += bytes.prefix(chance.below(bytes.count + 1))
-            throw NotifierDied()
+            return
         }
         disk.file += bytes
-        guard process.edge("appended") else { throw NotifierDied() }
+        guard process.edge("appended") else { return }
+        completion(nil)
+    }
+}
+
+/// A receiver elsewhere: it answers late, is away now and then, and may have taken what it says it has not.
+final class SimulatedReceiver: Receiver {
+    private let disk: NotifierDisk
+    private let process: SimulatedProcess
+    private let loop: SimulatedLoop
+    private var chance: Chance
+
+    init(
+        _ disk: NotifierDisk, _ process: SimulatedProcess, _ loop: SimulatedLoop, _ chance: Chance
+    ) {
+        self.disk = disk
+        self.process = process
+        self.loop = loop
+        self.chance = chance
+    }
+
+    func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
+        guard process.edge("post") else { return }
+        let comes = chance.below(8) > 0
+        let answers = comes && chance.below(8) > 0
+        loop.after(.milliseconds(chance.within(1...200))) { [self] in
+            if comes { for item in items { disk.posted.insert(item.bulletin.id) } }
+            guard process.edge("posted") else { return }
+            completion(answers ? .taken : .later(reason: "no answer", afterMilliseconds: nil))
+        }
     }
 }
 
@@ -128,8 +207,11 @@ final class NotifierSeat {
     private var chance: Chance
     private var process: SimulatedProcess?
     private var client: SessionClient?
-    private var follower: Follower<SimulatedRecord>?
+    private var delivery: Delivery<SimulatedRecord, SimulatedLoop>?
+    private var follower: Follower<SimulatedRecord, SimulatedLoop>?
     private let disk = NotifierDisk()
+    private static let renderer = BulletinRenderer(cluster: World.cluster)
+    private static let remote = SinkID(checked: "remote")
     /// While it is ours.
     private var lease: DeliveryLease?
 
@@ -147,17 +229,19 @@ final class NotifierSeat {
         }
     }
 
-    /// Recorded, and handed to the sink.
+    /// Recorded, and handed to the sinks.
     func hasAll(upTo sequence: UInt64) -> Bool {
         disk.position.sequence >= Int64(sequence) && disk.pending.isEmpty
     }
 
-    /// Annotations that the sink never got.
+    /// Bulletins that one of the sinks never got, of those that fit it.
     var undelivered: [String] {
         let lines = Set(disk.lines)
-        return disk.order.filter { id in
-            disk.annotations[id].map { !lines.contains($0.line(for: .file)) } ?? true
-        }
+        return disk.bulletins.map(\.bulletin).filter { bulletin in
+            !disk.posted.contains(bulletin.id)
+                || bulletin.annotation != nil
+                    && !lines.contains(Self.renderer.line(bulletin, .json) ?? "")
+        }.map(\.id)
     }
 
     /// Of what has died nothing may be held any more.
@@ -166,6 +250,7 @@ final class NotifierSeat {
         guard let client else { return }
         self.client = nil
         follower = nil
+        delivery = nil
         if now { client.stop() } else { world.timeline.after(0) { client.stop() } }
     }
 
@@ -183,9 +268,19 @@ final class NotifierSeat {
         world.faults.watch(process, .notifier)
         let loop = SimulatedLoop(process, chance.fork())
         let record = SimulatedRecord(disk, process)
+        let file = LineReceiver(
+            SimulatedLineFile(disk, process, chance.fork()), Self.renderer, format: .json)
         let delivery = Delivery(
-            store: record, printLine: nil,
-            file: SimulatedLineFile(disk, process, chance.fork()))
+            store: record, loop: loop,
+            ways: [
+                (Sink(id: .file, batchCountMax: LineReceiver.batchCountMax), file),
+                (
+                    Sink(id: Self.remote, filter: BulletinFilter(), inFlightMax: 4),
+                    SimulatedReceiver(disk, process, loop, chance.fork())
+                ),
+            ],
+            tell: { [unowned self] in world.trace("n1", "\($0)") })
+        self.delivery = delivery
         let follower = Follower(
             store: record, delivery: delivery,
             now: { Timestamp(microseconds: loop.wallMicroseconds) },
@@ -198,8 +293,7 @@ final class NotifierSeat {
             software: "0", logger: world.logger("n1"))
         self.client = client
         // What an earlier process had not delivered, first.
-        try? follower.deliver()
-        loop.every(.seconds(5)) { try? follower.deliver() }
+        delivery.wake()
         client.onReady = { [unowned client] _ in
             guard let message = try? follower.onEstablished() else { return }
             client.send(message, correlation: client.nextCorrelation())

@@ -36,19 +36,28 @@ public final class BoundedCommand {
     /// - Parameters:
     ///   - executable: a path, or a name to look for in PATH.
     ///   - arguments: without the program's own name.
+    ///   - input: what it finds on stdin; nil for nothing.
     ///   - completion: called once, later, with the end and the last
     ///     ``outputByteCountMax`` bytes of stdout and stderr.
     /// - Throws: ``UvError`` if it cannot be started; `completion` is not called then.
     @discardableResult
     public init(
-        executable: String, arguments: [String], limit: Duration, on loop: Loop,
-        completion: @escaping (End, [UInt8]) -> Void
+        executable: String, arguments: [String], input: [UInt8]? = nil, limit: Duration,
+        on loop: Loop, completion: @escaping (End, [UInt8]) -> Void
     ) throws(UvError) {
         self.loop = loop
         var ends: [Int32] = [-1, -1]
         // Close-on-exec is set for all of ours by whatever starts a process.
         _ = try checkErrno(Glibc.pipe(&ends), "create", "a pipe")
         defer { Descriptors.close(ends[1]) }
+        let stdin: Int32
+        do {
+            stdin = try input.map { bytes throws(UvError) in try Descriptors.holding(bytes) } ?? -1
+        } catch {
+            Descriptors.close(ends[0])
+            throw error
+        }
+        defer { if stdin >= 0 { Descriptors.close(stdin) } }
         do {
             reader = try SocketStream.reading(pipe: ends[0], on: loop)
         } catch {
@@ -58,7 +67,9 @@ public final class BoundedCommand {
         do {
             let child = try ChildProcess.spawn(
                 executable: executable, arguments: arguments,
-                descriptors: [.ignore, .inherit(ends[1]), .inherit(ends[1])], detached: true,
+                descriptors: [
+                    stdin < 0 ? .ignore : .inherit(stdin), .inherit(ends[1]), .inherit(ends[1]),
+                ], detached: true,
                 on: loop
             ) { [self] in isOver(.exited($0)) }
             pid = child.pid

@@ -31,5 +31,24 @@ public enum Descriptors {
             fermata_set_close_on_exec(descriptor, isInherited ? 0 : 1), "keep", "\(descriptor)")
     }
 
+    /// A file in memory, to be read from its beginning.
+    static func holding(_ bytes: [UInt8]) throws(UvError) -> Int32 {
+        let descriptor = try check(fermata_memory_file(), "make", "a file in memory")
+        var written = 0
+        while written < bytes.count {
+            let count = bytes.withUnsafeBytes {
+                Glibc.write(descriptor, $0.baseAddress?.advanced(by: written), $0.count - written)
+            }
+            guard count > 0 else {
+                let error = UvError(code: -errno, operation: "write", subject: "a file in memory")
+                close(descriptor)
+                throw error
+            }
+            written += count
+        }
+        lseek(descriptor, 0, SEEK_SET)
+        return descriptor
+    }
+
     public static func close(_ descriptor: Int32) { _ = Glibc.close(descriptor) }
 }

@@ -33,6 +33,8 @@ public struct HTTPRequest: Hashable, Sendable {
     public var headers: [String]
     /// Sent with POST; nil makes it a GET.
     public var body: [UInt8]?
+    /// Instead of GET or POST.
+    public var method: String?
     public var tls: TLS
     /// For the connection with its TLS handshake.
     public var connectLimit: Duration
@@ -42,13 +44,15 @@ public struct HTTPRequest: Hashable, Sendable {
     public var answerByteCountMax: Int
 
     public init(
-        url: String, headers: [String] = [], body: [UInt8]? = nil, tls: TLS = TLS(),
+        url: String, headers: [String] = [], body: [UInt8]? = nil, method: String? = nil,
+        tls: TLS = TLS(),
         connectLimit: Duration = .seconds(2), limit: Duration? = .seconds(5),
         answerByteCountMax: Int = 64 << 20
     ) {
         self.url = url
         self.headers = headers
         self.body = body
+        self.method = method
         self.tls = tls
         self.connectLimit = connectLimit
         self.limit = limit
@@ -57,11 +61,15 @@ public struct HTTPRequest: Hashable, Sendable {
 }
 
 public struct HTTPAnswer: Hashable, Sendable {
+    /// Of a mail: the server's last reply, 250 for one that it has taken.
     public var status: Int
     public var body: [UInt8]
-    public init(status: Int, body: [UInt8]) {
+    /// The header Retry-After.
+    public var retryAfter: String?
+    public init(status: Int, body: [UInt8], retryAfter: String? = nil) {
         self.status = status
         self.body = body
+        self.retryAfter = retryAfter
     }
 }
 
@@ -90,6 +98,9 @@ public struct HTTPError: Error, Hashable, Sendable, CustomStringConvertible {
 public final class HTTPCall {
     fileprivate let easy: OpaquePointerBox
     fileprivate var headers: UnsafeMutablePointer<curl_slist>?
+    /// Of a mail: what is still to be sent, and to whom.
+    fileprivate var upload: ArraySlice<UInt8> = []
+    fileprivate var recipients: UnsafeMutablePointer<curl_slist>?
     fileprivate let words = UnsafeMutablePointer<CChar>.allocate(capacity: Int(CURL_ERROR_SIZE))
     fileprivate var pieces: [[UInt8]] = []
     fileprivate var body: [UInt8] = []
@@ -108,6 +119,7 @@ public final class HTTPCall {
     deinit {
         curl_easy_cleanup(easy.raw)
         curl_slist_free_all(headers)
+        curl_slist_free_all(recipients)
         words.deallocate()
     }
 
@@ -183,16 +195,88 @@ public final class HTTPClient {
         _ request: HTTPRequest, onPiece: (([UInt8]) -> Void)? = nil,
         completion: @escaping (Result<HTTPAnswer, HTTPError>) -> Void
     ) -> HTTPCall {
-        guard let easy = curl_easy_init() else { preconditionFailure("out of memory") }
-        let call = HTTPCall(easy, bodyByteCountMax: request.answerByteCountMax)
-        call.client = self
+        let call = begin(bodyByteCountMax: request.answerByteCountMax, completion)
         call.onPiece = onPiece
-        call.completion = completion
         prepare(call, request)
-        calls[easy] = call
-        let result = curl_multi_add_handle(multi, easy)
-        precondition(result == CURLM_OK, "libcurl does not take a request")
+        add(call)
         return call
+    }
+
+    private func begin(
+        bodyByteCountMax: Int, _ completion: @escaping (Result<HTTPAnswer, HTTPError>) -> Void
+    ) -> HTTPCall {
+        guard let easy = curl_easy_init() else { preconditionFailure("out of memory") }
+        let call = HTTPCall(easy, bodyByteCountMax: bodyByteCountMax)
+        call.client = self
+        call.completion = completion
+        return call
+    }
+
+    private func add(_ call: HTTPCall) {
+        calls[call.easy.raw] = call
+        let result = curl_multi_add_handle(multi, call.easy.raw)
+        precondition(result == CURLM_OK, "libcurl does not take a request")
+    }
+
+    /// Hands a mail to a server.
+    ///
+    /// - Parameter completion: called once, later. A status of 400 or more is the server's no.
+    public func send(
+        _ mail: MailRequest, completion: @escaping (Result<HTTPAnswer, HTTPError>) -> Void
+    ) {
+        let call = begin(bodyByteCountMax: 65_536, completion)
+        let easy = call.easy.raw
+        func number(_ option: CURLoption, _ value: Int) {
+            _ = fermata_curl_set_number(easy, option, value)
+        }
+        func string(_ option: CURLoption, _ value: String?) {
+            if let value { _ = fermata_curl_set_string(easy, option, value) }
+        }
+        string(CURLOPT_URL, mail.url)
+        string(CURLOPT_PROTOCOLS_STR, "smtp,smtps")
+        string(CURLOPT_PROXY, "")
+        number(CURLOPT_NOSIGNAL, 1)
+        number(CURLOPT_QUICK_EXIT, 1)
+        number(CURLOPT_CONNECTTIMEOUT_MS, Int(max(1, mail.limit.millisecondsRoundedUp)))
+        number(CURLOPT_TIMEOUT_MS, Int(max(1, mail.limit.millisecondsRoundedUp)))
+        if mail.needsStartTLS { number(CURLOPT_USE_SSL, Int(CURLUSESSL_ALL.rawValue)) }
+        string(CURLOPT_CAINFO, mail.authorityFile)
+        string(CURLOPT_USERNAME, mail.user)
+        string(CURLOPT_PASSWORD, mail.password)
+        string(CURLOPT_MAIL_FROM, "<\(mail.from)>")
+        for address in mail.to {
+            call.recipients = curl_slist_append(call.recipients, "<\(address)>")
+        }
+        _ = fermata_curl_set_recipients(easy, call.recipients)
+        call.upload = mail.message[...]
+        number(CURLOPT_UPLOAD, 1)
+        _ = fermata_curl_set_read(
+            easy,
+            { bytes, size, count, data in
+                let call = owner(data, as: HTTPCall.self)
+                let part = call.upload.prefix(size * count)
+                call.upload = call.upload.dropFirst(part.count)
+                guard let bytes else { return 0 }
+                part.withUnsafeBytes {
+                    UnsafeMutableRawBufferPointer(start: bytes, count: part.count)
+                        .copyMemory(from: $0)
+                }
+                return part.count
+            }, Unmanaged.passUnretained(call).toOpaque())
+        _ = fermata_curl_set_error_buffer(easy, call.words)
+        setWrite(call)
+        add(call)
+    }
+
+    private func setWrite(_ call: HTTPCall) {
+        _ = fermata_curl_set_write(
+            call.easy.raw,
+            { bytes, size, count, data in
+                let byteCount = size * count
+                let call = owner(data, as: HTTPCall.self)
+                let buffer = UnsafeRawBufferPointer(start: bytes, count: byteCount)
+                return call.received(buffer) ? byteCount : 0
+            }, Unmanaged.passUnretained(call).toOpaque())
     }
 
     fileprivate func cancel(_ call: HTTPCall) {
@@ -242,15 +326,9 @@ public final class HTTPClient {
                 _ = fermata_curl_set_body(easy, $0.baseAddress, body.count)
             }
         }
+        string(CURLOPT_CUSTOMREQUEST, request.method)
         _ = fermata_curl_set_error_buffer(easy, call.words)
-        _ = fermata_curl_set_write(
-            easy,
-            { bytes, size, count, data in
-                let byteCount = size * count
-                let call = owner(data, as: HTTPCall.self)
-                let buffer = UnsafeRawBufferPointer(start: bytes, count: byteCount)
-                return call.received(buffer) ? byteCount : 0
-            }, Unmanaged.passUnretained(call).toOpaque())
+        setWrite(call)
     }
 
     // MARK: What libcurl wants
@@ -297,13 +375,20 @@ public final class HTTPClient {
         var result = CURLE_OK
         while let easy = fermata_curl_next_done(multi, &result) {
             let status = fermata_curl_status(easy)
+            let retryAfter = fermata_curl_header(easy, "Retry-After").map { String(cString: $0) }
             curl_multi_remove_handle(multi, easy)
             guard let call = calls.removeValue(forKey: easy) else { continue }
             let completion = call.completion
             call.completion = nil
             call.onPiece = nil
             if result == CURLE_OK {
-                completion?(.success(HTTPAnswer(status: status, body: call.body)))
+                completion?(
+                    .success(
+                        HTTPAnswer(status: status, body: call.body, retryAfter: retryAfter)))
+            } else if status >= 400, call.recipients != nil {
+                // libcurl takes a server's no to a mail for an error of its own.
+                let words = Array(String(cString: call.words).utf8)
+                completion?(.success(HTTPAnswer(status: status, body: words)))
             } else {
                 completion?(.failure(Self.error(result, call)))
             }

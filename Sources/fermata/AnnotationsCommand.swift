@@ -7,9 +7,11 @@ import Presentation
 struct AnnotationsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "annotations",
-        abstract: "Shows the records of finished holds that a notifier has kept.",
+        abstract:
+            "Shows the records of finished holds that a notifier has kept, and sends them again.",
         subcommands: [
-            ListAnnotationsCommand.self, ShowAnnotationCommand.self, TemplatesCommand.self,
+            ListAnnotationsCommand.self, ShowAnnotationCommand.self, ReplayAnnotationsCommand.self,
+            TemplatesCommand.self,
         ],
         defaultSubcommand: ListAnnotationsCommand.self)
 }
@@ -133,7 +135,7 @@ extension CommandFailure {
     init(_ error: NotifierStoreError) {
         let exit: Exit =
             switch error {
-            case .missing, .damaged, .foreign, .newer: .badInput
+            case .missing, .damaged, .foreign, .newer, .older: .badInput
             case .otherCluster: .notPermitted
             case .failed: .cannotCreate
             }

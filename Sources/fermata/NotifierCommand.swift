@@ -7,14 +7,16 @@ import UvLoop
 
 struct NotifierCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "notifier", abstract: "Follows the fleet and publishes a record of each hold.",
+        commandName: "run", abstract: "Follows the fleet and publishes a record of each hold.",
         discussion: """
             Keeps every annotation in its own SQLite file, exactly one for each hold, and goes on \
             where it stopped. With --listen it serves guests what is coming, as the metadata service \
             that their agents already poll; who asks is known by the address that the host's file \
-            names. With --host it serves that host's guests and does nothing else. Prints each as a line of plain words, and appends it as a line of \
-            JSON to --append if that is given. The log goes to stderr. SIGHUP makes it read \
-            certificate, key, ca.pem and crl.pem again.
+            names. With --host it serves that host's guests and does nothing else. Prints each as \
+            a line of plain words, and appends it as a line of JSON to --append if that is given. \
+            --sinks names more receivers: webhooks, Grafana, Alertmanager, the journal, syslog, \
+            files, mail, commands. The log goes to stderr. SIGHUP makes it read certificate, key, \
+            ca.pem and crl.pem again.
 
             Run one all the time: the server keeps events until a notifier has stored them.
 
@@ -41,6 +43,19 @@ struct NotifierCommand: ParsableCommand {
     var host: String?
     @Flag(help: "Print no annotations.")
     var quiet = false
+    @OptionGroup var sinks: SinksOptions
+    @Option(help: ArgumentHelp("How long bulletins are kept.", valueName: "days"))
+    var keep: Int = Retention.bulletinDaysDefault
+    @Option(
+        help: ArgumentHelp("How long annotations are kept. (default: for ever)", valueName: "days"))
+    var keepAnnotations: Int?
+
+    func validate() throws {
+        guard keep >= 1, keepAnnotations.map({ $0 >= keep }) ?? true else {
+            throw ValidationError(
+                "--keep is at least 1 day, and --keep-annotations at least as long.")
+        }
+    }
 
     func run() throws {
         let log = daemon.logger("notifier")
@@ -66,12 +81,17 @@ struct NotifierCommand: ParsableCommand {
         _ addresses: [String], _ credentials: Credentials, _ loop: Loop, _ log: Logger
     ) throws(CommandFailure) -> NotifierShell {
         let guests = try guestService
-        let printLine: ((String) throws -> Void)? =
-            quiet || host != nil ? nil : { try StandardOutput.tryWrite($0 + "\n") }
+        let printLine: (@Sendable (String) throws -> Void)? =
+            quiet || host != nil ? nil : { @Sendable in try StandardOutput.tryWrite($0 + "\n") }
+        let sinks = NotifierSinks(
+            settings: try sinks.settings, templates: try sinks.templates, appendPath: append,
+            printLine: printLine)
         do {
             return try NotifierShell(
                 servers: addresses, credentials: credentials, databasePath: database,
-                appendPath: append, printLine: printLine, guests: guests,
+                sinks: sinks,
+                retention: Retention(bulletinDays: keep, annotationDays: keepAnnotations),
+                guests: guests,
                 software: Version.software, loop: loop, log: log)
         } catch {
             throw CommandFailure(error)
@@ -112,6 +132,7 @@ extension CommandFailure {
         case .session(let problem): self.init([problem])
         case .databaseInUse: self.init(.unavailable, error.message, advice: error.advice)
         case .cannotListen: self.init(.unavailable, error.message, advice: error.advice)
+        case .sink: self.init(.badInput, error.message, advice: error.advice)
         case .cannotLock: self.init(.cannotCreate, error.message, advice: error.advice)
         }
     }

@@ -9,10 +9,20 @@ import Wire
     final class Problems { var all: [FollowProblem] = [] }
     let problems = Problems()
 
-    private func follower() -> Follower<MemoryRecord> {
-        Follower(
-            store: record, delivery: Delivery(store: record, printLine: nil, file: file),
-            now: { Samples.now }, tell: { [problems] in problems.all.append($0) })
+    let loop = TestLoop()
+
+    private func follower() -> Follower<MemoryRecord, TestLoop> {
+        let tell: (FollowProblem) -> Void = { [problems] in problems.all.append($0) }
+        let delivery = Delivery(
+            store: record, loop: loop,
+            ways: [
+                (
+                    Sink(id: .file, batchCountMax: 256),
+                    LineReceiver(file, Samples.renderer, format: .json)
+                )
+            ], tell: tell)
+        delivery.wake()
+        return Follower(store: record, delivery: delivery, now: { Samples.now }, tell: tell)
     }
 
     @Test("it follows from what is stored, and acknowledges that once in a session")
@@ -63,7 +73,7 @@ import Wire
         }
         #expect(problems.all.count == 1)
         file.bytesLeft = nil
-        try follower.deliver()
+        loop.run(milliseconds: 10_000)
         #expect(file.lines.count == 3)
     }
 
@@ -93,16 +103,19 @@ import Wire
                     }
                     after = next.last!.sequence
                 }
-                try follower.deliver()
+                loop.run(milliseconds: 10_000)
             } catch {
                 record.writesLeft = nil
                 record.marksLeft = nil
             }
+            if record.marksLeft == 0 { record.marksLeft = nil }
             file.bytesLeft = nil
         }
         #expect(acknowledged == 5)
         #expect(record.contents.annotations.count == 5)
-        let isFileWhole = file.lines == record.contents.outbox.map(\.pending.line)
+        let isFileWhole =
+            file.lines
+            == record.contents.bulletins.compactMap { Samples.renderer.line($0, .json) }
         #expect(isFileWhole)
     }
 }

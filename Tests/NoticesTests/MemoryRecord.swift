@@ -1,3 +1,4 @@
+import Edges
 import Fleet
 import Notices
 import Presentation
@@ -8,16 +9,18 @@ final class MemoryRecord: NoticeRecord {
         var reason: String
     }
 
-    struct Line: Hashable {
-        var pending: PendingLine
-        var sink: Sink
+    struct Row: Hashable {
+        var item: OutboxItem
+        var sink: SinkID
         var deliveredAt: Timestamp?
+        var deadAt: Timestamp?
     }
 
     struct Contents {
         var position = FollowPosition()
         var annotations: [Annotation] = []
-        var outbox: [Line] = []
+        var bulletins: [Bulletin] = []
+        var outbox: [Row] = []
         var gaps: [EventGap] = []
     }
 
@@ -50,15 +53,21 @@ final class MemoryRecord: NoticeRecord {
             contents.annotations.first { $0.annotationID == annotationID }?.record.heldAt
         }
 
-        func insert(_ annotation: Annotation, sequence: Int64, lines: [SinkLine]) throws {
+        func hasBulletin(_ id: String) -> Bool { contents.bulletins.contains { $0.id == id } }
+        func bulletins(of step: StepID, history: Int64) -> [Bulletin] {
+            contents.bulletins.filter { $0.step == step }
+        }
+
+        func insert(
+            _ bulletin: Bulletin, history: Int64, recordedAt: Timestamp, sinks: [SinkID]
+        ) throws {
             try write()
-            precondition(heldAt(annotation.annotationID) == nil, "\(annotation.annotationID) twice")
-            contents.annotations.append(annotation)
-            for line in lines {
-                let pending = PendingLine(
-                    number: Int64(contents.outbox.count + 1),
-                    annotationID: annotation.annotationID, line: line.line)
-                contents.outbox.append(Line(pending: pending, sink: line.sink))
+            precondition(!hasBulletin(bulletin.id), "\(bulletin.id) twice")
+            contents.bulletins.append(bulletin)
+            if let annotation = bulletin.annotation { contents.annotations.append(annotation) }
+            for sink in sinks {
+                let item = OutboxItem(number: Int64(contents.outbox.count + 1), bulletin: bulletin)
+                contents.outbox.append(Row(item: item, sink: sink))
             }
         }
     }
@@ -83,26 +92,44 @@ final class MemoryRecord: NoticeRecord {
         }
     }
 
-    func pending(_ sink: Sink, limit: Int) -> [PendingLine] {
-        let lines = contents.outbox.filter { $0.sink == sink && $0.deliveredAt == nil }
-        return lines.prefix(limit).map(\.pending)
+    func pending(_ sink: SinkID, after number: Int64 = 0, limit: Int) -> [OutboxItem] {
+        let rows = contents.outbox.filter {
+            $0.sink == sink && $0.deliveredAt == nil && $0.deadAt == nil && $0.item.number > number
+        }
+        return rows.prefix(limit).map(\.item)
     }
 
-    func markDelivered(_ lines: [PendingLine], at time: Timestamp) throws(Failure) {
+    func mark(_ marks: [OutboxMark], at time: Timestamp) throws(Failure) {
         if marksLeft == 0 { throw Failure(reason: "died before the mark") }
         marksLeft = marksLeft.map { $0 - 1 }
-        let numbers = lines.map(\.number)
+        for mark in marks {
+            let index = Int(mark.number) - 1
+            switch mark.change {
+            case .delivered: contents.outbox[index].deliveredAt = time
+            case .dead: contents.outbox[index].deadAt = time
+            case .failed(let attempts, let next, _):
+                contents.outbox[index].item.attempts = attempts
+                contents.outbox[index].item.nextAttemptAt = next
+            }
+        }
+    }
+
+    func settledUpTo(_ sink: SinkID) -> UInt64 {
+        pending(sink, limit: 1).first.map { $0.bulletin.sequence - 1 } ?? cursor()
+    }
+
+    func markDelivered(_ sink: SinkID, upTo sequence: UInt64, at time: Timestamp) {
         for index in contents.outbox.indices
-        where numbers.contains(contents.outbox[index].pending.number) {
-            contents.outbox[index].deliveredAt = contents.outbox[index].deliveredAt ?? time
+        where contents.outbox[index].sink == sink
+            && contents.outbox[index].item.bulletin.sequence <= sequence
+        {
+            contents.outbox[index].deliveredAt = time
         }
     }
 }
 
 /// A file in memory, which can be torn at any byte.
 final class MemoryFile: LineAppender {
-    struct Failure: Error {}
-
     var bytes: [UInt8] = []
     /// Of the next appends; nil for no limit.
     var bytesLeft: Int?
@@ -111,7 +138,7 @@ final class MemoryFile: LineAppender {
         bytes.split(separator: UInt8(ascii: "\n")).map { String(decoding: $0, as: UTF8.self) }
     }
 
-    func recover(_ due: [String]) -> Set<String> {
+    private func recover(_ due: [String]) -> Set<String> {
         let count = FileEnd.byteCount(for: due, fileByteCount: UInt64(bytes.count))
         let end = FileEnd(tail: Array(bytes.suffix(Int(count))), due: due)
         switch end.mending {
@@ -122,21 +149,79 @@ final class MemoryFile: LineAppender {
         return end.present
     }
 
-    func append(_ lines: [String]) throws {
-        let wanted = Array(lines.map { $0 + "\n" }.joined().utf8)
+    func append(_ lines: [String], isRecovery: Bool, completion: @escaping (String?) -> Void) {
+        let present = isRecovery ? recover(lines) : []
+        let due = lines.filter { !present.contains($0) }
+        let wanted = Array(due.map { $0 + "\n" }.joined().utf8)
         let written = min(wanted.count, bytesLeft ?? .max)
         bytes += wanted.prefix(written)
         bytesLeft = bytesLeft.map { $0 - written }
-        if written < wanted.count { throw Failure() }
+        completion(written < wanted.count ? "the disk is full" : nil)
+    }
+}
+
+/// Takes what it is given when it is told to.
+final class MemoryReceiver: Receiver {
+    var handOvers: [(items: [OutboxItem], completion: (DeliveryOutcome) -> Void)] = []
+    var ids: [String] { handOvers.flatMap { $0.items.map(\.bulletin.id) } }
+
+    func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
+        handOvers.append((items, completion))
+    }
+
+    func answer(_ outcome: DeliveryOutcome) {
+        handOvers.removeFirst().completion(outcome)
+    }
+}
+
+/// A loop whose time goes on when it is told to.
+final class TestLoop: EventLoop {
+    final class Timer: LoopTimer {
+        var body: (() -> Void)?
+        func cancel() { body = nil }
+    }
+    private var timers: [(at: Int64, timer: Timer)] = []
+    private(set) var nowMilliseconds: Int64 = 0
+    var wallMicroseconds: Int64 { Samples.now.microseconds + nowMilliseconds * 1_000 }
+
+    func after(_ delay: Duration, _ body: @escaping () -> Void) -> Timer {
+        let timer = Timer()
+        timer.body = body
+        timers.append((nowMilliseconds + delay.microseconds / 1_000, timer))
+        return timer
+    }
+
+    func every(_ interval: Duration, _ body: @escaping () -> Void) -> Timer {
+        preconditionFailure("nothing here repeats")
+    }
+
+    func soon(_ body: @escaping () -> Void) { _ = after(.zero, body) }
+    func random(in range: ClosedRange<Int64>) -> Int64 { range.lowerBound }
+    func randomBytes(_ count: Int) -> [UInt8] { [] }
+
+    func run(milliseconds: Int64) {
+        let end = nowMilliseconds + milliseconds
+        while let index = timers.indices.filter({ timers[$0].at <= end })
+            .min(by: { timers[$0].at < timers[$1].at })
+        {
+            let (at, timer) = timers.remove(at: index)
+            nowMilliseconds = max(nowMilliseconds, at)
+            timer.body?()
+        }
+        nowMilliseconds = end
     }
 }
 
 enum Samples {
     static let now = Timestamp(microseconds: 1_775_946_500_000_000)
 
-    static func holdFinished(_ sequence: UInt64, step: UInt32, heldAt: Int64 = 9) -> FleetEvent {
+    static let renderer = BulletinRenderer(cluster: "test")
+
+    static func holdFinished(
+        _ sequence: UInt64, step: UInt32, heldAt: Int64 = 9, guest: String = "db-0"
+    ) -> FleetEvent {
         let record = HoldRecord(
-            guest: GuestID(checked: "db-0"), outcome: .succeeded, reason: "",
+            guest: GuestID(checked: guest), outcome: .succeeded, reason: "",
             heldAt: Timestamp(microseconds: heldAt), holdMicroseconds: 14_200, resumedBy: .agent,
             clockErrorBeforeMicroseconds: nil, clockErrorAfterMicroseconds: nil,
             clockNote: "", hypervisorBefore: "7.2.18", hypervisorAfter: "7.2.22")

@@ -10,7 +10,7 @@ import Testing
     ) throws(MemoryRecord.Failure) -> StoredBatch {
         try record.store(
             events: events, lastSequence: last ?? events.last?.sequence ?? 0,
-            recordedAt: Samples.now, sinks: Sink.allCases)
+            recordedAt: Samples.now, sinks: [Sink(id: .stdout), Sink(id: .file)])
     }
 
     private var ids: [String] { record.contents.annotations.map(\.annotationID) }
@@ -21,9 +21,29 @@ import Testing
         #expect(batch.sequence == 2 && batch.newAnnotationCount == 1)
         #expect(ids == ["rollout-1.1-t7-db-0"])
         #expect(record.contents.outbox.map(\.sink) == [.stdout, .file])
-        #expect(record.contents.outbox[0].pending.line == record.contents.annotations[0].text)
-        #expect(
-            record.contents.outbox[1].pending.line == record.contents.annotations[0].json.compact)
+        #expect(record.contents.outbox[0].item.bulletin == record.contents.bulletins[0])
+    }
+
+    @Test("a guest is told that its hold begins, and that it will not take place")
+    func cancelled() throws {
+        let step = StepID(rollout: RolloutID(1), number: 3)
+        let guests = [GuestID(checked: "a"), GuestID(checked: "b")]
+        let granted = FleetEvent(
+            sequence: 1, at: Samples.now,
+            body: .stepGranted(
+                step: step, host: HostID(checked: "h"), guests: guests, pairs: [],
+                release: ReleaseID(checked: "r"), component: .network, version: "2"))
+        let ended = FleetEvent(
+            sequence: 2, at: Samples.now,
+            body: .stepEndedWithoutHold(step: step, host: HostID(checked: "h"), reason: "busy"))
+        let over = FleetEvent(
+            sequence: 3, at: Samples.now,
+            body: .stepEnded(step: step, host: HostID(checked: "h"), outcome: nil, reason: "busy"))
+        _ = try store([granted, ended, over])
+        let told = record.contents.bulletins
+        #expect(told.map(\.state) == [.started, .started, .cancelled, .cancelled])
+        #expect(told.map(\.guest) == guests + guests && told[3].reason == "busy")
+        #expect(record.contents.outbox.isEmpty, "sinks get annotations unless they ask for more")
     }
 
     @Test("what is known by number, or by name and start, adds nothing")

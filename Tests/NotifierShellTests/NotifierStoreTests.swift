@@ -19,7 +19,7 @@ import Testing
     private func keep(_ events: [FleetEvent], last: UInt64? = nil) throws -> StoredBatch {
         try store.store(
             events: events, lastSequence: last ?? events.last?.sequence ?? 0,
-            recordedAt: Samples.now, sinks: Sink.allCases)
+            recordedAt: Samples.now, sinks: [Sink(id: .stdout), Sink(id: .file)])
     }
 
     @Test("a batch moves the cursor and leaves one annotation and one row a sink for each hold")
@@ -33,8 +33,11 @@ import Testing
         guard case .holdFinished(let hold) = Samples.holdFinished(2, step: 1).body else { return }
         let annotation = Annotation(hold: hold, recordedAt: Samples.now)
         #expect(try store.annotations(limit: 10) == [annotation])
-        #expect(try store.pending(.stdout, limit: 10).map(\.line) == [annotation.text])
-        #expect(try store.pending(.file, limit: 10).map(\.line) == [annotation.json.compact])
+        for sink in [SinkID.stdout, .file] {
+            let items = try store.pending(sink, after: 0, limit: 10)
+            #expect(items.map(\.bulletin.annotation) == [annotation])
+            #expect(items.map(\.bulletin.sequence) == [2] && items.map(\.attempts) == [0])
+        }
     }
 
     @Test("repeated events, also under new numbers, add nothing")
@@ -46,7 +49,7 @@ import Testing
         let renumbered = try keep([Samples.holdFinished(3, step: 2)])
         #expect(renumbered.newAnnotationCount == 0)
         #expect(try store.annotations(limit: 10).count == 2)
-        #expect(try store.pending(.file, limit: 10).count == 2)
+        #expect(try store.pending(.file, after: 0, limit: 10).count == 2)
     }
 
     @Test("a name that comes again for another hold is told and not stored")
@@ -97,14 +100,89 @@ import Testing
     @Test("what is stored and not delivered is still there after a restart, and only that")
     func restart() throws {
         _ = try keep([Samples.holdFinished(1, step: 1), Samples.holdFinished(2, step: 2)])
-        let first = try store.pending(.file, limit: 1)
-        try store.markDelivered(first, at: Samples.now)
-        try store.markDelivered(first, at: Samples.now)
+        let first = try store.pending(.file, after: 0, limit: 1)
+        let marks = first.map { OutboxMark(number: $0.number, change: .delivered) }
+        try store.mark(marks, at: Samples.now)
+        try store.mark(marks, at: Samples.now)
         let reopened = try NotifierStore(path: store.path, cluster: "demo")
         #expect(try reopened.cursor() == 2)
         #expect(
-            try reopened.pending(.file, limit: 10).map(\.annotationID) == ["rollout-1.2-t7-db-0"])
-        #expect(try reopened.pending(.stdout, limit: 10).count == 2)
+            try reopened.pending(.file, after: 0, limit: 10).map(\.bulletin.id)
+                == ["rollout-1.2-t7-db-0"])
+        #expect(try reopened.pending(.stdout, after: 0, limit: 10).count == 2)
+    }
+
+    @Test("a dead letter is listed, replayed behind all others, or dropped; others stay")
+    func deadLetters() throws {
+        _ = try keep((1...3).map { Samples.holdFinished($0, step: UInt32($0)) })
+        let items = try store.pending(.file, after: 0, limit: 9)
+        let next = Timestamp(microseconds: 7)
+        try store.mark(
+            [
+                OutboxMark(number: items[0].number, change: .dead(attempts: 3, reason: "no")),
+                OutboxMark(
+                    number: items[1].number,
+                    change: .failed(attempts: 1, nextAttemptAt: next, reason: "away")),
+            ], at: Samples.now)
+        let left = try store.pending(.file, after: 0, limit: 9)
+        #expect(left.map(\.attempts) == [1, 0] && left[0].nextAttemptAt == next)
+        #expect(try store.settledUpTo(.file) == 1)
+        let operatorStore = try NotifierStore(existing: store.path, mayChange: true)
+        let letters = try operatorStore.deadLetters(DeadLetterFilter(), limit: 9)
+        #expect(letters.map(\.bulletinID) == ["rollout-1.1-t7-db-0"] && letters[0].reason == "no")
+        let before = try store.changeNumber()
+        #expect(try operatorStore.replay(DeadLetterFilter(sink: .stdout)) == 0)
+        #expect(try operatorStore.replay(DeadLetterFilter(sink: .file)) == 1)
+        #expect(try store.changeNumber() != before)
+        #expect(
+            try store.pending(.file, after: left[1].number, limit: 9).map(\.bulletin.id)
+                == ["rollout-1.1-t7-db-0"])
+        // Nothing pending is put there twice.
+        #expect(try operatorStore.replay(AnnotationFilter(), to: .file) == 0)
+        #expect(try operatorStore.drop(DeadLetterFilter()) == 0)
+        try store.markDelivered(.file, upTo: 3, at: Samples.now)
+        #expect(try store.pending(.file, after: 0, limit: 9).isEmpty)
+        #expect(try operatorStore.replay(AnnotationFilter(), to: .file) == 3)
+    }
+
+    @Test("what is old is deleted, annotations only if that is wanted")
+    func retention() throws {
+        _ = try keep((1...3).map { Samples.holdFinished($0, step: UInt32($0)) })
+        let later = Timestamp(microseconds: Samples.now.microseconds + 86_400_000_000 * 401)
+        #expect(try store.deleteOld(Retention(), now: Samples.now, countMax: 9) == 0)
+        #expect(try store.deleteOld(Retention(), now: later, countMax: 2) == 2)
+        #expect(try store.deleteOld(Retention(), now: later, countMax: 2) == 1)
+        #expect(try store.pending(.file, after: 0, limit: 9).isEmpty)
+        #expect(try store.annotations(limit: 9).count == 3)
+        let all = Retention(bulletinDays: 400, annotationDays: 400)
+        #expect(try store.deleteOld(all, now: later, countMax: 9) == 3)
+        #expect(try store.annotations(limit: 9).isEmpty)
+    }
+
+    @Test("a database of the first version keeps its annotations and what was pending")
+    func migration() throws {
+        let path = scratch.path("old.db")
+        let old = try DatabaseQueue(path: path)
+        try notifierMigrator.migrate(old, upTo: "1 annotations and outbox")
+        try old.write { database in
+            try database.execute(
+                sql: """
+                    INSERT INTO follower VALUES (1, 'demo', 8, 1);
+                    INSERT INTO annotation VALUES (1, 'rollout-1.1-t7-db-0', 8, 'db-0', 'a', 'db', 0, 1,
+                        1, 7, 'q', 'hypervisor', '2', 5, 14200, 'failed', 'why', 'agent', NULL, NULL,
+                        '', '1', '2', 9);
+                    INSERT INTO outbox VALUES (4, 'rollout-1.1-t7-db-0', 'stdout', 'x', 3);
+                    INSERT INTO outbox VALUES (5, 'rollout-1.1-t7-db-0', 'file', 'x', NULL);
+                    """)
+        }
+        try old.close()
+        let store = try NotifierStore(path: path, cluster: "demo")
+        #expect(try store.cursor() == 8)
+        let pending = try store.pending(.file, after: 0, limit: 9)
+        #expect(pending.map(\.number) == [5])
+        #expect(pending.first?.bulletin.state == .failed)
+        #expect(try store.annotations(limit: 9) == pending.compactMap(\.bulletin.annotation))
+        #expect(try store.pending(.stdout, after: 0, limit: 9).isEmpty)
     }
 
     @Test("annotations are found by guest, set, host and rollout, the newest ones, oldest first")

@@ -1,0 +1,85 @@
+// Which bulletins an event becomes.
+//
+//   stepNoticed             noticed, of each guest that will be held
+//   stepGranted             started, of each guest that will be held
+//   holdFinished            succeeded or failed, of that guest: the annotation
+//   noticeWithdrawn, stepEndedWithoutHold, stepEnded
+//                           cancelled, of each guest that was told that something is to come
+//   any other               nothing
+//
+// An event does not say which of several guests is in which pair; only a guest that is alone has one.
+
+package import Fleet
+import Presentation
+
+extension Bulletin {
+    /// The bulletins that follow from an event: from it and what was told before alone, so that every
+    /// notifier comes to the same ones.
+    ///
+    /// - Parameters:
+    ///   - recordedAt: now; stands in annotations.
+    ///   - told: what was told of a step before, oldest first.
+    package static func all(
+        of event: FleetEvent, recordedAt: Timestamp, told: (StepID) throws -> [Bulletin]
+    ) rethrows -> [Bulletin] {
+        switch event.body {
+        case .holdFinished(let hold):
+            return [Bulletin(hold, event, recordedAt: recordedAt)]
+        case .stepNoticed(let notice):
+            return notice.guests.map { Bulletin($0, notice, event) }
+        case .stepGranted(
+            let step, let host, let guests, let pairs, let release, let component, let version):
+            return guests.map { guest in
+                Bulletin(
+                    id: "\(step)-\(guest)-started-\(event.at.microseconds)", state: .started,
+                    sequence: event.sequence, at: event.at, guest: guest, host: host,
+                    pair: guests.count == 1 ? pairs.first : nil, step: step, token: nil,
+                    release: release, component: component, version: version)
+            }
+        case .stepEndedWithoutHold(let step, _, let reason), .noticeWithdrawn(let step, let reason),
+            .stepEnded(let step, _, _, let reason):
+            return cancelled(by: event, try told(step), reason: reason)
+        case .rolloutStarted, .rolloutChanged, .noticeAcknowledged, .lockReleased:
+            return []
+        }
+    }
+
+    private init(_ guest: GuestID, _ notice: Notice, _ event: FleetEvent) {
+        self.init(
+            id: "\(notice.step)-\(guest)-noticed-\(notice.noticedAt.microseconds)", state: .noticed,
+            sequence: event.sequence, at: event.at, guest: guest, host: notice.host,
+            pair: notice.guests.count == 1 ? notice.pairs.first : nil, step: notice.step,
+            token: nil,
+            release: notice.release, component: notice.component, version: notice.version,
+            notBefore: notice.notBefore)
+    }
+
+    private init(_ hold: FinishedHold, _ event: FleetEvent, recordedAt: Timestamp) {
+        let record = hold.record
+        self.init(
+            id: hold.holdID, state: record.outcome == .succeeded ? .succeeded : .failed,
+            sequence: event.sequence, at: event.at, guest: record.guest, host: hold.host,
+            pair: hold.pair, step: hold.step, token: hold.token, release: hold.release,
+            component: hold.component, version: hold.version,
+            annotation: Annotation(hold: hold, recordedAt: recordedAt), reason: record.reason)
+    }
+
+    /// Of every guest whose newest bulletin says that something is to come.
+    private static func cancelled(
+        by event: FleetEvent, _ told: [Bulletin], reason: String
+    ) -> [Bulletin] {
+        var newest: [GuestID: Bulletin] = [:]
+        for bulletin in told { newest[bulletin.guest] = bulletin }
+        return newest.values.filter { $0.state == .noticed || $0.state == .started }
+            .sorted { $0.guest < $1.guest }.map { before in
+                var bulletin = before
+                bulletin.id = "\(before.id)-cancelled"
+                bulletin.state = .cancelled
+                bulletin.sequence = event.sequence
+                bulletin.at = event.at
+                bulletin.notBefore = nil
+                bulletin.reason = reason
+                return bulletin
+            }
+    }
+}

@@ -1,0 +1,264 @@
+public import Fleet
+import GRDB
+public import Notices
+import Presentation
+
+// The outbox, as delivery and operators see it.
+//
+//   pending ──mark delivered──▶ delivered ──replay──▶ pending, behind all others
+//      └────mark dead─────────▶ dead ───────replay──▶    ″
+//                                 └────────drop─────▶ (gone)
+//
+// A row that comes back gets a new number: readers only ever look behind what they have seen.
+
+/// One row of the outbox that its sink has not taken and will not be asked about again.
+public struct DeadLetter: Hashable, Sendable {
+    public var sink: SinkID
+    public var bulletinID: String
+    public var guest: GuestID
+    public var attempts: Int
+    public var deadAt: Timestamp
+    /// Why, the last time.
+    public var reason: String
+}
+
+/// Which dead letters; nil means any.
+public struct DeadLetterFilter: Hashable, Sendable {
+    public var sink: SinkID?
+    public var bulletinID: String?
+    public init(sink: SinkID? = nil, bulletinID: String? = nil) {
+        self.sink = sink
+        self.bulletinID = bulletinID
+    }
+
+    fileprivate var condition: (sql: String, values: StatementArguments) {
+        var sql = "deadAtMicroseconds IS NOT NULL"
+        var values = StatementArguments()
+        if let sink {
+            sql += " AND sink = ?"
+            values += [sink.rawValue]
+        }
+        if let bulletinID {
+            sql += " AND bulletin = (SELECT number FROM bulletin WHERE bulletinId = ?)"
+            values += [bulletinID]
+        }
+        return (sql, values)
+    }
+}
+
+private let isPending = "deliveredAtMicroseconds IS NULL AND deadAtMicroseconds IS NULL"
+
+extension NotifierStore {
+    public func pending(
+        _ sink: SinkID, after number: Int64, limit: Int
+    ) throws(NotifierStoreError) -> [OutboxItem] {
+        // The bulletin's columns come first: where both have one, they say the same.
+        let sql = """
+            SELECT bulletin.*, outbox.number AS outboxNumber, attempts, nextAttemptAtMicroseconds,
+                annotation.*
+            FROM outbox JOIN bulletin ON bulletin.number = outbox.bulletin
+                LEFT JOIN annotation ON annotationId = bulletinId
+            WHERE sink = ? AND outbox.number > ? AND \(isPending)
+            ORDER BY outbox.number LIMIT ?
+            """
+        return try guarded(path, "read") {
+            try queue.read { database in
+                let statement = try database.cachedStatement(sql: sql)
+                let rows = try Row.fetchAll(statement, arguments: [sink.rawValue, number, limit])
+                return try rows.map { row in
+                    guard let bulletin = Bulletin(row: row) else {
+                        throw NotifierStoreError.damaged(
+                            path: path, detail: "row \(row["outboxNumber"] as Int64) of outbox")
+                    }
+                    return OutboxItem(
+                        number: row["outboxNumber"], bulletin: bulletin, attempts: row["attempts"],
+                        nextAttemptAt: (row["nextAttemptAtMicroseconds"] as Int64?).map {
+                            Timestamp(microseconds: $0)
+                        })
+                }
+            }
+        }
+    }
+
+    public func mark(_ marks: [OutboxMark], at time: Timestamp) throws(NotifierStoreError) {
+        try guarded(path, "write to") {
+            try queue.write { database in
+                for mark in marks { try mark.write(to: database, at: time) }
+            }
+        }
+    }
+
+    public func settledUpTo(_ sink: SinkID) throws(NotifierStoreError) -> UInt64 {
+        try guarded(path, "read") {
+            try queue.read { database in
+                let position = try NotifierTransaction(database: database).position()
+                let first = try Int64.fetchOne(
+                    database,
+                    sql: """
+                        SELECT min(sequence) FROM outbox JOIN bulletin
+                            ON bulletin.number = outbox.bulletin
+                        WHERE sink = ? AND history = ? AND \(isPending)
+                        """, arguments: [sink.rawValue, position.history])
+                return UInt64(clamping: first.map { $0 - 1 } ?? position.sequence)
+            }
+        }
+    }
+
+    public func markDelivered(
+        _ sink: SinkID, upTo sequence: UInt64, at time: Timestamp
+    ) throws(NotifierStoreError) {
+        try guarded(path, "write to") {
+            try queue.write { database in
+                let position = try NotifierTransaction(database: database).position()
+                try database.execute(
+                    sql: """
+                        UPDATE outbox SET deliveredAtMicroseconds = ?
+                        WHERE sink = ? AND \(isPending) AND bulletin IN (
+                            SELECT number FROM bulletin WHERE history = ? AND sequence <= ?)
+                        """,
+                    arguments: [
+                        time.microseconds, sink.rawValue, position.history,
+                        Int64(clamping: sequence),
+                    ])
+            }
+        }
+    }
+
+    /// How many rows wait for a sink that is not among these.
+    public func pendingForOthers(than sinks: [SinkID]) throws(NotifierStoreError) -> [String: Int] {
+        try guarded(path, "read") {
+            try queue.read { database in
+                let rows = try Row.fetchAll(
+                    database,
+                    sql: "SELECT sink, count(*) AS n FROM outbox WHERE \(isPending) GROUP BY sink")
+                var counts: [String: Int] = [:]
+                for row in rows where !sinks.contains(where: { $0.rawValue == row["sink"] }) {
+                    counts[row["sink"]] = row["n"]
+                }
+                return counts
+            }
+        }
+    }
+
+    // MARK: Operators
+
+    /// Oldest first.
+    public func deadLetters(
+        _ filter: DeadLetterFilter, limit: Int
+    ) throws(NotifierStoreError) -> [DeadLetter] {
+        let (condition, values) = filter.condition
+        return try guarded(path, "read") {
+            try queue.read { database in
+                try Row.fetchAll(
+                    database,
+                    sql: """
+                        SELECT sink, bulletinId, guest, attempts, deadAtMicroseconds, problem
+                        FROM outbox JOIN bulletin ON bulletin.number = outbox.bulletin
+                        WHERE \(condition) ORDER BY outbox.number LIMIT ?
+                        """, arguments: values + [limit]
+                ).compactMap { row in
+                    guard let sink = SinkID(row["sink"]), let guest = GuestID(row["guest"])
+                    else { return nil }
+                    return DeadLetter(
+                        sink: sink, bulletinID: row["bulletinId"], guest: guest,
+                        attempts: row["attempts"],
+                        deadAt: Timestamp(microseconds: row["deadAtMicroseconds"]),
+                        reason: row["problem"])
+                }
+            }
+        }
+    }
+
+    /// Takes dead letters out; their bulletins stay.
+    ///
+    /// - Returns: how many.
+    public func drop(_ filter: DeadLetterFilter) throws(NotifierStoreError) -> Int {
+        let (condition, values) = filter.condition
+        return try guarded(path, "write to") {
+            try queue.write { database in
+                try database.execute(
+                    sql: "DELETE FROM outbox WHERE \(condition)", arguments: values)
+                return database.changesCount
+            }
+        }
+    }
+
+    /// Puts dead letters at the end of the outbox.
+    ///
+    /// - Returns: how many.
+    public func replay(_ filter: DeadLetterFilter) throws(NotifierStoreError) -> Int {
+        let (condition, values) = filter.condition
+        return try again(
+            "SELECT bulletin, sink FROM outbox WHERE \(condition) ORDER BY number", values)
+    }
+
+    /// Puts annotations at the end of the outbox, for one sink; what is pending there stays as it is.
+    ///
+    /// - Returns: how many.
+    public func replay(
+        _ filter: AnnotationFilter, to sink: SinkID
+    ) throws(NotifierStoreError) -> Int {
+        let (condition, values) = filter.condition
+        return try again(
+            """
+            SELECT bulletin.number, ? FROM annotation JOIN bulletin ON bulletinId = annotationId
+            \(condition) \(condition.isEmpty ? "WHERE" : "AND") NOT EXISTS (
+                SELECT 1 FROM outbox WHERE bulletin = bulletin.number AND sink = ? AND \(isPending))
+            ORDER BY annotation.number
+            """, [sink.rawValue] + values + [sink.rawValue])
+    }
+
+    private func again(
+        _ selection: String, _ values: StatementArguments
+    ) throws(NotifierStoreError) -> Int {
+        try guarded(path, "write to") {
+            try queue.write { database in
+                let rows = try Row.fetchAll(database, sql: selection, arguments: values)
+                for row in rows {
+                    let place: [any DatabaseValueConvertible] = [row[0] as Int64, row[1] as String]
+                    try database.execute(
+                        sql: "DELETE FROM outbox WHERE bulletin = ? AND sink = ?",
+                        arguments: StatementArguments(place))
+                    try database.execute(
+                        sql: "INSERT INTO outbox (bulletin, sink) VALUES (?, ?)",
+                        arguments: StatementArguments(place))
+                }
+                return rows.count
+            }
+        }
+    }
+
+    /// A number that another process's changes make another one.
+    public func changeNumber() throws(NotifierStoreError) -> Int64 {
+        try guarded(path, "read") {
+            try queue.read { try Int64.fetchOne($0, sql: "PRAGMA data_version") ?? 0 }
+        }
+    }
+}
+
+extension OutboxMark {
+    fileprivate func write(to database: Database, at time: Timestamp) throws {
+        switch change {
+        case .delivered:
+            let statement = try database.cachedStatement(
+                sql:
+                    "UPDATE outbox SET deliveredAtMicroseconds = ? WHERE number = ? AND \(isPending)"
+            )
+            try statement.execute(arguments: [time.microseconds, number])
+        case .failed(let attempts, let next, let reason):
+            let statement = try database.cachedStatement(
+                sql: """
+                    UPDATE outbox SET attempts = ?, nextAttemptAtMicroseconds = ?, problem = ?
+                    WHERE number = ? AND \(isPending)
+                    """)
+            try statement.execute(arguments: [attempts, next.microseconds, reason, number])
+        case .dead(let attempts, let reason):
+            let statement = try database.cachedStatement(
+                sql: """
+                    UPDATE outbox SET attempts = ?, deadAtMicroseconds = ?, problem = ?
+                    WHERE number = ? AND \(isPending)
+                    """)
+            try statement.execute(arguments: [attempts, time.microseconds, reason, number])
+        }
+    }
+}
