@@ -41,7 +41,8 @@ public struct StepNotice: Hashable, Sendable {
 
 extension Timestamp {
     func adding(milliseconds: Int64) -> Timestamp {
-        Timestamp(microseconds: microseconds.addingReportingOverflow(milliseconds * 1_000).partialValue)
+        let sum = microseconds.addingReportingOverflow(milliseconds * 1_000)
+        return Timestamp(microseconds: sum.partialValue)
     }
 }
 
@@ -83,7 +84,8 @@ extension Coordinator {
         case .waiting:
             guard let notice = step.notice else { break }
             return .success(
-                notice.acknowledgedBy.contains(guest) ? [] : [.noticeAcknowledged(id, guest: guest)])
+                notice.acknowledgedBy.contains(guest) ? [] : [.noticeAcknowledged(id, guest: guest)]
+            )
         case .finished, .cancelled: break
         }
         return .failure(
@@ -195,10 +197,14 @@ extension GrantRound {
         switch obstacle {
         case .hostNotConnected where at >= notice.overdueAt:
             return .noticeWithdrawn(
-                step.id, reason: "host \(step.plan.host) is not connected; it is noticed anew when it is")
+                step.id,
+                reason: "host \(step.plan.host) is not connected; it is noticed anew "
+                    + "when it is")
         case .guest(let guest, let state) where at >= notice.overdueAt:
             return .noticeWithdrawn(
-                step.id, reason: "guest \(guest) is \(state.rawValue); it is noticed anew when it runs")
+                step.id,
+                reason: "guest \(guest) is \(state.rawValue); it is noticed anew "
+                    + "when it runs")
         default: return nil
         }
     }

@@ -55,7 +55,9 @@ struct TrueNotices {
         defer { forget(id) }
         let problems = conflicts(id, step.plan.pairs, state)
         guard policy.noticeMilliseconds > 0, !step.plan.guests.isEmpty else { return problems }
-        guard let told = told[id] else { return problems + ["\(id) is granted, but nobody was told"] }
+        guard let told = told[id] else {
+            return problems + ["\(id) is granted, but nobody was told"]
+        }
         let mayBeShort =
             policy.acknowledgement == .shortens
             && step.plan.guests.allSatisfy(told.acknowledged.contains)

@@ -241,7 +241,8 @@ struct ScenarioStage {
         case .noticeAcknowledged(let id, let guest): "event: \(id) acknowledged by \(guest)"
         case .noticeWithdrawn(let id, let reason): "event: notice of \(id) withdrawn: \(reason)"
         case .stepGranted(let id, _, _, _, _, _, _): "event: \(id) granted"
-        case .stepEnded(let id, _, let outcome, _): "event: \(id) over: \(outcome?.rawValue ?? "cancelled")"
+        case .stepEnded(let id, _, let outcome, _):
+            "event: \(id) over: \(outcome?.rawValue ?? "cancelled")"
         case .stepEndedWithoutHold(let id, _, let reason):
             "event: \(id) ended without a hold: \(reason)"
         case .holdFinished(let hold): "event: hold \(hold.holdID) \(hold.record.outcome.rawValue)"
