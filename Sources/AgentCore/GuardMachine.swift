@@ -131,13 +131,19 @@ public struct GuardMachine: Hashable, Sendable {
 
     /// It lingers for a moment: what it learns then is noted, too.
     private mutating func late(_ event: Event) -> [Effect] {
-        guard !wasDisarmed, case .continued(let id, let side, let at, wasHeld: true) = event else {
+        guard !wasDisarmed else { return [] }
+        switch event {
+        case .stopped(let id, let at, let wall):
+            // Noted when it has gone on again.
+            onGuest(id) { $0.noteStop($1, at: at, wall: wall) }
             return []
+        case .continued(let id, let side, let at, wasHeld: true):
+            onGuest(id) { $0.onContinued($1, side, resumedAt: at, wasHeld: true) }
+            effects = heldBack
+            heldBack = []
+            return effects
+        default: return []
         }
-        onGuest(id) { $0.onContinued($1, side, resumedAt: at, wasHeld: true) }
-        effects = heldBack
-        heldBack = []
-        return effects
     }
 
     private mutating func noteStop(_ index: Int, at: Int64, wall: Timestamp) {

@@ -5,10 +5,13 @@
 //                       … connected             old: queryReadiness; new: cont with a look behind it
 //  the monitor          ready                   cont with a look behind it
 //                       not ready, no answer    continueFailed: the machine has it tried again
-//                       it executes now         continued, at the time of RESUME if there was one
+//                       no answer to a cont in time   what hangs executes nothing: until then at least
+//                                               the guest did not go on, unless it was seen to execute
+//                       it executes now         continued, at the time of RESUME if there was one;
+//                                               else when its monitor was last seen to hang before
 //                       it does not             continueFailed
-//                       STOP behind continueGuest   as continueGuest: a command of the dead agent was
-//                                               still on its way
+//                       STOP behind continueGuest   stopped; then as continueGuest: a command of the dead
+//                                               agent was still on its way
 //                       RESUME after that       continued: the guest was held after all
 
 public import Fleet
@@ -40,6 +43,12 @@ public struct GuardedSide: Hashable, Sendable {
     public private(set) var continuedAt: Int64?
     private var stoppedAt: Int64?
     private var resumed: EventTime?
+    /// A `cont` of ours that is not answered yet; since when.
+    private var contSentAt: Int64?
+    /// A `cont` of ours waited in vain until then: its guest can have gone on only after that.
+    private var hungAt: Int64?
+    /// It was seen to execute before any `cont` of ours.
+    private var wasExecuting = false
     /// Of the `stop` that came behind our `cont`, until the guest goes on.
     private var stoppedLateAt: Int64?
 
@@ -58,24 +67,44 @@ public struct GuardedSide: Hashable, Sendable {
         case .continueGuest(isConnected: false): return [.wake, .connect]
         case .continueGuest(isConnected: true):
             if continuedAt == nil { continuedAt = now }
-            return [.wake, ask]
+            return [.wake, ask(at: now)]
         case .connectFailed: return [.event(.continueFailed(guest, side))]
         case .event(let event, let stamp): return on(event, stamp, at: now, wall: wall)
-        case .replied(.queryReadiness, .readiness(.ready)):
-            return [.send(.contAndLook, limit: replyLimit)]
-        case .replied(.contAndLook, .executing(true)):
-            let at = resumed?.hold ?? now
-            return [.event(.continued(guest, side, at: at, wasHeld: resumed != nil))]
-        case .replied(.queryReadiness, _), .replied(.contAndLook, _):
+        case .replied(let request, let reply): return onReply(request, reply, at: now)
+        }
+    }
+
+    private mutating func onReply(
+        _ request: MonitorRequest, _ reply: MonitorReply, at now: Int64
+    ) -> [Output] {
+        switch (request, reply) {
+        case (.queryReadiness, .readiness(.ready(let isExecuting))):
+            if isExecuting, hungAt == nil { wasExecuting = true }
+            return [cont(at: now)]
+        case (.contAndLook, .executing(true)):
+            // Whose answer was lost with a connection that had only broken may have been at once:
+            // then the note of before is nearer.
+            let at = resumed?.hold ?? hungAt
+            return [.event(.continued(guest, side, at: at ?? now, wasHeld: at != nil))]
+        case (.contAndLook, .ended):
+            if let contSentAt, !wasExecuting, .microseconds(now - contSentAt) >= replyLimit {
+                hungAt = now
+            }
             return [.event(.continueFailed(guest, side))]
-        case .replied: return []
+        case (.queryReadiness, _), (.contAndLook, _): return [.event(.continueFailed(guest, side))]
+        default: return []
         }
     }
 
     /// An old one may be in its migration's end, a new one never is.
-    private var ask: Output {
+    private mutating func ask(at now: Int64) -> Output {
         let isSure = side == .new || mutated(.guardContinuesUnready)
-        return .send(isSure ? .contAndLook : .queryReadiness, limit: replyLimit)
+        return isSure ? cont(at: now) : .send(.queryReadiness, limit: replyLimit)
+    }
+
+    private mutating func cont(at now: Int64) -> Output {
+        contSentAt = now
+        return .send(.contAndLook, limit: replyLimit)
     }
 
     private mutating func on(
@@ -92,17 +121,19 @@ public struct GuardedSide: Hashable, Sendable {
             guard stoppedLateAt != nil else { break }
             stoppedLateAt = nil
             return [.event(.continued(guest, side, at: time.hold, wasHeld: true))]
-        case .stop where continuedAt == nil:
-            stoppedAt = now
-            resumed = nil
+        case .stop:
             // Not before it was about to be held, as the machine knows.
             let time = EventTime(
                 stamp: stamp, notBefore: 0, hold: now, wall: wall.microseconds)
-            return [.event(.stopped(guest, at: time.hold, wall: time.wall))]
-        case .stop:
+            let stopped = Output.event(.stopped(guest, at: time.hold, wall: time.wall))
+            guard continuedAt != nil else {
+                stoppedAt = now
+                resumed = nil
+                return [stopped]
+            }
             // Or the one that a `migrate` of the dead agent begins with: then it must not go on yet.
             stoppedLateAt = now
-            return [ask]
+            return [stopped, ask(at: now)]
         case .migration: break
         }
         return []

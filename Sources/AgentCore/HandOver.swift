@@ -17,6 +17,8 @@
 //  new: completed                      moved; one without the other: that one is asked after a while
 //  RESUME, after cont                  continued: the reply behind it may be lost with its connection
 //  reply to cont                       continued: without the event the guest had never stopped
+//  no reply to cont in time            continueFailed; what hangs executes nothing, so until then at
+//                                      least the guest did not go on
 //  refusal of migrate                  moveFailed; a lost reply says nothing: it is looked again
 //  connected again during the move     queryMigrate: its events are lost
 //    … completed                       as the event
@@ -99,6 +101,10 @@ public struct HandOver: Hashable, Sendable {
     /// When it was first told anything.
     private var begunAt: Int64?
     private var contCount = 0
+    /// When the last `cont` was sent.
+    private var contSentAt: Int64?
+    /// A `cont` waited in vain until then: its guest can have gone on only after that.
+    private var hungAt: Int64?
     /// The old QEMU has sent everything and stays stopped.
     private var hasLeft = false
     /// The old one's migration has failed, or its guest went on by itself: what the new one has of it
@@ -248,8 +254,11 @@ public struct HandOver: Hashable, Sendable {
         case (.queryReadiness, .readiness(.ready(let isExecuting))):
             if !isExecuting { noteLostStop(at: now, wall: wall) }
             cont(side, at: now)
+        case (.cont, .ended(let text)):
+            if let contSentAt, .microseconds(now - contSentAt) >= replyLimit { hungAt = now }
+            tell(.continueFailed(side, reason: text))
         case (.queryReadiness, .refused(let text)), (.queryReadiness, .ended(let text)),
-            (.cont, .refused(let text)), (.cont, .ended(let text)):
+            (.cont, .refused(let text)):
             tell(.continueFailed(side, reason: text))
         case (.cont, .done): onContinued(side, at: now)
         // Only a refusal of `migrate` is certain: after a lost connection it is looked again. No
@@ -280,6 +289,7 @@ public struct HandOver: Hashable, Sendable {
     private mutating func cont(_ side: Side, at now: Int64) {
         if continueSentAt == nil { continueSentAt = now }
         contCount += 1
+        contSentAt = now
         outputs.append(.send(.cont, side, limit: replyLimit))
     }
 
@@ -295,7 +305,8 @@ public struct HandOver: Hashable, Sendable {
         if side == .new { outputs.append(.reached("continued")) }
         // Without RESUME it executed already: since it was seen to go on, or since an earlier `cont`
         // whose answer was lost with its connection.
-        let earlier = resumedBefore?.hold ?? (contCount > 1 ? continueSentAt : nil)
+        let earlier =
+            resumedBefore?.hold ?? (contCount > 1 ? hungAt ?? continueSentAt : nil)
         tell(.continued(side, at: resumed?.hold ?? earlier ?? now))
     }
 }

@@ -6,6 +6,10 @@
 //
 // Before `begun` nobody watches the guests that were found, so a round asks about them anew. After it
 // only the others are asked about, and `found` tells of each.
+//
+// A guest whose old process has ended while the new one still reads has the step's deadline to arrive,
+// from the first answer that says so to the question of another: whether the agent stood still
+// meanwhile, and answers lay about, makes no difference.
 
 /// What a restarted agent learns of the guests of a step; pure. See ``Recovery`` for one guest.
 public struct Observation: Hashable, Sendable {
@@ -39,6 +43,11 @@ public struct Observation: Hashable, Sendable {
     static let roundLimit = Duration.milliseconds(500)
 
     private let since: Int64
+    private let arrivalLimit: Duration
+    /// Of each guest, when its new process was first heard to read yet, with the old one gone.
+    private var arrivingSince: [Int64?]
+    /// When the round under way was asked.
+    private var askedAt: Int64 = 0
     private var isUndecided: [Bool]
     private var actions: [RecoveryAction]
     private var hasBegun = false
@@ -51,9 +60,12 @@ public struct Observation: Hashable, Sendable {
 
     /// - Parameters:
     ///   - guestCount: how many guests the step has.
+    ///   - deadline: the step's.
     ///   - now: the hold clock, in microseconds.
-    public init(guestCount: Int, at now: Int64) {
+    public init(guestCount: Int, deadline: Duration, at now: Int64) {
         since = now
+        arrivalLimit = deadline
+        arrivingSince = Array(repeating: nil, count: guestCount)
         isUndecided = Array(repeating: true, count: guestCount)
         actions = Array(repeating: .wait, count: guestCount)
         states = Array(repeating: [:], count: guestCount)
@@ -80,6 +92,7 @@ public struct Observation: Hashable, Sendable {
     private mutating func look(at now: Int64) {
         guard !isAsking else { return }
         round += 1
+        askedAt = now
         isAsking = true
         states = states.map { _ in [:] }
         let indices = isUndecided.indices.filter { isUndecided[$0] }
@@ -88,13 +101,22 @@ public struct Observation: Hashable, Sendable {
         for index in indices { outputs.append(.ask(index, round: round)) }
     }
 
+    private mutating func action(of index: Int, at now: Int64) -> RecoveryAction {
+        let old = states[index][.old] ?? .unreachable
+        let new = states[index][.new] ?? .unreachable
+        guard old == .absent, new == .inmigrate else { return Recovery.decide(old: old, new: new) }
+        let since = arrivingSince[index] ?? now
+        arrivingSince[index] = since
+        let isLate = Duration.microseconds(askedAt - since) >= arrivalLimit
+        return Recovery.decide(old: old, new: new, isLate: isLate)
+    }
+
     private mutating func decide(at now: Int64) {
         isAsking = false
         let waited = Duration.microseconds(now - since)
         let isPatient = waited < Self.patience
         for index in isUndecided.indices where isUndecided[index] {
-            let action = Recovery.decide(
-                old: states[index][.old] ?? .unreachable, new: states[index][.new] ?? .unreachable)
+            let action = action(of: index, at: now)
             guard action != .wait else { continue }
             isUndecided[index] = false
             actions[index] = action

@@ -2,7 +2,8 @@
 // themselves. "Kill" always comes before "continue".
 //
 //  old \ new     absent        inmigrate           paused              running        other       unreachable
-//  absent        lost          lost, kill new      continue new        keep new       lost        wait
+//  absent        lost          wait; lost, kill    continue new        keep new       lost        wait
+//                              new, when it is late
 //  running       keep old      keep old, kill new  keep old, kill new  keep old,      keep old,   keep old,
 //                                                                      kill new       kill new    kill new
 //  paused        continue old  continue old        continue old        keep new,      continue    continue old
@@ -15,6 +16,9 @@
 // `paused` stands for every runstate of a guest that was stopped and can be continued: `paused`,
 // `postmigrate`, `finish-migrate`, `prelaunch` after a restore. A new process that is `running` was
 // continued after the old one had been killed, so an old one still to be seen is on its way out.
+//
+// A new process in `inmigrate` whose old one has ended may still be reading what that had sent: it is late
+// when it has had the step's deadline for that.
 //
 // Silence is never a reason to kill: a QEMU that waits for a disk answers in the end, and may be all that
 // is left of its guest. Nor is it a measure of time, since it may be this agent that stood still. Who is
@@ -63,19 +67,23 @@ public enum Recovery {
     /// - Parameters:
     ///   - old: the process that the guest ran on before the step.
     ///   - new: the process that the step started.
+    ///   - isLate: whatever the old one had sent should have been read long ago.
     /// - Returns: the cell of the table at the top of this file.
-    public static func decide(old: ProcessState, new: ProcessState) -> RecoveryAction {
+    public static func decide(
+        old: ProcessState, new: ProcessState, isLate: Bool = false
+    ) -> RecoveryAction {
         switch (old, new) {
         case (.paused, _) where mutated(.recoveryLeavesPaused): .keep(.old)
         case (.absent, .paused) where mutated(.recoveryLosesNew): .lost(reason: "the old has ended")
         case (.unreachable, _) where mutated(.recoveryTakesHungForDead):
-            decide(old: .absent, new: new)
+            decide(old: .absent, new: new, isLate: isLate)
         case (.running, _), (.other, _): .keep(.old)
         case (_, .running): .keep(.new)
         case (.paused, _): .continueGuest(.old)
         case (.absent, .paused): .continueGuest(.new)
         case (.absent, .unreachable): .wait
         case (.absent, .absent): .lost(reason: "both QEMU processes have ended")
+        case (.absent, .inmigrate) where !isLate: .wait
         case (.absent, .inmigrate):
             .lost(reason: "the old QEMU ended before its state had arrived in the new one")
         case (.absent, .other(let runstate)):

@@ -193,7 +193,8 @@ extension AgentShell {
             }
         }
         recovering = guests
-        let observer = StepObserver(guests, loop: loop) { [self] in
+        let deadline = Duration.milliseconds(step.directive.deadlineMilliseconds)
+        let observer = StepObserver(guests, deadline: deadline, loop: loop) { [self] in
             feed(.observed($0))
         } found: { [self] guest, action in
             logger.notice("found", metadata: ["guest": "\(guest.id)", "action": "\(action)"])

@@ -12,18 +12,21 @@ final class StepObserver {
     private let found: (StepGuest, RecoveryAction) -> Void
 
     /// - Parameters:
+    ///   - deadline: the step's.
     ///   - begun: called once, later, with an action for each guest; `wait` for one that does not
     ///     answer.
     ///   - found: called once for each of these, after that.
     init(
-        _ guests: [StepGuest], loop: Loop, begun: @escaping ([RecoveryAction]) -> Void,
+        _ guests: [StepGuest], deadline: Duration, loop: Loop,
+        begun: @escaping ([RecoveryAction]) -> Void,
         found: @escaping (StepGuest, RecoveryAction) -> Void
     ) {
         self.guests = guests
         self.loop = loop
         self.begun = begun
         self.found = found
-        observation = Observation(guestCount: guests.count, at: HoldClock.nowMicroseconds)
+        observation = Observation(
+            guestCount: guests.count, deadline: deadline, at: HoldClock.nowMicroseconds)
     }
 
     func begin() { tell(.begin) }

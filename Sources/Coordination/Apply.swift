@@ -33,6 +33,8 @@ extension Coordinator {
             applyNoticeAcknowledgement(id, guest, at: fact.at)
         case .noticeWithdrawn(let id, let reason):
             withdrawNotice(id, reason: reason, at: fact.at)
+        case .rolloutPaused, .rolloutResumed, .hostCordoned, .hostUncordoned:
+            applyPause(fact)
         case .stepGranted(let id, let token):
             applyGrant(id, token, at: fact.at)
         case .stepRegranted(let id, let token):
@@ -115,7 +117,8 @@ extension Coordinator {
         state.keep(
             GuestRecord(
                 report: guest, host: host, pair: pair,
-                placedByLeader: placement?.byLeader ?? false))
+                placedByLeader: placement?.byLeader ?? false,
+                missingSince: guest.state == .running ? nil : known?.missingSince))
     }
 
     private mutating func removeMissing(_ report: HostReport) {
@@ -183,7 +186,7 @@ extension Coordinator {
         guard !plan.pairs.isEmpty else { return }
         for id in state.rollouts.openIDs {
             state.rollouts.update(id) { rollout in
-                guard rollout.state == .running else { return }
+                guard rollout.state.isGoingOn else { return }
                 for offset in rollout.steps.waitingAgainst(plan.pairs) {
                     rollout.steps.update(at: offset) { $0.bypassed += 1 }
                 }
@@ -203,7 +206,10 @@ extension Coordinator {
         }
     }
 
-    private mutating func applyFinish(_ report: StepReport, at: Timestamp) {
+    /// - Parameter isGivenUp: by an operator, who has seen to the guests.
+    private mutating func applyFinish(
+        _ report: StepReport, isGivenUp: Bool = false, at: Timestamp
+    ) {
         guard let step = state.step(report.step) else {
             preconditionFailure("report of no \(report.step)")
         }
@@ -216,6 +222,7 @@ extension Coordinator {
             $0.phases = report.phases
             $0.holds = report.holds
         }
+        if !isGivenUp { state.noteMissing(after: report, step.plan) }
         if report.outcome.releasesLocks || mutated(.unhealthyUnlocks) {
             unlock(step.plan, report.step)
         } else {
@@ -278,23 +285,24 @@ extension Coordinator {
     private mutating func applyLockRelease(
         _ set: SetID, _ reason: String, _ by: String, at: Timestamp
     ) {
-        guard let lock = state.locks.removeValue(forKey: set) else { return }
+        let lock = state.locks.removeValue(forKey: set)
         emit(.lockReleased(set: set, by: by, reason: reason), at: at)
-        for holder in lock.holders {
+        state.forgetMissing(of: set)
+        for holder in lock?.holders ?? [] {
             guard let step = state.step(holder.step), step.status == .granted else { continue }
             // Given up for lost: what its agent still reports is recorded when it comes.
             applyFinish(
                 StepReport(
                     step: holder.step, token: holder.token, outcome: .lost,
                     reason: "given up by \(by), who released the lock of set \(set): \(reason)",
-                    phases: [], holds: []), at: at)
+                    phases: [], holds: []), isGivenUp: true, at: at)
         }
     }
 
     // MARK: The end of a rollout
 
     private mutating func stopIfFailing(_ id: RolloutID, at: Timestamp) {
-        guard let rollout = state.rollouts[id], rollout.state == .running,
+        guard let rollout = state.rollouts[id], rollout.state.isGoingOn,
             rollout.steps.failureCount >= Int(rollout.policy.failuresMax)
         else { return }
         let failed = rollout.steps.filter { ($0.outcome ?? .succeeded) != .succeeded }
@@ -334,7 +342,8 @@ extension Coordinator {
         let failureCount = rollout.steps.failureCount
         state.rollouts.update(id) { rollout in
             switch rollout.state {
-            case .running:
+            case .running, .paused:
+                rollout.reason = ""
                 rollout.state = failureCount == 0 ? .succeeded : .failed
                 if failureCount > 0 { rollout.reason = "\(failureCount) steps failed" }
             case .stopping: rollout.state = .failed
@@ -354,7 +363,7 @@ extension Coordinator {
         trimEvents()
     }
 
-    private mutating func emitRolloutChange(_ id: RolloutID, at: Timestamp) {
+    mutating func emitRolloutChange(_ id: RolloutID, at: Timestamp) {
         guard let rollout = state.rollouts[id] else { return }
         emit(
             .rolloutChanged(rollout: id, state: rollout.state, reason: rollout.reason), at: at)

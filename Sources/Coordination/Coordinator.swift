@@ -31,6 +31,14 @@ public struct Coordinator: Hashable, Sendable {
                 proposeRollout(release, selection, policy, by)
             case .abortRollout(let id, let reason, let by):
                 proposeAbort(id, reason, by)
+            case .pauseRollout(let id, let reason, let by):
+                proposePause(id, reason, by)
+            case .resumeRollout(let id, let reason, let by):
+                proposeResume(id, reason, by)
+            case .cordonHost(let host, let reason, let by):
+                proposeCordon(host, reason, by)
+            case .uncordonHost(let host, let reason, let by):
+                proposeUncordon(host, reason, by)
             case .releaseLock(let set, let reason, let by):
                 proposeLockRelease(set, reason, by)
             case .schedule(let connected):
@@ -134,6 +142,9 @@ extension Coordinator {
                     advice: "Say why with --reason; it is kept."))
         }
         guard let lock = state.locks[set] else {
+            if !state.missingGuests(of: set).isEmpty {
+                return .success([.lockReleased(set, reason: reason, by: by)])
+            }
             return .failure(
                 state.sets[set] == nil
                     ? Refusal(.notFound, "there is no availability set \(set)")

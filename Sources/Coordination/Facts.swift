@@ -8,7 +8,13 @@ public enum Command: Hashable, Sendable {
     case addRelease(Release, by: String)
     case startRollout(release: ReleaseID, selection: Selection, policy: Policy, by: String)
     case abortRollout(RolloutID, reason: String, by: String)
-    /// Opens a set whose lock nobody works on any more.
+    /// Lets no further step start until it is resumed.
+    case pauseRollout(RolloutID, reason: String, by: String)
+    case resumeRollout(RolloutID, reason: String, by: String)
+    /// Lets no step start on a host.
+    case cordonHost(HostID, reason: String, by: String)
+    case uncordonHost(HostID, reason: String, by: String)
+    /// Opens a set whose lock nobody works on any more, or that missing guests keep closed.
     case releaseLock(SetID, reason: String, by: String)
     /// Grants whatever may start now. `connected` holds the hosts whose agents can be told.
     case schedule(connected: Set<HostID>)
@@ -40,6 +46,10 @@ public struct Fact: Hashable, Sendable {
         case noticeAcknowledged(StepID, guest: GuestID)
         /// A noticed step waits again.
         case noticeWithdrawn(StepID, reason: String)
+        case rolloutPaused(RolloutID, reason: String, by: String)
+        case rolloutResumed(RolloutID, reason: String, by: String)
+        case hostCordoned(HostID, reason: String, by: String)
+        case hostUncordoned(HostID, reason: String, by: String)
         case stepGranted(StepID, token: Token)
         /// The same locks, a higher token: the agent had accepted one that we did not know of.
         case stepRegranted(StepID, token: Token)

@@ -8,6 +8,8 @@ import Fleet
 
 /// Why a waiting step does not start now.
 enum Obstacle: Hashable, Sendable {
+    case paused
+    case cordoned(Cordon)
     case hostNotConnected
     case hostBusy(StepID)
     case parallelism
@@ -18,7 +20,7 @@ enum Obstacle: Hashable, Sendable {
     /// Guests of another update domain of the set are told to make room.
     case noticed(SetPair, by: StepID)
     /// A guest of another update domain of the set is not well.
-    case unhealthy(SetPair, GuestID, GuestState)
+    case unhealthy(SetPair, GuestRecord)
     /// It will never start.
     case pointless(String)
 }
@@ -47,7 +49,8 @@ struct GrantRound {
     /// Waiting steps of running rollouts, the one that should start first in front.
     func candidates() -> [StepRecord] {
         var all: [StepRecord] = []
-        for rollout in state.rollouts.open where rollout.state == .running {
+        for rollout in state.rollouts.open
+        where rollout.state == .running || rollout.state == .paused && mutated(.pauseIgnored) {
             // Parallelism counts at the grant: guests may be told before.
             guard rollout.steps.waitingCount > 0,
                 rollout.policy.noticeMilliseconds > 0
@@ -97,6 +100,10 @@ struct GrantRound {
         }
         if release.scope != .guest, let problem = hostProblem(step, release) { return problem }
         if let problem = guestProblem(step, release) { return problem }
+        if rollout.state == .paused, !mutated(.pauseIgnored) { return .paused }
+        if let cordon = state.hosts[step.plan.host]?.cordon, !mutated(.cordonIgnored) {
+            return .cordoned(cordon)
+        }
         if !connected.contains(step.plan.host) { return .hostNotConnected }
         for pair in step.plan.pairs {
             if let (domain, holder) = lock(of: pair.set), domain != pair.updateDomain,
@@ -115,8 +122,8 @@ struct GrantRound {
             {
                 return .door(pair, waiter)
             }
-            if let (guest, state) = unwell(outside: pair), !mutated(.grantIgnoresUnwell) {
-                return .unhealthy(pair, guest, state)
+            if let guest = unwell(outside: pair), !mutated(.grantIgnoresUnwell) {
+                return .unhealthy(pair, guest)
             }
         }
         if let other = busy[step.plan.host] { return .hostBusy(other) }
@@ -151,12 +158,10 @@ struct GrantRound {
     }
 
     /// A guest of another update domain of the set that is known not to be well.
-    private func unwell(outside pair: SetPair) -> (GuestID, GuestState)? {
+    private func unwell(outside pair: SetPair) -> GuestRecord? {
         guard let set = state.sets[pair.set], set.unwellCount > 0 else { return nil }
         for (member, domain) in set.members where domain != pair.updateDomain {
-            if let guest = state.guests[member], !guest.isWell {
-                return (member, guest.report.state)
-            }
+            if let guest = state.guests[member], !guest.isWell { return guest }
         }
         return nil
     }
@@ -180,7 +185,7 @@ struct GrantRound {
             for pair in step.plan.pairs where doors[pair.set] == nil {
                 doors[pair.set] = (pair.updateDomain, step.id)
             }
-        case .hostNotConnected, .guest, .unhealthy, .pointless:
+        case .paused, .cordoned, .hostNotConnected, .guest, .unhealthy, .pointless:
             break  // It could not start anyway: nobody should wait for it.
         }
     }
@@ -194,7 +199,7 @@ extension Coordinator {
         var facts: [Fact.Body] = []
         for step in round.candidates() {
             let policy = state.rollouts[step.id.rollout]?.policy ?? Policy()
-            if !step.isDue(policy, at: at) || (step.notice?.overdueAt ?? at) < at {
+            if step.isNoticed || !step.isDue(policy, at: at) {
                 if let fact = round.factOfNotice(step, policy, at: at) {
                     facts.append(fact)
                     continue

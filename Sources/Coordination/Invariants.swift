@@ -111,7 +111,8 @@ extension Coordinator {
     private func keptProblems() -> [String] {
         var anew = FleetState()
         for (id, host) in state.hosts {
-            anew.hosts[id] = HostRecord(report: host.report, reportedAt: host.reportedAt)
+            anew.hosts[id] = HostRecord(
+                report: host.report, reportedAt: host.reportedAt, cordon: host.cordon)
         }
         for guest in state.guests.values { anew.keep(guest) }
         for (id, set) in state.sets {

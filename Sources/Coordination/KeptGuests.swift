@@ -18,6 +18,35 @@ extension FleetState {
         if known?.pair != guest.pair || known?.isWell != guest.isWell { move(id, known, guest) }
     }
 
+    /// What becomes of the guests of a step that is over: those that are not confirmed and do not
+    /// run are missing until they do.
+    mutating func noteMissing(after report: StepReport, _ plan: PlannedStep) {
+        for id in plan.guests {
+            guard var guest = guests[id], guest.host == plan.host, !guest.isRunning,
+                report.holds.first(where: { $0.guest == id })?.outcome.releasesLocks != true
+            else { continue }
+            guest.missingSince = report.step
+            keep(guest)
+        }
+    }
+
+    /// An operator has seen to the guests of a set.
+    mutating func forgetMissing(of set: SetID) {
+        for id in missingGuests(of: set) {
+            guard var guest = guests[id] else { continue }
+            guest.missingSince = nil
+            keep(guest)
+        }
+    }
+
+    /// Those that keep the set closed although no lock does, in ascending order.
+    func missingGuests(of set: SetID) -> [GuestID] {
+        guard let record = sets[set], record.unwellCount > 0 else { return [] }
+        return record.members.keys.filter {
+            guests[$0]?.missingSince != nil && guests[$0]?.isWell == false
+        }
+    }
+
     mutating func removeGuest(_ id: GuestID) {
         guard let known = guests.removeValue(forKey: id) else { return }
         hosts.update(known.host) { $0.guests.removeAll { $0 == id } }
@@ -59,10 +88,11 @@ extension GuestRecord {
     var isRunning: Bool { report.state == .running }
 
     /// Whether guests of other update domains may be held. One that is `stopped` was shut down by
-    /// somebody and does not count.
-    var isWell: Bool {
+    /// somebody and does not count, unless it has been missing since a step.
+    public var isWell: Bool {
         switch report.state {
-        case .running, .stopped: true
+        case .running: true
+        case .stopped: missingSince == nil || mutated(.missingIsWell)
         case .starting, .held, .paused, .lost, .unknown: false
         }
     }

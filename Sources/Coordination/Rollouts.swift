@@ -154,7 +154,7 @@ extension Coordinator {
                     .notFound, "there is no \(id)", advice: "See `fermata rollout list`."))
         }
         if rollout.state == .aborting { return .success([]) }
-        guard rollout.state == .running else {
+        guard rollout.state.isGoingOn else {
             return .failure(
                 Refusal(.conflict, "\(id) is \(rollout.state.rawValue) and cannot be aborted"))
         }

@@ -42,11 +42,14 @@ public struct FleetState: Hashable, Sendable {
 public struct HostRecord: Hashable, Sendable {
     public var report: HostReport
     public var reportedAt: Timestamp
+    /// Nil if steps may start on it.
+    public var cordon: Cordon?
     /// The guests that count as this host's, in ascending order. Follows from the guests' records.
     public internal(set) var guests: [GuestID] = []
-    public init(report: HostReport, reportedAt: Timestamp) {
+    public init(report: HostReport, reportedAt: Timestamp, cordon: Cordon? = nil) {
         self.report = report
         self.reportedAt = reportedAt
+        self.cordon = cordon
     }
 
     /// Whether no guest of its report belongs to another host.
@@ -70,7 +73,14 @@ public struct GuestRecord: Hashable, Sendable {
     /// host's file says meanwhile.
     public var pair: SetPair?
     public var placedByLeader: Bool
-    public init(report: GuestReport, host: HostID, pair: SetPair?, placedByLeader: Bool) {
+    /// A step that ended without having seen this guest well, which has not been seen to run since:
+    /// as when its host lost power in the middle. Such a guest is `stopped` by nobody's will.
+    public var missingSince: StepID?
+    public init(
+        report: GuestReport, host: HostID, pair: SetPair?, placedByLeader: Bool,
+        missingSince: StepID? = nil
+    ) {
+        self.missingSince = missingSince
         self.report = report
         self.host = host
         self.pair = pair

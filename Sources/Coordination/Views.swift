@@ -31,6 +31,7 @@ extension Coordinator {
             all += hostWarnings(host).map { "host \(host.report.host): \($0)" }
         }
         for lock in lockViews() where lock.stuck { all.append("set \(lock.set): \(lock.reason)") }
+        for set in state.sets.keys { all += missingWarnings(set).map { "set \(set): \($0)" } }
         if state.notifiers.isEmpty, state.lastSequence > 0 {
             all.append("no notifier has ever followed: no annotation is published; start one")
         }
@@ -47,7 +48,8 @@ extension Coordinator {
                 acceptedToken: record.report.acceptedToken, guestCount: UInt32(guests.count),
                 runningGuestCount: UInt32(guests.count { $0.state == .running }),
                 lastReportAt: record.reportedAt, step: state.active[host],
-                warnings: hostWarnings(record), software: record.report.software)
+                warnings: hostWarnings(record), software: record.report.software,
+                cordon: record.cordon)
         }
     }
 
@@ -72,6 +74,17 @@ extension Coordinator {
         return all
     }
 
+    /// Of a set that is closed although nothing locks it.
+    private func missingWarnings(_ set: SetID) -> [String] {
+        state.missingGuests(of: set).map { missingText($0, state.guests[$0], set) }
+    }
+
+    private func missingText(_ id: GuestID, _ guest: GuestRecord?, _ set: SetID) -> String {
+        "guest \(id) is \(guest?.report.state.rawValue ?? "gone") and was not seen to run since "
+            + "\(guest?.missingSince?.description ?? "a step"); start it, or, if it is to stay so, "
+            + "`fermata locks release \(set) --reason …`"
+    }
+
     public func guestViews(connected: Set<HostID>) -> [GuestView] {
         state.guests.values.map {
             GuestView(
@@ -84,7 +97,7 @@ extension Coordinator {
         state.sets.map { id, record in
             var domains: [[GuestID]] = Array(repeating: [], count: Limits.updateDomainsMax)
             for (member, domain) in record.members { domains[domain.number].append(member) }
-            var warnings: [String] = []
+            var warnings = missingWarnings(id)
             if domains.count(where: { !$0.isEmpty }) == 1, record.members.count > 1 {
                 warnings.append("all its guests are in one update domain: they are held together")
             }
@@ -179,6 +192,9 @@ extension Coordinator {
         case .noticed(let pair, let by):
             "waits for set \(pair.set): guests of another update domain are told to make room "
                 + "(\(by))"
+        case .paused: "waits: the rollout is paused"
+        case .cordoned(let cordon):
+            "waits: host \(step.plan.host) is cordoned by \(cordon.by): \(cordon.reason)"
         case .hostNotConnected:
             "waits for the agent of host \(step.plan.host), which is not connected; start it there"
         case .hostBusy(let other): "waits for \(other) on the same host"
@@ -187,9 +203,12 @@ extension Coordinator {
         case .locked(let pair, let by):
             "waits for set \(pair.set): \(state.locks[pair.set]?.updateDomain.description ?? "another update domain") is out (\(by))"
         case .door(let pair, let waiter): "waits for set \(pair.set): \(waiter) is first"
-        case .unhealthy(let pair, let guest, let state):
-            "waits for set \(pair.set): guest \(guest) of another update domain is "
-                + "\(state.rawValue); see to it"
+        case .unhealthy(let pair, let guest) where guest.missingSince != nil:
+            "waits for set \(pair.set): of another update domain, "
+                + missingText(guest.report.id, guest, pair.set)
+        case .unhealthy(let pair, let guest):
+            "waits for set \(pair.set): guest \(guest.report.id) of another update domain is "
+                + "\(guest.report.state.rawValue); see to it"
         case .pointless(let reason): reason
         }
     }
@@ -220,6 +239,12 @@ extension Coordinator {
         for host in Set(steps.map(\.host)).subtracting(connected).sorted() {
             problems.append("host \(host): its agent is not connected, so its steps would wait")
         }
+        for host in Set(steps.map(\.host)).sorted() {
+            guard let cordon = state.hosts[host]?.cordon else { continue }
+            problems.append(
+                "host \(host) is cordoned by \(cordon.by), so its steps would wait: "
+                    + cordon.reason)
+        }
         for id in state.rollouts.openIDs { problems.append("\(id) is not over yet") }
         for lock in lockViews() where lock.stuck {
             problems.append("set \(lock.set): \(lock.reason)")
@@ -242,6 +267,10 @@ extension Coordinator {
         copy.state.rollouts = RolloutList()
         copy.state.active.removeAll()
         copy.state.locks = PagedDictionary()
+        // What an operator holds back is said apart: the order is that of when he does no more.
+        for host in Set(steps.map(\.host)).sorted() where state.hosts[host]?.cordon != nil {
+            copy.state.hosts.update(host) { $0.cordon = nil }
+        }
         copy.apply(
             Fact(
                 at: Timestamp(microseconds: 0),

@@ -45,8 +45,10 @@ package struct EtcdLayout {
 
     /// - Parameter number: counts the snapshots of an epoch.
     static func snapshotID(_ epoch: UInt64, _ number: UInt64) -> String {
-        digits(epoch, 20) + "-" + digits(number, 20)
+        snapshotIDs(epoch) + digits(number, 20)
     }
+    /// How the ids of an epoch's snapshots begin.
+    static func snapshotIDs(_ epoch: UInt64) -> String { digits(epoch, 20) + "-" }
     func chunk(_ id: String, _ number: Int) -> String {
         chunks(id) + Self.digits(UInt64(number), 8)
     }
@@ -89,6 +91,9 @@ struct EtcdManifest: Hashable {
     var index: UInt64
     var id: String
     var count: Int
+
+    /// Whether it was written in this epoch.
+    func isOf(_ epoch: UInt64) -> Bool { id.hasPrefix(EtcdLayout.snapshotIDs(epoch)) }
 }
 
 // The names are in the order of the alphabet, as they always were.

@@ -48,6 +48,8 @@ public final class EtcdLogStore: FollowableLogStore {
     /// Of the key `snapshot`: who has another one in mind is late.
     var manifestRevision: Int64 = 0
     var snapshotNumber: UInt64 = 0
+    /// The writer whose snapshot is being written: one at a time.
+    var saving: EtcdEpoch?
     /// Counts what the owner began: answers to what was before are not listened to.
     private var turn = 0
     /// Up to where etcd may forget its history: a follower that reads the last snapshot needs it.

@@ -3,7 +3,8 @@
 // Happy path: chunk after chunk, each a write of its own beside the appends; then `snapshot` names them; then
 // what they cover is deleted and compacted.
 // Failure modes: whatever ends it before `snapshot` is written leaves the old one, and chunks that the
-// next one deletes.
+// next one deletes. An answer to `snapshot` that is lost: it may be there, or come yet; the next one finds
+// it there and goes on from it, or makes it come too late.
 
 import Fleet
 public import LogCore
@@ -50,10 +51,13 @@ extension EtcdLogStore: ReadableLogStore {
         guard let epoch else {
             return loop.soon { [notLeading] in completion(.failure(notLeading)) }
         }
+        precondition(saving != epoch, "\(name) is writing a snapshot already")
+        saving = epoch
         snapshotNumber += 1
         let id = EtcdLayout.snapshotID(epoch.epoch, snapshotNumber)
         let finish = { [self] (result: Result<Void, LogStoreError>) in
             guard self.epoch == epoch else { return }
+            saving = nil
             completion(result)
         }
         putChunk(id, 0, next) { [self] result in
@@ -101,20 +105,25 @@ extension EtcdLogStore: ReadableLogStore {
             elseLookAt: [layout.snapshot]
         ) { [self] result in
             guard epoch == self.epoch else { return }
-            completion(
-                result.flatMap { written in
-                    if let seen = written.seen {
-                        guard let found = seen[0], found.value == value else {
-                            let reason = "somebody else has changed the key `snapshot`"
-                            return .failure(.corrupt(path: name, reason: reason))
-                        }
-                        // An earlier try of ours.
-                        manifestRevision = found.modRevision
-                    } else {
-                        manifestRevision = written.revision
-                    }
-                    return .success(manifestRevision)
-                })
+            switch result {
+            case .failure(let error): completion(.failure(error))
+            case .success(let written):
+                guard let seen = written.seen else {
+                    manifestRevision = written.revision
+                    return completion(.success(manifestRevision))
+                }
+                guard let found = seen[0], let epoch,
+                    let there = EtcdManifest(found.value), there.isOf(epoch.epoch)
+                else {
+                    let reason = "somebody else has changed the key `snapshot`"
+                    return completion(.failure(.corrupt(path: name, reason: reason)))
+                }
+                manifestRevision = found.modRevision
+                // An earlier try of this one; or one before it, whose answer nobody has got. There
+                // are only so many of them, and each comes once.
+                if there == manifest { return completion(.success(manifestRevision)) }
+                putManifest(manifest, and: operations, completion)
+            }
         }
     }
 

@@ -53,6 +53,12 @@ package enum Mutant: String, CaseIterable, Sendable {
     case grantIgnoresLocks
     /// A set of which a guest of another update domain is not well is granted.
     case grantIgnoresUnwell
+    /// A guest that has not run since a step in which its host lost power counts as shut down.
+    case missingIsWell
+    /// Steps of a paused rollout are granted.
+    case pauseIgnored
+    /// Steps on a cordoned host are granted.
+    case cordonIgnored
     /// Whoever comes later may pass a step that has waited too long already.
     case doorStaysOpen
     /// A grant does not use its token up.

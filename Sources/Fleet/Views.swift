@@ -81,11 +81,14 @@ public struct HostView: Hashable, Sendable {
     public var warnings: [String]
     /// What steps have installed, in ascending order of component.
     public var software: [InstalledSoftware]
+    /// Nil if steps may start on it.
+    public var cordon: Cordon?
     public init(
         id: HostID, connected: Bool, agentVersion: String, acceptedToken: Token,
         guestCount: UInt32, runningGuestCount: UInt32, lastReportAt: Timestamp, step: StepID?,
-        warnings: [String], software: [InstalledSoftware] = []
+        warnings: [String], software: [InstalledSoftware] = [], cordon: Cordon? = nil
     ) {
+        self.cordon = cordon
         self.id = id
         self.connected = connected
         self.agentVersion = agentVersion
@@ -96,6 +99,19 @@ public struct HostView: Hashable, Sendable {
         self.step = step
         self.warnings = warnings
         self.software = software
+    }
+}
+
+/// An operator's word that no step shall start on a host.
+public struct Cordon: Hashable, Sendable {
+    public var reason: String
+    /// The operator.
+    public var by: String
+    public var since: Timestamp
+    public init(reason: String, by: String, since: Timestamp) {
+        self.reason = reason
+        self.by = by
+        self.since = since
     }
 }
 
@@ -256,6 +272,8 @@ public struct SetPair: Hashable, Comparable, Sendable, CustomStringConvertible {
 
 public enum RolloutState: String, Hashable, Sendable, CaseIterable {
     case running
+    /// No further step starts until an operator resumes it; steps in flight run to their end.
+    case paused
     /// No further step starts because of failures; steps in flight run to their end.
     case stopping
     /// As `stopping`, asked for by an operator.
@@ -266,6 +284,8 @@ public enum RolloutState: String, Hashable, Sendable, CaseIterable {
     case failed
     case aborted
 
+    /// It has steps that may start, now or once it is resumed.
+    public var isGoingOn: Bool { self == .running || self == .paused }
     public var isOver: Bool { self == .succeeded || self == .failed || self == .aborted }
 }
 
@@ -318,7 +338,7 @@ public struct RolloutView: Hashable, Sendable {
     public var selection: Selection
     public var policy: Policy
     public var state: RolloutState
-    /// Why it stops, failed or was aborted; empty otherwise.
+    /// Why it is paused, stops, failed or was aborted; empty otherwise.
     public var reason: String
     public var startedAt: Timestamp
     public var startedBy: String

@@ -94,6 +94,25 @@ extension AuditEntry.Subject {
                 "command": "abortRollout", "rollout": .string(rollout.description),
                 "reason": .string(reason),
             ]
+        case .command(.pauseRollout(let rollout, let reason)):
+            [
+                "command": "pauseRollout", "rollout": .string(rollout.description),
+                "reason": .string(reason),
+            ]
+        case .command(.resumeRollout(let rollout, let reason)):
+            [
+                "command": "resumeRollout", "rollout": .string(rollout.description),
+                "reason": .string(reason),
+            ]
+        case .command(.cordonHost(let host, let reason)):
+            [
+                "command": "cordonHost", "host": .string(host.rawValue), "reason": .string(reason),
+            ]
+        case .command(.uncordonHost(let host, let reason)):
+            [
+                "command": "uncordonHost", "host": .string(host.rawValue),
+                "reason": .string(reason),
+            ]
         case .command(.stepDown): ["command": "stepDown"]
         case .command(.acknowledgeNotice(let step, let guest)):
             [

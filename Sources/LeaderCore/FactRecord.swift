@@ -109,6 +109,14 @@ package enum FactRecord {
                     $0.step = step.wire
                     $0.reason = reason
                 })
+        case .rolloutPaused(let id, let reason, let by):
+            return .rolloutPaused(held(id, reason, by))
+        case .rolloutResumed(let id, let reason, let by):
+            return .rolloutResumed(held(id, reason, by))
+        case .hostCordoned(let host, let reason, let by):
+            return .hostCordoned(held(host, reason, by))
+        case .hostUncordoned(let host, let reason, let by):
+            return .hostUncordoned(held(host, reason, by))
         case .stepGranted(let step, let token): return .stepGranted(grant(step, token))
         case .stepRegranted(let step, let token): return .stepRegranted(grant(step, token))
         case .stepCancelled(let step, let reason):
@@ -152,6 +160,26 @@ package enum FactRecord {
                     $0.sink = sink
                     $0.sequence = sequence
                 })
+        }
+    }
+
+    private static func held(
+        _ id: RolloutID, _ reason: String, _ by: String
+    ) -> PBFact.RolloutHeld {
+        .with {
+            $0.id = id.number
+            $0.reason = reason
+            $0.by = by
+        }
+    }
+
+    private static func held(
+        _ host: HostID, _ reason: String, _ by: String
+    ) -> PBFact.HostHeld {
+        .with {
+            $0.host = host.rawValue
+            $0.reason = reason
+            $0.by = by
         }
     }
 
@@ -208,6 +236,18 @@ package enum FactRecord {
                 try StepID(wire: message.step), guest: try name(message.guest, "guest"))
         case .noticeWithdrawn(let message):
             return .noticeWithdrawn(try StepID(wire: message.step), reason: message.reason)
+        case .rolloutPaused(let message):
+            return .rolloutPaused(
+                RolloutID(message.id), reason: message.reason, by: message.by)
+        case .rolloutResumed(let message):
+            return .rolloutResumed(
+                RolloutID(message.id), reason: message.reason, by: message.by)
+        case .hostCordoned(let message):
+            return .hostCordoned(
+                try name(message.host, "host"), reason: message.reason, by: message.by)
+        case .hostUncordoned(let message):
+            return .hostUncordoned(
+                try name(message.host, "host"), reason: message.reason, by: message.by)
         case .stepGranted(let message):
             return .stepGranted(try StepID(wire: message.step), token: Token(message.token))
         case .stepRegranted(let message):

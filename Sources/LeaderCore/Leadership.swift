@@ -248,6 +248,10 @@ final class Leadership {
         case .startRollout(let release, let selection, let policy):
             .startRollout(release: release, selection: selection, policy: policy, by: by)
         case .abortRollout(let id, let reason): .abortRollout(id, reason: reason, by: by)
+        case .pauseRollout(let id, let reason): .pauseRollout(id, reason: reason, by: by)
+        case .resumeRollout(let id, let reason): .resumeRollout(id, reason: reason, by: by)
+        case .cordonHost(let host, let reason): .cordonHost(host, reason: reason, by: by)
+        case .uncordonHost(let host, let reason): .uncordonHost(host, reason: reason, by: by)
         case .releaseLock(let set, let reason): .releaseLock(set, reason: reason, by: by)
         case .acknowledgeNotice(let step, let guest): .acknowledgeNotice(step, guest: guest)
         }

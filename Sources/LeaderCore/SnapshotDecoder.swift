@@ -83,8 +83,8 @@ package struct SnapshotDecoder {
         case .host(let message):
             let report = try HostReport(wire: message.report)
             state.hosts[report.host] = HostRecord(
-                report: report, reportedAt: Timestamp(microseconds: message.reportedAtMicroseconds)
-            )
+                report: report, reportedAt: Timestamp(microseconds: message.reportedAtMicroseconds),
+                cordon: message.hasCordon ? try Cordon(wire: message.cordon) : nil)
         case .guest(let message): try addGuest(message)
         case .set(let message):
             try addSet(message)
@@ -144,7 +144,9 @@ package struct SnapshotDecoder {
             GuestRecord(
                 report: report, host: host,
                 pair: message.hasPair ? try SetPair(wire: message.pair) : nil,
-                placedByLeader: message.placedByLeader))
+                placedByLeader: message.placedByLeader,
+                missingSince: message.hasMissingSince
+                    ? try StepID(wire: message.missingSince) : nil))
     }
 
     /// In snapshots of older versions the guests come first, and their sets exist already.
@@ -182,7 +184,8 @@ package struct SnapshotDecoder {
         return RolloutRecord(
             id: id, release: try name(message.release, "release"),
             selection: try Selection(wire: message.selection), policy: Policy(wire: message.policy),
-            state: try RolloutState(wire: message.state), reason: message.reason,
+            state: try RolloutState(wire: message.state, isPaused: message.isPaused),
+            reason: message.reason,
             startedAt: Timestamp(microseconds: message.startedAtMicroseconds),
             startedBy: message.startedBy,
             finishedAt: message.hasFinishedAtMicroseconds

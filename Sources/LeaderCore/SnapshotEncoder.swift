@@ -123,6 +123,7 @@ private enum SnapshotRecords {
         .with {
             $0.report = host.report.wire
             $0.reportedAtMicroseconds = host.reportedAt.microseconds
+            if let cordon = host.cordon { $0.cordon = cordon.wire }
         }
     }
 
@@ -171,6 +172,7 @@ private enum SnapshotRecords {
             $0.host = guest.host.rawValue
             if let pair = guest.pair { $0.pair = pair.wire }
             $0.placedByLeader = guest.placedByLeader
+            if let step = guest.missingSince { $0.missingSince = step.wire }
         }
     }
 
@@ -189,6 +191,7 @@ private enum SnapshotRecords {
             $0.selection = rollout.selection.wire
             $0.policy = rollout.policy.wire
             $0.state = rollout.state.wire
+            $0.isPaused = rollout.state == .paused
             $0.reason = rollout.reason
             $0.startedAtMicroseconds = rollout.startedAt.microseconds
             $0.startedBy = rollout.startedBy

@@ -99,6 +99,9 @@ extension HostView {
                         "version": .string($0.version),
                     ]
                 }),
+            "cordon": cordon.map {
+                ["reason": .string($0.reason), "by": .string($0.by), "since": JSON($0.since)]
+            } ?? .null,
         ]
     }
 }

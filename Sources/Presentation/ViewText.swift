@@ -44,6 +44,15 @@ extension StatusView {
     }
 }
 
+private func cordonLines(_ hosts: [HostView]) -> String {
+    hosts.compactMap { host in
+        host.cordon.map {
+            "cordoned: \(host.id) since \($0.since.dateText) \($0.since.timeText(fractionDigits: 0)) "
+                + "UTC by \(printable($0.by)): \(printable($0.reason))\n"
+        }
+    }.joined()
+}
+
 /// - Parameter now: to say how long ago a host has reported.
 public func text(of hosts: [HostView], now: Timestamp) -> String {
     guard !hosts.isEmpty else {
@@ -57,7 +66,8 @@ public func text(of hosts: [HostView], now: Timestamp) -> String {
         let age = now.microseconds.subtractingReportingOverflow(host.lastReportAt.microseconds)
         table.add([
             host.id.rawValue,
-            host.connected ? "connected" : "not connected",
+            (host.connected ? "connected" : "not connected")
+                + (host.cordon == nil ? "" : ", cordoned"),
             "\(host.runningGuestCount)/\(host.guestCount)",
             host.acceptedToken.number == 0 ? "" : host.acceptedToken.description,
             host.step?.description ?? "",
@@ -66,7 +76,7 @@ public func text(of hosts: [HostView], now: Timestamp) -> String {
             host.software.map { "\($0.component) \($0.version)" }.joined(separator: ", "),
         ])
     }
-    return table.text
+    return table.text + cordonLines(hosts)
         + warningLines(hosts.flatMap { host in host.warnings.map { (host.id.rawValue, $0) } })
 }
 

@@ -59,20 +59,55 @@ final class OperatorSeat {
     private func act() {
         isLeftOut = !world.keepsNextCommand()
         defer { isLeftOut = false }
-        switch chance.below(12) {
+        switch chance.below(16) {
         case 0...6: startRollout()
         case 7: abort()
         case 8: stepDown()
         case 9: releaseLock()
-        case 10: acknowledge()
+        case 10: pauseOrResume()
+        case 11: cordonOrUncordon()
+        case 12: goOn()
+        case 13: acknowledge()
         default: read()
         }
+    }
+
+    private func pauseOrResume() {
+        let open = world.truth.state.rollouts.open.map { $0 }.filter(\.state.isGoingOn)
+        guard !open.isEmpty else { return }
+        let rollout = chance.pick(open)
+        let isPaused = rollout.state == .paused
+        ask(
+            isPaused
+                ? .resumeRollout(rollout.id, reason: "")
+                : .pauseRollout(rollout.id, reason: "lunch")
+        ) { _, _ in }
+    }
+
+    private func cordonOrUncordon() {
+        let host = chance.pick(world.hosts.map(\.id))
+        ask(
+            world.truth.state.hosts[host]?.cordon == nil
+                ? .cordonHost(host, reason: "its disks") : .uncordonHost(host, reason: "")
+        ) { _, _ in }
+    }
+
+    /// The first thing that is held back is so no more.
+    private func goOn() {
+        if let id = world.truth.state.rollouts.open.first(where: { $0.state == .paused })?.id {
+            return ask(.resumeRollout(id, reason: "")) { _, _ in }
+        }
+        guard let host = world.truth.state.hosts.values.first(where: { $0.cordon != nil }) else {
+            return
+        }
+        ask(.uncordonHost(host.report.host, reason: "")) { _, _ in }
     }
 
     /// After the faults: what a person would do about what is left.
     private func tidy() {
         releaseLock()
         if chance.oneIn(2) { acknowledge() }
+        goOn()
         seeToGuests()
         read()
     }
@@ -164,7 +199,7 @@ final class OperatorSeat {
     }
 
     private func abort() {
-        let open = world.truth.state.rollouts.values.filter { $0.state == .running }.map(\.id)
+        let open = world.truth.state.rollouts.values.filter(\.state.isGoingOn).map(\.id)
         guard !open.isEmpty else { return }
         let id = chance.pick(open)
         ask(.abortRollout(id, reason: "for a reason")) { [self] _, _ in

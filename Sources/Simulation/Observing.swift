@@ -18,7 +18,9 @@ final class Observing {
         self.step = step
         self.chance = chance
         observation = Observation(
-            guestCount: step.guests.count, at: host.place.holdMicroseconds)
+            guestCount: step.guests.count,
+            deadline: .milliseconds(step.directive.deadlineMilliseconds),
+            at: host.place.holdMicroseconds)
     }
 
     func begin() {

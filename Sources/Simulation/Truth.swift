@@ -77,6 +77,9 @@ final class Truth {
         case aborted(RolloutID)
         case index(UInt64)
     }
+    /// Guests that a step had when their host lost power, or that it left without having seen to them: with
+    /// the step. They are out until they execute, or until an operator has seen to their set.
+    private var missing: [GuestID: StepID] = [:]
 
     init(_ world: World) { self.world = world }
 
@@ -119,6 +122,7 @@ final class Truth {
         case .stepGranted(let id, _):
             checkFailures(id)
             checkDoor(id, fact.at)
+            checkHeldBack(id)
         case .stepFinished(let report) where report.outcome.releasesLocks:
             // Its locks go: every guest must be out of its hold.
             for guest in state.step(report.step)?.plan.guests ?? [] where current[guest] != nil {
@@ -129,6 +133,9 @@ final class Truth {
             checkHealth(report)
         case .lockReleased(let set, _, _):
             checkOpened(set)
+            for guest in state.sets[set]?.members.keys.map({ $0 }) ?? [] {
+                missing.removeValue(forKey: guest)
+            }
             if !openedByHand.contains(set) { openedByHand.append(set) }
         default: break
         }
@@ -159,6 +166,7 @@ final class Truth {
             }
             world.faults.granted()
         case .termStarted: world.counts.takeovers += 1
+        case .stepFinished(let report) where report.outcome.releasesLocks: noteMissing(report)
         case .stepFinished(let report) where !report.outcome.releasesLocks:
             // The sets stay as they are until somebody has seen to the guests.
             for pair in state.step(report.step)?.plan.pairs ?? []
@@ -169,6 +177,16 @@ final class Truth {
                     "\(report.step) is \(report.outcome) and its lock of \(pair) has gone")
             }
         default: break
+        }
+    }
+
+    /// Nothing starts in a rollout that is paused, nor on a host that is cordoned.
+    private func checkHeldBack(_ id: StepID) {
+        if state.rollouts[id.rollout]?.state == .paused {
+            violate("a rollout stops", "\(id) was granted while \(id.rollout) is paused")
+        }
+        if let host = state.step(id)?.plan.host, state.hosts[host]?.cordon != nil {
+            violate("a rollout stops", "\(id) was granted on host \(host), which is cordoned")
         }
     }
 
@@ -207,9 +225,12 @@ final class Truth {
         let areRunning = step.plan.guests.allSatisfy {
             state.guests[$0]?.report.state == .running && state.guests[$0]?.host == step.plan.host
         }
-        guard areRunning,
+        guard areRunning, state.hosts[step.plan.host]?.cordon == nil,
             !state.guests.values.contains(where: { guest in
-                step.plan.pairs.contains { isUnwell(guest, outside: $0) }
+                step.plan.pairs.contains {
+                    isUnwell(guest, outside: $0)
+                        || guest.missingSince != nil && isOther(guest, than: $0)
+                }
             })
         else { return false }
         return world.servers.contains {
@@ -219,9 +240,14 @@ final class Truth {
     }
 
     private func isUnwell(_ guest: GuestRecord, outside pair: SetPair) -> Bool {
-        guard let own = guest.pair, own.set == pair.set, own.updateDomain != pair.updateDomain
-        else { return false }
-        return guest.report.state != .running && guest.report.state != .stopped
+        isOther(guest, than: pair) && guest.report.state != .running
+            && guest.report.state != .stopped
+    }
+
+    /// Of another update domain of the same set.
+    private func isOther(_ guest: GuestRecord, than pair: SetPair) -> Bool {
+        guard let own = guest.pair else { return false }
+        return own.set == pair.set && own.updateDomain != pair.updateDomain
     }
 
     /// Whoever is not well after a hold keeps its set closed.
@@ -244,9 +270,31 @@ final class Truth {
         if !isHealthy { unhealthy.append((guest, directive.step, directive.token)) }
     }
 
+    /// Whoever does not execute when its step is over, and has not been seen well, is not there yet. If it
+    /// is on record as running, its host fell silent after the step.
+    private func noteMissing(_ report: StepReport) {
+        guard let plan = state.step(report.step)?.plan, let host = world.host(plan.host)
+        else { return }
+        for guest in host.guests
+        where plan.guests.contains(guest.id) && !guest.isExecuting
+            && state.guests[guest.id]?.report.state != .running
+            && !report.holds.contains(where: { $0.guest == guest.id })
+        {
+            missing[guest.id] = report.step
+        }
+    }
+
     /// Nobody of another update domain of its sets may be out.
     private func checkGrant(_ id: StepID, _ plan: PlannedStep) {
         for pair in plan.pairs {
+            for (guest, step) in missing.sorted(by: { $0.key < $1.key }) {
+                guard let record = state.guests[guest], isOther(record, than: pair)
+                else { continue }
+                violate(
+                    "one update domain at a time",
+                    "\(id) was granted \(pair) while guest \(guest) of the set has not executed "
+                        + "since \(step)")
+            }
             for guest in state.guests.values where isUnwell(guest, outside: pair) {
                 violate(
                     "one update domain at a time",
@@ -295,7 +343,7 @@ final class Truth {
         case .rollout(let id):
             if state.rollouts[id] == nil { violate("nothing lost", "\(id) is not there") }
         case .aborted(let id):
-            if state.rollouts[id]?.state == .running {
+            if state.rollouts[id]?.state.isGoingOn == true {
                 violate("nothing lost", "\(id) was aborted, and goes on")
             }
         case .index(let index):
@@ -378,6 +426,7 @@ final class Truth {
         case .corrupted:
             violate("memory intact", "guest \(guest.id) goes on with a state of before")
         case .booted:
+            missing.removeValue(forKey: guest.id)
             if guest.bootCount > 1, !host.mayRestartGuests {
                 violate("memory intact", "guest \(guest.id) was started from nothing")
             }
@@ -388,7 +437,9 @@ final class Truth {
             if !host.mayRestartGuests, !world.faults.hasKilledQEMU(of: guest.id) {
                 violate("memory intact", "nothing is left of guest \(guest.id), without a fault")
             }
-        case .resumed: holdEnds(guest, host)
+        case .resumed:
+            missing.removeValue(forKey: guest.id)
+            holdEnds(guest, host)
         }
     }
 
@@ -596,6 +647,10 @@ func brief(_ fact: Fact) -> String {
     case .stepNoticed(let id, let notBefore): "\(id) noticed for \(notBefore.microseconds)"
     case .noticeAcknowledged(let id, let guest): "\(id) acknowledged by \(guest)"
     case .noticeWithdrawn(let id, let reason): "notice of \(id) withdrawn: \(reason)"
+    case .rolloutPaused(let id, _, _): "\(id) paused"
+    case .rolloutResumed(let id, _, _): "\(id) resumed"
+    case .hostCordoned(let host, _, _): "host \(host) cordoned"
+    case .hostUncordoned(let host, _, _): "host \(host) uncordoned"
     case .stepGranted(let id, let token): "\(id) granted, token \(token)"
     case .stepRegranted(let id, let token): "\(id) granted again, token \(token)"
     case .stepCancelled(let id, let reason): "\(id) cancelled: \(reason)"

@@ -78,9 +78,11 @@ struct TrueNotices {
         }
     }
 
-    /// Steps that are cancelled with their rollout have no fact of their own.
+    /// Steps that are cancelled with their rollout, or wait again because it is paused, have no fact
+    /// of their own.
     mutating func forgetCancelled(_ state: FleetState) {
-        for id in steps where state.step(id)?.status != .waiting { forget(id) }
+        for id in steps
+        where state.step(id)?.status != .waiting || state.step(id)?.notice == nil { forget(id) }
     }
 
     private mutating func forget(_ id: StepID) {

@@ -88,7 +88,8 @@ extension Refusal.Code: WireEnum {
 extension RolloutState: WireEnum {
     public var wire: PBRolloutState {
         switch self {
-        case .running: .running
+        // With `is_paused` beside it: whoever does not know that sees it run.
+        case .running, .paused: .running
         case .stopping: .stopping
         case .aborting: .aborting
         case .succeeded: .succeeded
@@ -96,7 +97,15 @@ extension RolloutState: WireEnum {
         case .aborted: .aborted
         }
     }
-    public init(wire: PBRolloutState) throws(ConversionError) {
-        self = try Self.checked(wire, "")
+    /// - Parameter isPaused: from the field beside it; means something only with `running`.
+    public init(wire: PBRolloutState, isPaused: Bool) throws(ConversionError) {
+        self = try Self.checked(wire, "", isPaused: isPaused)
+    }
+    static func checked(
+        _ wire: PBRolloutState, _ field: StaticString, isPaused: Bool
+    ) throws(ConversionError) -> Self {
+        let state = try checked(wire, field)
+        guard wire == .running else { return state }
+        return isPaused ? .paused : .running
     }
 }

@@ -56,6 +56,7 @@ extension FleetEvent.Body {
             var wire = PBFleetEvent.RolloutChanged()
             wire.rollout = rollout.number
             wire.state = state.wire
+            wire.isPaused = state == .paused
             wire.reason = reason
             return .rolloutChanged(wire)
         case .stepNoticed(let notice): return .stepNoticed(notice.wire)
@@ -113,7 +114,8 @@ extension FleetEvent.Body {
         case .rolloutChanged(let wire):
             self = .rolloutChanged(
                 rollout: try checkedRollout(wire.rollout, "rollout_changed.rollout"),
-                state: try RolloutState.checked(wire.state, "rollout_changed.state"),
+                state: try RolloutState.checked(
+                    wire.state, "rollout_changed.state", isPaused: wire.isPaused),
                 reason: cutText(wire.reason))
         case .stepGranted(let wire):
             self = .stepGranted(

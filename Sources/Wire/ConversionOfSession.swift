@@ -110,6 +110,20 @@ private func wireOfStart(
     return wire
 }
 
+private func wireOfHold(_ rollout: RolloutID, _ reason: String) -> PBHoldRollout {
+    var wire = PBHoldRollout()
+    wire.rollout = rollout.number
+    wire.reason = reason
+    return wire
+}
+
+private func wireOfHold(_ host: HostID, _ reason: String) -> PBHoldHost {
+    var wire = PBHoldHost()
+    wire.host = host.rawValue
+    wire.reason = reason
+    return wire
+}
+
 private func selection(_ wire: PBStartRollout) throws(ConversionError) -> Selection {
     try required(wire.hasSelection, wire.selection, "selection", Selection.init(wire:))
 }
@@ -137,6 +151,14 @@ extension OperatorCommand {
             acknowledge.step = step.wire
             acknowledge.guest = guest.rawValue
             wire.command = .acknowledgeNotice(acknowledge)
+        case .pauseRollout(let rollout, let reason):
+            wire.command = .pauseRollout(wireOfHold(rollout, reason))
+        case .resumeRollout(let rollout, let reason):
+            wire.command = .resumeRollout(wireOfHold(rollout, reason))
+        case .cordonHost(let host, let reason):
+            wire.command = .cordonHost(wireOfHold(host, reason))
+        case .uncordonHost(let host, let reason):
+            wire.command = .uncordonHost(wireOfHold(host, reason))
         }
         return wire
     }
@@ -163,6 +185,20 @@ extension OperatorCommand {
                     acknowledge.hasStep, acknowledge.step, "acknowledge_notice.step",
                     StepID.init(wire:)),
                 guest: try checkedName(acknowledge.guest, "acknowledge_notice.guest"))
+        case .pauseRollout(let hold):
+            self = .pauseRollout(
+                try checkedRollout(hold.rollout, "pause_rollout.rollout"),
+                reason: cutText(hold.reason))
+        case .resumeRollout(let hold):
+            self = .resumeRollout(
+                try checkedRollout(hold.rollout, "resume_rollout.rollout"),
+                reason: cutText(hold.reason))
+        case .cordonHost(let hold):
+            self = .cordonHost(
+                try checkedName(hold.host, "cordon_host.host"), reason: cutText(hold.reason))
+        case .uncordonHost(let hold):
+            self = .uncordonHost(
+                try checkedName(hold.host, "uncordon_host.host"), reason: cutText(hold.reason))
         case nil: throw ConversionError(.missing, field: "command")
         }
     }

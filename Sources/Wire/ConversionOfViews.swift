@@ -111,6 +111,7 @@ extension HostView {
         if let step { wire.step = step.wire }
         wire.warnings = warnings
         wire.software = software.map(\.wire)
+        if let cordon { wire.cordon = cordon.wire }
         return wire
     }
     public init(wire: PBHostView) throws(ConversionError) {
@@ -122,7 +123,23 @@ extension HostView {
             lastReportAt: Timestamp(microseconds: wire.lastReportAtMicroseconds),
             step: try optional(wire.hasStep, wire.step, "step", StepID.init(wire:)),
             warnings: wire.warnings.map(cutText),
-            software: try list(wire.software, "software", InstalledSoftware.init(wire:)))
+            software: try list(wire.software, "software", InstalledSoftware.init(wire:)),
+            cordon: try optional(wire.hasCordon, wire.cordon, "cordon", Cordon.init(wire:)))
+    }
+}
+
+extension Cordon {
+    public var wire: PBCordon {
+        var wire = PBCordon()
+        wire.reason = reason
+        wire.by = by
+        wire.sinceMicroseconds = since.microseconds
+        return wire
+    }
+    public init(wire: PBCordon) throws(ConversionError) {
+        self.init(
+            reason: cutText(wire.reason), by: try checkedText(wire.by, "by"),
+            since: Timestamp(microseconds: wire.sinceMicroseconds))
     }
 }
 
@@ -330,6 +347,7 @@ extension RolloutView {
         wire.selection = selection.wire
         wire.policy = policy.wire
         wire.state = state.wire
+        wire.isPaused = state == .paused
         wire.reason = reason
         wire.startedAtMicroseconds = startedAt.microseconds
         wire.startedBy = startedBy
@@ -348,7 +366,7 @@ extension RolloutView {
             selection: try required(
                 wire.hasSelection, wire.selection, "selection", Selection.init(wire:)),
             policy: Policy(wire: wire.policy),
-            state: try RolloutState.checked(wire.state, "state"),
+            state: try RolloutState.checked(wire.state, "state", isPaused: wire.isPaused),
             reason: cutText(wire.reason),
             startedAt: Timestamp(microseconds: wire.startedAtMicroseconds),
             startedBy: try checkedText(wire.startedBy, "started_by"),

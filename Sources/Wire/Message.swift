@@ -64,6 +64,10 @@ public enum OperatorCommand: Hashable, Sendable {
     case startRollout(release: ReleaseID, selection: Selection, policy: Policy)
     case abortRollout(RolloutID, reason: String)
     case releaseLock(SetID, reason: String)
+    case pauseRollout(RolloutID, reason: String)
+    case resumeRollout(RolloutID, reason: String)
+    case cordonHost(HostID, reason: String)
+    case uncordonHost(HostID, reason: String)
     /// To the leader itself: another server shall lead.
     case stepDown
     /// A guest is ready for a noticed step; notifiers may say this, too.

@@ -5,14 +5,14 @@ import Wire
 
 struct RolloutCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "rollout", abstract: "Starts, watches, shows and aborts rollouts.",
+        commandName: "rollout", abstract: "Starts, watches, shows, pauses and aborts rollouts.",
         discussion: """
             A rollout installs one release on a selection of hosts: one step for each guest, each \
             as soon as its locks are free, and no further one after the first failure.
             """,
         subcommands: [
             RolloutStart.self, RolloutWatchCommand.self, RolloutShow.self, RolloutList.self,
-            RolloutAbort.self,
+            RolloutPause.self, RolloutResume.self, RolloutAbort.self,
         ])
 }
 

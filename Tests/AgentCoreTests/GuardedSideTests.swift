@@ -36,11 +36,14 @@ private let table = """
     stopped look=executing -> continued@2000,false
     resumedByItself look=executing -> continued@1000,true
     asked look=executing -> continued@2000,false
-    asked STOP -> ASK
+    asked STOP -> stopped@2000 ASK
+    any look=lost -> continueFailed
+    hung look=executing -> continued@1000,true
+    hung STOP -> stopped@2000 ASK
     resumed look=executing -> continued@1000,true
-    resumed STOP -> ASK
+    resumed STOP -> stopped@2000 ASK
     stoppedLate look=executing -> continued@2000,false
-    stoppedLate STOP -> ASK
+    stoppedLate STOP -> stopped@2000 ASK
     stoppedLate RESUME -> continued@2000,true
     """
 
@@ -52,6 +55,14 @@ private let table = """
         ("asked", [.continueGuest(isConnected: true)]),
         ("stoppedLate", [.continueGuest(isConnected: true), .event(.stop, stamp: nil)]),
         ("resumed", [.continueGuest(isConnected: true), .event(.resume, stamp: nil)]),
+        (
+            "hung",
+            [
+                .continueGuest(isConnected: true),
+                replied(.queryReadiness, .readiness(.ready(isExecuting: false))),
+                replied(.contAndLook, .ended("no answer")),
+            ]
+        ),
     ]
     private static let inputs: [(String, GuardedSide.Input)] = [
         ("continue", .continueGuest(isConnected: true)),
@@ -64,6 +75,7 @@ private let table = """
         ("ready=lost", replied(.queryReadiness, .ended("gone"))),
         ("look=executing", replied(.contAndLook, .executing(true))),
         ("look=standing", replied(.contAndLook, .executing(false))),
+        ("look=lost", replied(.contAndLook, .ended("gone"))),
         ("look=no", replied(.contAndLook, .refused("no"))),
         ("cont=no", replied(.cont, .refused("no"))),
     ]
@@ -79,7 +91,11 @@ private let table = """
             for (state, path) in Self.paths {
                 var guarded = GuardedSide(
                     guestA, side, budget: HoldBudget(deadlineMilliseconds: 1_000))
-                for input in path { _ = guarded.handle(input, at: 1_000, wall: epoch) }
+                for (index, input) in path.enumerated() {
+                    // The last one at 1 ms, and what is asked longer under way than it may be.
+                    let at = 1_000 - Int64(path.count - 1 - index) * 200_000
+                    _ = guarded.handle(input, at: at, wall: epoch)
+                }
                 let outputs = guarded.handle(input, at: 2_000, wall: epoch).map(brief)
                 let what = "\(name) -> \(outputs.joined(separator: " "))"
                 let isKnown =
@@ -90,7 +106,18 @@ private let table = """
             }
         }
         expected.removeAll { $0.hasPrefix("any ") }
-        #expect(expected.count == 13)
+        #expect(expected.count == 15)
+    }
+
+    @Test("a connection that only breaks says nothing of when the guest went on")
+    func broken() {
+        var guarded = GuardedSide(guestA, .new, budget: HoldBudget(deadlineMilliseconds: 1_000))
+        _ = guarded.handle(.continueGuest(isConnected: true), at: 5_000, wall: epoch)
+        _ = guarded.handle(replied(.contAndLook, .ended("broken")), at: 6_000, wall: epoch)
+        _ = guarded.handle(.continueGuest(isConnected: true), at: 7_000, wall: epoch)
+        let outputs = guarded.handle(
+            replied(.contAndLook, .executing(true)), at: 8_000, wall: epoch)
+        #expect(outputs == [.event(.continued(guestA, .new, at: 8_000, wasHeld: false))])
     }
 
     @Test("a guest that the guard continued was held since it saw it stop, by the event's own time")

@@ -241,9 +241,21 @@ private let table = """
     func lostAnswer() {
         let times = continuedAt([
             (1_000, .stopAndMove), (5_000, .continueGuest(.new, .connected)),
-            (505_000, replied(.cont, .new, .ended("no reply"))),
+            (305_000, replied(.cont, .new, .ended("it broke"))),
             (530_000, .continueGuest(.new, .connected)), (530_100, replied(.cont, .new, .done)),
         ])
         #expect(times == [5_000])
+    }
+
+    @Test("a QEMU that let a cont wait in vain did not continue its guest before that")
+    func hung() {
+        let limit = Int64(budget.replyLimit / .microseconds(1))
+        let times = continuedAt([
+            (1_000, .stopAndMove), (5_000, .continueGuest(.new, .connected)),
+            (5_000 + limit, replied(.cont, .new, .ended("no reply"))),
+            (30_000 + limit, .continueGuest(.new, .connected)),
+            (30_100 + limit, replied(.cont, .new, .done)),
+        ])
+        #expect(times == [5_000 + limit])
     }
 }

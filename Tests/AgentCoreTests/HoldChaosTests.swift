@@ -284,10 +284,11 @@ struct ChaosWorld {
         recover()
     }
 
+    /// Whatever was on its way has come.
     private func decide(_ id: GuestID) -> RecoveryAction {
         let processes = guests[id]!.processes
         return Recovery.decide(
-            old: processes[.old]!.state, new: processes[.new]!.state)
+            old: processes[.old]!.state, new: processes[.new]!.state, isLate: true)
     }
 
     private mutating func recover() {

@@ -313,7 +313,7 @@ import Testing
         ]
         // Rows: the old one; columns: the new one; k keep, c continue, x lost, w wait.
         let expected: [String] = [
-            "x x cn kn x w", "x x x kn x x", "co co co kn co co", "ko ko ko ko ko ko",
+            "x w cn kn x w", "x x x kn x x", "co co co kn co co", "ko ko ko ko ko ko",
             "ko ko ko ko ko ko", "w w w kn w w",
         ]
         for (old, row) in zip(states, expected) {
@@ -326,6 +326,12 @@ import Testing
                 case .wait: short = "w"
                 }
                 #expect(short == String(cell), "old \(old), new \(new)")
+                let late = Recovery.decide(old: old, new: new, isLate: true)
+                guard old == .absent, new == .inmigrate else {
+                    #expect(late == Recovery.decide(old: old, new: new))
+                    continue
+                }
+                if case .lost = late {} else { Issue.record("late: \(late)") }
             }
         }
     }

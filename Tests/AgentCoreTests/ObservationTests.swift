@@ -12,7 +12,9 @@ private struct Answers {
     var found: [Int: RecoveryAction] = [:]
     var next: (Observation.Timer, at: Int64)?
 
-    init(_ count: Int) { observation = Observation(guestCount: count, at: 0) }
+    init(_ count: Int) {
+        observation = Observation(guestCount: count, deadline: .seconds(5), at: 0)
+    }
 
     mutating func handle(_ input: Observation.Input) {
         for output in observation.handle(input, at: now) {
@@ -94,6 +96,38 @@ private struct Answers {
             }
             #expect(answers.begun == [.wait])
             #expect(answers.found.isEmpty)
+        }
+    }
+
+    @Test("a new process that still reads what its old one had sent is waited for, and found")
+    func arrives() {
+        var answers = Answers(1)
+        answers.handle(.begin)
+        while answers.now < 4_000_000 {
+            answers.answer([[.absent, .inmigrate]])
+            answers.fire()
+        }
+        #expect(answers.begun == [.wait])
+        answers.answer([[.absent, .paused]])
+        #expect(answers.found == [0: .continueGuest(.new)])
+    }
+
+    @Test("what has not arrived after the deadline does not: heard in fresh answers")
+    func neverArrives() {
+        var answers = Answers(1)
+        answers.handle(.begin)
+        answers.answer([[.absent, .inmigrate]])
+        answers.fire()
+        // The agent stands still between the question and the answer, which is as old as that.
+        answers.now = 60_000_000
+        answers.answer([[.absent, .inmigrate]])
+        #expect(answers.begun == [.wait])
+        answers.fire()
+        #expect(answers.found.isEmpty)
+        answers.answer([[.absent, .inmigrate]])
+        guard case .lost = answers.found[0] else {
+            Issue.record("\(answers.found)")
+            return
         }
     }
 

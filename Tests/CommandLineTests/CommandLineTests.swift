@@ -38,6 +38,8 @@ import Testing
             Wrong("rollout start --release r --parallelism -1", "Missing value for '--parallelism"),
             Wrong("rollout start --release r --failures-max 0", "must be at least 1"),
             Wrong("rollout start --release r --host a,,b", "is not a name"),
+            Wrong("cordon a", "Missing expected argument '--reason"),
+            Wrong("cordon a --reason x b", "Unexpected argument 'b'"),
             Wrong("rollout abort 1", "Missing expected argument '--reason"),
             Wrong("plan --release r --host a;b", "is not a name"),
             Wrong("release add r --version 1 --path qemu", "is not an absolute path"),
@@ -117,7 +119,8 @@ import Testing
             "server", "notifier", "pki", "pki init", "pki issue", "pki renew", "pki revoke",
             "pki show", "pki list", "status", "hosts",
             "guests", "sets", "locks list", "locks release", "release add", "release list", "plan",
-            "rollout start", "rollout watch", "rollout show", "rollout list", "rollout abort",
+            "rollout start", "rollout watch", "rollout show", "rollout list",
+            "rollout pause", "rollout resume", "rollout abort", "cordon", "uncordon",
             "annotations", "agent", "simulate",
         ])
     func help(command: String) throws {

@@ -128,6 +128,27 @@ struct ScenarioStage {
                     step: step.id, token: step.token!, host: step.plan.host, answer: answer))
         case "abort":
             return say(.abortRollout(RolloutID(parsing: rest[0])!, reason: "lunch", by: "alice"))
+        case "pause":
+            return say(
+                .pauseRollout(
+                    RolloutID(parsing: rest[0])!, reason: rest.dropFirst().joined(separator: " "),
+                    by: "alice"))
+        case "resume":
+            return say(.resumeRollout(RolloutID(parsing: rest[0])!, reason: "", by: "alice"))
+        case "cordon":
+            return say(
+                .cordonHost(
+                    HostID(checked: rest[0]), reason: rest.dropFirst().joined(separator: " "),
+                    by: "alice"))
+        case "uncordon":
+            return say(.uncordonHost(HostID(checked: rest[0]), reason: "", by: "alice"))
+        case "set":
+            return fleet.coordinator.setViews().filter { $0.id.rawValue == rest[0] }
+                .flatMap(\.warnings)
+        case "remove":
+            var report = fleet.coordinator.state.hosts[HostID(checked: rest[0])]!.report
+            report.guests.removeAll { $0.id.rawValue == rest[1] }
+            return say(.reportHost(report))
         case "release-lock":
             return say(
                 .releaseLock(
@@ -208,6 +229,10 @@ struct ScenarioStage {
             "\(id) noticed for \((notBefore.microseconds - fleet.now) / 1_000_000) s: \(name(id))"
         case .noticeAcknowledged(let id, let guest): "\(id) acknowledged by \(guest)"
         case .noticeWithdrawn(let id, let reason): "notice of \(id) withdrawn: \(reason)"
+        case .rolloutPaused(let id, _, _): "\(id) paused"
+        case .rolloutResumed(let id, _, _): "\(id) resumed"
+        case .hostCordoned(let host, _, _): "host \(host) cordoned"
+        case .hostUncordoned(let host, _, _): "host \(host) uncordoned"
         case .stepGranted(let id, let token):
             "\(id) granted with token \(token): \(name(id))"
         case .stepRegranted(let id, let token): "\(id) has token \(token) now"

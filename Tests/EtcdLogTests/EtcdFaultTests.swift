@@ -106,6 +106,42 @@ struct EtcdFaultTests {
         #expect(log.records == [Array("c".utf8)])
     }
 
+    @Test(
+        "a manifest whose answer is lost, or that comes late, stops no later snapshot",
+        arguments: [true, false])
+    func lostManifest(comesLate: Bool) throws {
+        let store = bench.store()
+        try bench.lead(store)
+        try bench.append(store, ["a", "b", "c"], at: 1)
+        bench.etcd.fate = { [now] attempt in
+            guard case .transaction(let transaction) = attempt.request,
+                transaction.success.contains(where: {
+                    if case .put(let key, _) = $0 { key.hasSuffix("/snapshot") } else { false }
+                })
+            else { return now }
+            return comesLate
+                ? .passes(there: .seconds(20), back: .zero) : .answerLost(there: .zero)
+        }
+        #expect(throws: LogStoreError.self) { try bench.save(store, [[1]], index: 1) }
+        bench.etcd.fate = { [now] _ in now }
+        try bench.save(store, [[2]], index: 2)
+        bench.pass(.seconds(60))
+        try bench.save(store, [[3]], index: 3)
+        let log = try bench.lead(bench.store("two"))
+        #expect(log.snapshot == LogSnapshot(index: 3, chunks: [[3]]))
+    }
+
+    @Test("a second snapshot beside one that is being written is a mistake of the program's")
+    func twoSnapshots() async {
+        await #expect(processExitsWith: .failure) {
+            let bench = Bench()
+            let store = bench.store()
+            try bench.lead(store)
+            store.save(index: 0, next: { nil }) { _ in }
+            store.save(index: 0, next: { nil }) { _ in }
+        }
+    }
+
     @Test("one member that is not reached costs a part of the limit once")
     func oneMember() throws {
         let store = bench.store()

@@ -117,6 +117,24 @@ func eventfulFleet() -> (coordinator: Coordinator, facts: [Fact]) {
                 step: StepID(rollout: RolloutID(99), number: 1), token: Token(2),
                 outcome: .failed, reason: "old", phases: [], holds: []),
             host: hosts[0]))
+    // A guest that its step leaves stopped.
+    let step = coordinator.state.step(granted)!
+    var report = coordinator.state.hosts[step.plan.host]!.report
+    for index in report.guests.indices where step.plan.guests.contains(report.guests[index].id) {
+        report.guests[index].state = .stopped
+    }
+    run(.reportHost(report))
+    run(
+        .reportStep(
+            StepReport(
+                step: granted, token: step.token!, outcome: .failed, reason: "no power",
+                phases: [], holds: []), host: step.plan.host))
+    run(.pauseRollout(RolloutID(1), reason: "lunch", by: "bob"))
+    run(.resumeRollout(RolloutID(1), reason: "", by: "bob"))
+    run(.pauseRollout(RolloutID(2), reason: "look", by: "bob"))
+    run(.cordonHost(hosts[0], reason: "disks", by: "bob"))
+    run(.cordonHost(hosts[1], reason: "disks", by: "bob"))
+    run(.uncordonHost(hosts[1], reason: "", by: "bob"))
     run(.abortRollout(RolloutID(1), reason: "enough", by: "bob"))
     return (coordinator, facts)
 }
@@ -135,7 +153,7 @@ struct RecordTests {
             #expect(try FactRecord.decode(FactRecord.encode(fact)) == fact)
             kinds.insert("\(fact.body)".prefix { $0 != "(" }.description)
         }
-        #expect(kinds.count == 12, "kinds in the example: \(kinds.sorted())")
+        #expect(kinds.count == 16, "kinds in the example: \(kinds.sorted())")
     }
 
     private func chunks(_ state: FleetState, byteCountMax: Int = 1_000) -> [[UInt8]] {
@@ -155,6 +173,9 @@ struct RecordTests {
         for fact in facts { other.apply(try FactRecord.decode(FactRecord.encode(fact))) }
         #expect(self.chunks(other.state) == chunks)
         #expect(!coordinator.state.locks.isEmpty || !coordinator.state.active.isEmpty)
+        #expect(coordinator.state.guests.values.contains { $0.missingSince != nil })
+        #expect(coordinator.state.rollouts[RolloutID(2)]?.state == .paused)
+        #expect(coordinator.state.hosts.values.count { $0.cordon != nil } == 1)
     }
 
     @Test("servers that have applied the same index have equal digests")

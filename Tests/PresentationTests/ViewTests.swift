@@ -55,7 +55,15 @@ import Testing
         #expect(
             host.json.compact.hasSuffix(
                 #""software":[{"component":"agent","version":"2.0"},"#
-                    + #"{"component":"network","version":"3.2"}]}"#))
+                    + #"{"component":"network","version":"3.2"}],"cordon":null}"#))
+        var cordoned = host
+        cordoned.cordon = Cordon(reason: "disks", by: "al", since: Samples.heldAt)
+        let text = text(of: [cordoned], now: now)
+        #expect(text.contains("not connected, cordoned"))
+        #expect(text.contains("\ncordoned: a since 2026-04-11 22:26:58 UTC by al: disks\n"))
+        #expect(
+            cordoned.json.compact.hasSuffix(
+                #""cordon":{"reason":"disks","by":"al","since":"2026-04-11T22:26:58.123456Z"}}"#))
     }
 
     @Test("guests stand flat in JSON, and a state that may be old is marked")

@@ -19,9 +19,11 @@ struct ConversionTests {
 
     @Test("every value of every enum has its own number, and none has 0")
     func enums() throws {
-        func check<Value: WireEnum & Hashable>(_ type: Value.Type) throws {
+        func check<Value: WireEnum & Hashable>(
+            _ type: Value.Type, but other: Value? = nil
+        ) throws {
             var seen: Set<Int> = []
-            for value in type.allCases {
+            for value in type.allCases where value != other {
                 #expect(value.wire.rawValue != 0)
                 #expect(seen.insert(value.wire.rawValue).inserted)
                 #expect(try Value.checked(value.wire, "x") == value)
@@ -32,7 +34,8 @@ struct ConversionTests {
         try check(StepOutcome.self)
         try check(Resumer.self)
         try check(Refusal.Code.self)
-        try check(RolloutState.self)
+        // Said by a field beside it.
+        try check(RolloutState.self, but: .paused)
         try check(CloseCode.self)
     }
 
@@ -43,7 +46,8 @@ struct ConversionTests {
         #expect(PBStepOutcome.allCases.count == StepOutcome.allCases.count + 1)
         #expect(PBResumer.allCases.count == Resumer.allCases.count + 1)
         #expect(PBRefusalCode.allCases.count == Refusal.Code.allCases.count + 1)
-        #expect(PBRolloutState.allCases.count == RolloutState.allCases.count + 1)
+        // `paused` is `RUNNING` with a field beside it.
+        #expect(PBRolloutState.allCases.count == RolloutState.allCases.count)
         #expect(PBCloseCode.allCases.count == CloseCode.allCases.count + 1)
     }
 

@@ -151,6 +151,13 @@ enum Samples {
         policy: policy, state: .stopping, reason: "one step failed", startedAt: at,
         startedBy: "alice", finishedAt: nil, steps: [stepView, waitingStepView],
         skipped: [skipped])
+    static let pausedView = {
+        var view = rolloutView
+        view.state = .paused
+        view.reason = "paused by alice"
+        view.steps = []
+        return view
+    }()
     static let planView = PlanView(
         release: ReleaseID(checked: "qemu-7.2.22"), policy: policy,
         steps: [
@@ -186,6 +193,7 @@ enum Samples {
         .rolloutStarted(
             rollout: RolloutID(7), release: ReleaseID(checked: "qemu-7.2.22"), stepCount: 6),
         .rolloutChanged(rollout: RolloutID(7), state: .failed, reason: "step 3 failed"),
+        .rolloutChanged(rollout: RolloutID(7), state: .paused, reason: "paused by alice"),
         .stepGranted(
             step: step, host: HostID(checked: "a"), guests: [GuestID(checked: "db-0")],
             pairs: [pair], release: ReleaseID(checked: "qemu-7.2.22"), component: .hypervisor,
@@ -267,6 +275,17 @@ enum Samples {
                     lastReportAt: at, step: nil, warnings: [], software: installed)
             ])
         ),
+        (
+            "hosts with a cordon",
+            .hosts([
+                HostView(
+                    id: HostID(checked: "c"), connected: true, agentVersion: "0.2.0",
+                    acceptedToken: Token(9), guestCount: 0, runningGuestCount: 0,
+                    lastReportAt: at, step: nil, warnings: [],
+                    cordon: Cordon(reason: "its disks", by: "alice", since: at))
+            ])
+        ),
+        ("rollouts that are paused", .rollouts([pausedView])),
         (
             "releases of other software",
             .releases([
@@ -363,6 +382,19 @@ enum Samples {
             (
                 "command acknowledge notice",
                 .command(.acknowledgeNotice(step, guest: GuestID(checked: "db-0")))
+            ),
+            (
+                "command pause rollout",
+                .command(.pauseRollout(RolloutID(7), reason: "guests complain"))
+            ),
+            ("command resume rollout", .command(.resumeRollout(RolloutID(7), reason: ""))),
+            (
+                "command cordon host",
+                .command(.cordonHost(HostID(checked: "a"), reason: "its disks"))
+            ),
+            (
+                "command uncordon host",
+                .command(.uncordonHost(HostID(checked: "a"), reason: "they are there"))
             ),
             ("command accepted", .commandAccepted(index: 12, rollout: nil)),
             ("command accepted with rollout", .commandAccepted(index: 13, rollout: RolloutID(7))),

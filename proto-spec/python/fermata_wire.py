@@ -515,6 +515,8 @@ _RULES = {
     "Command": {"command": _oneof},
     "StartRollout": {"release": _name, "selection": _need},
     "AbortRollout": {"rollout": _number},
+    "HoldRollout": {"rollout": _number},
+    "HoldHost": {"host": _name},
     "ReleaseLock": {"set": _name},
     "CommandAccepted": {"rollout": _number},
     "Query": {"query": _oneof, "rollout": _number},

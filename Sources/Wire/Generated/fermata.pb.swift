@@ -226,7 +226,8 @@ public nonisolated enum PBGuestState: SwiftProtobuf.Enum, Swift.CaseIterable {
   /// It does not execute, and not because of Fermata.
   case paused // = 4
 
-  /// It has no process. It does not keep other update domains of its set from being held.
+  /// It has no process. It does not keep other update domains of its set from being held, unless it
+  /// was not seen to run since a step that did not confirm it.
   case stopped // = 5
 
   /// Its process ended in a step, or left no state behind.
@@ -1729,8 +1730,8 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .abortRollout(newValue)}
   }
 
-  /// Opens a set whose lock nobody works on any more. Refused NOT_FOUND if it is not locked,
-  /// INVALID without a reason, or CONFLICT while the agent at work is connected, or was within the last minute.
+  /// Opens a set whose lock nobody works on any more, or that guests keep closed which were not seen
+  /// to run since a step. Refused NOT_FOUND if it is neither locked nor kept closed so, INVALID without a reason, or CONFLICT while the agent at work is connected, or was within the last minute.
   public var releaseLock: PBReleaseLock {
     get {
       if case .releaseLock(let v)? = command {return v}
@@ -1760,6 +1761,46 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .acknowledgeNotice(newValue)}
   }
 
+  /// Lets no further step of a rollout start until it is resumed; those in flight run to their end.
+  /// Nothing happens if it is paused already. Refused NOT_FOUND, or CONFLICT if it is over or
+  /// stopping.
+  public var pauseRollout: PBHoldRollout {
+    get {
+      if case .pauseRollout(let v)? = command {return v}
+      return PBHoldRollout()
+    }
+    set {command = .pauseRollout(newValue)}
+  }
+
+  /// Lets the steps of a paused rollout start again. Nothing happens if it is not paused. Refused
+  /// NOT_FOUND, or CONFLICT if it is over or stopping.
+  public var resumeRollout: PBHoldRollout {
+    get {
+      if case .resumeRollout(let v)? = command {return v}
+      return PBHoldRollout()
+    }
+    set {command = .resumeRollout(newValue)}
+  }
+
+  /// Lets no step start on a host; those in flight run to their end. Refused NOT_FOUND, or INVALID
+  /// without a reason.
+  public var cordonHost: PBHoldHost {
+    get {
+      if case .cordonHost(let v)? = command {return v}
+      return PBHoldHost()
+    }
+    set {command = .cordonHost(newValue)}
+  }
+
+  /// Lets steps start on a host again. Nothing happens if it is not cordoned. Refused NOT_FOUND.
+  public var uncordonHost: PBHoldHost {
+    get {
+      if case .uncordonHost(let v)? = command {return v}
+      return PBHoldHost()
+    }
+    set {command = .uncordonHost(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. What to do.
@@ -1774,8 +1815,8 @@ public nonisolated struct PBCommand: Sendable {
     /// Lets no further step of a rollout start; those in flight run to their end. Refused
     /// NOT_FOUND, or CONFLICT if it is over or stopping.
     case abortRollout(PBAbortRollout)
-    /// Opens a set whose lock nobody works on any more. Refused NOT_FOUND if it is not locked,
-    /// INVALID without a reason, or CONFLICT while the agent at work is connected, or was within the last minute.
+    /// Opens a set whose lock nobody works on any more, or that guests keep closed which were not seen
+    /// to run since a step. Refused NOT_FOUND if it is neither locked nor kept closed so, INVALID without a reason, or CONFLICT while the agent at work is connected, or was within the last minute.
     case releaseLock(PBReleaseLock)
     /// The leader hands over to another server at once. Refused NOT_SUPPORTED if its log is one that
     /// no other server can read.
@@ -1784,6 +1825,18 @@ public nonisolated struct PBCommand: Sendable {
     /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
     /// Notifiers may say this too.
     case acknowledgeNotice(PBAcknowledgeNotice)
+    /// Lets no further step of a rollout start until it is resumed; those in flight run to their end.
+    /// Nothing happens if it is paused already. Refused NOT_FOUND, or CONFLICT if it is over or
+    /// stopping.
+    case pauseRollout(PBHoldRollout)
+    /// Lets the steps of a paused rollout start again. Nothing happens if it is not paused. Refused
+    /// NOT_FOUND, or CONFLICT if it is over or stopping.
+    case resumeRollout(PBHoldRollout)
+    /// Lets no step start on a host; those in flight run to their end. Refused NOT_FOUND, or INVALID
+    /// without a reason.
+    case cordonHost(PBHoldHost)
+    /// Lets steps start on a host again. Nothing happens if it is not cordoned. Refused NOT_FOUND.
+    case uncordonHost(PBHoldHost)
 
   }
 
@@ -1863,6 +1916,40 @@ public nonisolated struct PBAbortRollout: Sendable {
   public var rollout: UInt64 = 0
 
   /// Words: why; kept with the rollout.
+  public var reason: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Which rollout to pause or to resume, and why.
+public nonisolated struct PBHoldRollout: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. Number of the rollout, at least 1.
+  public var rollout: UInt64 = 0
+
+  /// Words: why; shown while it is paused.
+  public var reason: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Which host to cordon or to uncordon, and why.
+public nonisolated struct PBHoldHost: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. Name of the host.
+  public var host: String = String()
+
+  /// Words: why; shown while it is cordoned.
   public var reason: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2449,11 +2536,42 @@ public nonisolated struct PBHostView: Sendable {
   /// What steps have installed, sorted by `component`.
   public var software: [PBInstalledSoftware] = []
 
+  /// Why no step starts on it. Absent if steps may.
+  public var cordon: PBCordon {
+    get {_cordon ?? PBCordon()}
+    set {_cordon = newValue}
+  }
+  /// Returns true if `cordon` has been explicitly set.
+  public var hasCordon: Bool {self._cordon != nil}
+  /// Clears the value of `cordon`. Subsequent reads from it will return its default value.
+  public mutating func clearCordon() {self._cordon = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _step: PBStepRef? = nil
+  fileprivate var _cordon: PBCordon? = nil
+}
+
+/// Why no step starts on a host.
+public nonisolated struct PBCordon: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Words: why, as the operator gave it.
+  public var reason: String = String()
+
+  /// Text: name of the operator.
+  public var by: String = String()
+
+  /// Time of the leader when it was cordoned.
+  public var sinceMicroseconds: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 /// The answer to `hosts`.
@@ -2964,10 +3082,16 @@ public nonisolated struct PBRolloutView: @unchecked Sendable {
     set {_uniqueStorage()._state = newValue}
   }
 
-  /// Words: why it stops, failed or was aborted. Empty otherwise.
+  /// Words: why it is paused, stops, failed or was aborted. Empty otherwise.
   public var reason: String {
     get {_storage._reason}
     set {_uniqueStorage()._reason = newValue}
+  }
+
+  /// With RUNNING: no step starts until it is resumed. Whoever does not know this sees it run.
+  public var isPaused: Bool {
+    get {_storage._isPaused}
+    set {_uniqueStorage()._isPaused = newValue}
   }
 
   /// Time of the leader when it was started.
@@ -3403,11 +3527,14 @@ public nonisolated struct PBFleetEvent: Sendable {
     /// Required. Its number, at least 1.
     public var rollout: UInt64 = 0
 
-    /// Required. The new state; never RUNNING, which RolloutStarted says.
+    /// Required. The new state; RUNNING if it was paused or resumed.
     public var state: PBRolloutState = .unspecified
 
-    /// Words: why. Empty if it succeeded.
+    /// Words: why. Empty if it succeeded or goes on.
     public var reason: String = String()
+
+    /// With RUNNING: no step starts until it is resumed.
+    public var isPaused: Bool = false
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -5229,7 +5356,7 @@ nonisolated extension PBStepReportCommitted: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Command"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0\u{3}acknowledge_notice\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0\u{3}acknowledge_notice\0\u{4}\"pause_rollout\0\u{3}resume_rollout\0\u{3}cordon_host\0\u{3}uncordon_host\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -5315,6 +5442,58 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
           self.command = .acknowledgeNotice(v)
         }
       }()
+      case 40: try {
+        var v: PBHoldRollout?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .pauseRollout(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .pauseRollout(v)
+        }
+      }()
+      case 41: try {
+        var v: PBHoldRollout?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .resumeRollout(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .resumeRollout(v)
+        }
+      }()
+      case 42: try {
+        var v: PBHoldHost?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .cordonHost(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .cordonHost(v)
+        }
+      }()
+      case 43: try {
+        var v: PBHoldHost?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .uncordonHost(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .uncordonHost(v)
+        }
+      }()
       default: break
       }
     }
@@ -5349,6 +5528,22 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     case .acknowledgeNotice?: try {
       guard case .acknowledgeNotice(let v)? = self.command else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    }()
+    case .pauseRollout?: try {
+      guard case .pauseRollout(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    }()
+    case .resumeRollout?: try {
+      guard case .resumeRollout(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 41)
+    }()
+    case .cordonHost?: try {
+      guard case .cordonHost(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 42)
+    }()
+    case .uncordonHost?: try {
+      guard case .uncordonHost(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 43)
     }()
     case nil: break
     }
@@ -5474,6 +5669,76 @@ nonisolated extension PBAbortRollout: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
   public static func ==(lhs: PBAbortRollout, rhs: PBAbortRollout) -> Bool {
     if lhs.rollout != rhs.rollout {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBHoldRollout: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".HoldRollout"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rollout\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.rollout) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.rollout != 0 {
+      try visitor.visitSingularUInt64Field(value: self.rollout, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBHoldRollout, rhs: PBHoldRollout) -> Bool {
+    if lhs.rollout != rhs.rollout {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBHoldHost: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".HoldHost"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBHoldHost, rhs: PBHoldHost) -> Bool {
+    if lhs.host != rhs.host {return false}
     if lhs.reason != rhs.reason {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
@@ -6335,7 +6600,7 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".HostView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}connected\0\u{3}agent_version\0\u{3}accepted_token\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}last_report_at_microseconds\0\u{1}step\0\u{1}warnings\0\u{1}software\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}connected\0\u{3}agent_version\0\u{3}accepted_token\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}last_report_at_microseconds\0\u{1}step\0\u{1}warnings\0\u{1}software\0\u{2}\u{1e}cordon\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -6353,6 +6618,7 @@ nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       case 8: try { try decoder.decodeSingularMessageField(value: &self._step) }()
       case 9: try { try decoder.decodeRepeatedStringField(value: &self.warnings) }()
       case 10: try { try decoder.decodeRepeatedMessageField(value: &self.software) }()
+      case 40: try { try decoder.decodeSingularMessageField(value: &self._cordon) }()
       default: break
       }
     }
@@ -6393,6 +6659,9 @@ nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if !self.software.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.software, fieldNumber: 10)
     }
+    try { if let v = self._cordon {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -6407,6 +6676,47 @@ nonisolated extension PBHostView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if lhs._step != rhs._step {return false}
     if lhs.warnings != rhs.warnings {return false}
     if lhs.software != rhs.software {return false}
+    if lhs._cordon != rhs._cordon {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBCordon: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Cordon"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{1}by\0\u{3}since_microseconds\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.by) }()
+      case 3: try { try decoder.decodeSingularSInt64Field(value: &self.sinceMicroseconds) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 1)
+    }
+    if !self.by.isEmpty {
+      try visitor.visitSingularStringField(value: self.by, fieldNumber: 2)
+    }
+    if self.sinceMicroseconds != 0 {
+      try visitor.visitSingularSInt64Field(value: self.sinceMicroseconds, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBCordon, rhs: PBCordon) -> Bool {
+    if lhs.reason != rhs.reason {return false}
+    if lhs.by != rhs.by {return false}
+    if lhs.sinceMicroseconds != rhs.sinceMicroseconds {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -7103,7 +7413,7 @@ nonisolated extension PBStepView: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension PBRolloutView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".RolloutView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}release\0\u{1}component\0\u{1}version\0\u{1}selection\0\u{1}policy\0\u{1}state\0\u{1}reason\0\u{3}started_at_microseconds\0\u{3}started_by\0\u{3}finished_at_microseconds\0\u{1}steps\0\u{1}skipped\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}release\0\u{1}component\0\u{1}version\0\u{1}selection\0\u{1}policy\0\u{1}state\0\u{1}reason\0\u{3}started_at_microseconds\0\u{3}started_by\0\u{3}finished_at_microseconds\0\u{1}steps\0\u{1}skipped\0\u{4}\u{1b}is_paused\0")
 
   fileprivate class _StorageClass {
     var _id: UInt64 = 0
@@ -7114,6 +7424,7 @@ nonisolated extension PBRolloutView: SwiftProtobuf.Message, SwiftProtobuf._Messa
     var _policy: PBPolicy? = nil
     var _state: PBRolloutState = .unspecified
     var _reason: String = String()
+    var _isPaused: Bool = false
     var _startedAtMicroseconds: Int64 = 0
     var _startedBy: String = String()
     var _finishedAtMicroseconds: Int64? = nil
@@ -7137,6 +7448,7 @@ nonisolated extension PBRolloutView: SwiftProtobuf.Message, SwiftProtobuf._Messa
       _policy = source._policy
       _state = source._state
       _reason = source._reason
+      _isPaused = source._isPaused
       _startedAtMicroseconds = source._startedAtMicroseconds
       _startedBy = source._startedBy
       _finishedAtMicroseconds = source._finishedAtMicroseconds
@@ -7173,6 +7485,7 @@ nonisolated extension PBRolloutView: SwiftProtobuf.Message, SwiftProtobuf._Messa
         case 11: try { try decoder.decodeSingularSInt64Field(value: &_storage._finishedAtMicroseconds) }()
         case 12: try { try decoder.decodeRepeatedMessageField(value: &_storage._steps) }()
         case 13: try { try decoder.decodeRepeatedMessageField(value: &_storage._skipped) }()
+        case 40: try { try decoder.decodeSingularBoolField(value: &_storage._isPaused) }()
         default: break
         }
       }
@@ -7224,6 +7537,9 @@ nonisolated extension PBRolloutView: SwiftProtobuf.Message, SwiftProtobuf._Messa
       if !_storage._skipped.isEmpty {
         try visitor.visitRepeatedMessageField(value: _storage._skipped, fieldNumber: 13)
       }
+      if _storage._isPaused != false {
+        try visitor.visitSingularBoolField(value: _storage._isPaused, fieldNumber: 40)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -7241,6 +7557,7 @@ nonisolated extension PBRolloutView: SwiftProtobuf.Message, SwiftProtobuf._Messa
         if _storage._policy != rhs_storage._policy {return false}
         if _storage._state != rhs_storage._state {return false}
         if _storage._reason != rhs_storage._reason {return false}
+        if _storage._isPaused != rhs_storage._isPaused {return false}
         if _storage._startedAtMicroseconds != rhs_storage._startedAtMicroseconds {return false}
         if _storage._startedBy != rhs_storage._startedBy {return false}
         if _storage._finishedAtMicroseconds != rhs_storage._finishedAtMicroseconds {return false}
@@ -7917,7 +8234,7 @@ nonisolated extension PBFleetEvent.RolloutStarted: SwiftProtobuf.Message, SwiftP
 
 nonisolated extension PBFleetEvent.RolloutChanged: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBFleetEvent.protoMessageName + ".RolloutChanged"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rollout\0\u{1}state\0\u{1}reason\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rollout\0\u{1}state\0\u{1}reason\0\u{4}%is_paused\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -7928,6 +8245,7 @@ nonisolated extension PBFleetEvent.RolloutChanged: SwiftProtobuf.Message, SwiftP
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.rollout) }()
       case 2: try { try decoder.decodeSingularEnumField(value: &self.state) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 40: try { try decoder.decodeSingularBoolField(value: &self.isPaused) }()
       default: break
       }
     }
@@ -7943,6 +8261,9 @@ nonisolated extension PBFleetEvent.RolloutChanged: SwiftProtobuf.Message, SwiftP
     if !self.reason.isEmpty {
       try visitor.visitSingularStringField(value: self.reason, fieldNumber: 3)
     }
+    if self.isPaused != false {
+      try visitor.visitSingularBoolField(value: self.isPaused, fieldNumber: 40)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -7950,6 +8271,7 @@ nonisolated extension PBFleetEvent.RolloutChanged: SwiftProtobuf.Message, SwiftP
     if lhs.rollout != rhs.rollout {return false}
     if lhs.state != rhs.state {return false}
     if lhs.reason != rhs.reason {return false}
+    if lhs.isPaused != rhs.isPaused {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -254,6 +254,38 @@ public nonisolated struct PBFact: Sendable {
     set {body = .deliveriesReported(newValue)}
   }
 
+  public var rolloutPaused: PBFact.RolloutHeld {
+    get {
+      if case .rolloutPaused(let v)? = body {return v}
+      return PBFact.RolloutHeld()
+    }
+    set {body = .rolloutPaused(newValue)}
+  }
+
+  public var rolloutResumed: PBFact.RolloutHeld {
+    get {
+      if case .rolloutResumed(let v)? = body {return v}
+      return PBFact.RolloutHeld()
+    }
+    set {body = .rolloutResumed(newValue)}
+  }
+
+  public var hostCordoned: PBFact.HostHeld {
+    get {
+      if case .hostCordoned(let v)? = body {return v}
+      return PBFact.HostHeld()
+    }
+    set {body = .hostCordoned(newValue)}
+  }
+
+  public var hostUncordoned: PBFact.HostHeld {
+    get {
+      if case .hostUncordoned(let v)? = body {return v}
+      return PBFact.HostHeld()
+    }
+    set {body = .hostUncordoned(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -275,6 +307,10 @@ public nonisolated struct PBFact: Sendable {
     case deliveryLeaseGranted(PBFact.DeliveryLeaseGranted)
     case deliveryLeaseGivenUp(PBFact.DeliveryLeaseGivenUp)
     case deliveriesReported(PBFact.DeliveriesReported)
+    case rolloutPaused(PBFact.RolloutHeld)
+    case rolloutResumed(PBFact.RolloutHeld)
+    case hostCordoned(PBFact.HostHeld)
+    case hostUncordoned(PBFact.HostHeld)
 
   }
 
@@ -385,6 +421,38 @@ public nonisolated struct PBFact: Sendable {
     // methods supported on all messages.
 
     public var id: UInt64 = 0
+
+    public var reason: String = String()
+
+    public var by: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public nonisolated struct RolloutHeld: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var id: UInt64 = 0
+
+    public var reason: String = String()
+
+    public var by: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public nonisolated struct HostHeld: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var host: String = String()
 
     public var reason: String = String()
 
@@ -770,50 +838,78 @@ public nonisolated struct PBSnapshotRecord: Sendable {
 
     public var reportedAtMicroseconds: Int64 = 0
 
+    public var cordon: PBCordon {
+      get {_cordon ?? PBCordon()}
+      set {_cordon = newValue}
+    }
+    /// Returns true if `cordon` has been explicitly set.
+    public var hasCordon: Bool {self._cordon != nil}
+    /// Clears the value of `cordon`. Subsequent reads from it will return its default value.
+    public mutating func clearCordon() {self._cordon = nil}
+
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
 
     fileprivate var _report: PBHostReport? = nil
+    fileprivate var _cordon: PBCordon? = nil
   }
 
-  public nonisolated struct Guest: Sendable {
+  public nonisolated struct Guest: @unchecked Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
     /// missing if it is what the host's report says of the guest `id`
     public var report: PBGuestReport {
-      get {_report ?? PBGuestReport()}
-      set {_report = newValue}
+      get {_storage._report ?? PBGuestReport()}
+      set {_uniqueStorage()._report = newValue}
     }
     /// Returns true if `report` has been explicitly set.
-    public var hasReport: Bool {self._report != nil}
+    public var hasReport: Bool {_storage._report != nil}
     /// Clears the value of `report`. Subsequent reads from it will return its default value.
-    public mutating func clearReport() {self._report = nil}
+    public mutating func clearReport() {_uniqueStorage()._report = nil}
 
-    public var host: String = String()
+    public var host: String {
+      get {_storage._host}
+      set {_uniqueStorage()._host = newValue}
+    }
 
     public var pair: PBSetPair {
-      get {_pair ?? PBSetPair()}
-      set {_pair = newValue}
+      get {_storage._pair ?? PBSetPair()}
+      set {_uniqueStorage()._pair = newValue}
     }
     /// Returns true if `pair` has been explicitly set.
-    public var hasPair: Bool {self._pair != nil}
+    public var hasPair: Bool {_storage._pair != nil}
     /// Clears the value of `pair`. Subsequent reads from it will return its default value.
-    public mutating func clearPair() {self._pair = nil}
+    public mutating func clearPair() {_uniqueStorage()._pair = nil}
 
-    public var placedByLeader: Bool = false
+    public var placedByLeader: Bool {
+      get {_storage._placedByLeader}
+      set {_uniqueStorage()._placedByLeader = newValue}
+    }
 
     /// only without a report
-    public var id: String = String()
+    public var id: String {
+      get {_storage._id}
+      set {_uniqueStorage()._id = newValue}
+    }
+
+    /// a step since which it was not seen to run
+    public var missingSince: PBStepRef {
+      get {_storage._missingSince ?? PBStepRef()}
+      set {_uniqueStorage()._missingSince = newValue}
+    }
+    /// Returns true if `missingSince` has been explicitly set.
+    public var hasMissingSince: Bool {_storage._missingSince != nil}
+    /// Clears the value of `missingSince`. Subsequent reads from it will return its default value.
+    public mutating func clearMissingSince() {_uniqueStorage()._missingSince = nil}
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
 
-    fileprivate var _report: PBGuestReport? = nil
-    fileprivate var _pair: PBSetPair? = nil
+    fileprivate var _storage = _StorageClass.defaultInstance
   }
 
   public nonisolated struct Set: Sendable {
@@ -942,63 +1038,91 @@ public nonisolated struct PBSnapshotRecord: Sendable {
     public init() {}
   }
 
-  public nonisolated struct Rollout: Sendable {
+  public nonisolated struct Rollout: @unchecked Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
-    public var id: UInt64 = 0
+    public var id: UInt64 {
+      get {_storage._id}
+      set {_uniqueStorage()._id = newValue}
+    }
 
-    public var release: String = String()
+    public var release: String {
+      get {_storage._release}
+      set {_uniqueStorage()._release = newValue}
+    }
 
     public var selection: PBSelection {
-      get {_selection ?? PBSelection()}
-      set {_selection = newValue}
+      get {_storage._selection ?? PBSelection()}
+      set {_uniqueStorage()._selection = newValue}
     }
     /// Returns true if `selection` has been explicitly set.
-    public var hasSelection: Bool {self._selection != nil}
+    public var hasSelection: Bool {_storage._selection != nil}
     /// Clears the value of `selection`. Subsequent reads from it will return its default value.
-    public mutating func clearSelection() {self._selection = nil}
+    public mutating func clearSelection() {_uniqueStorage()._selection = nil}
 
     public var policy: PBPolicy {
-      get {_policy ?? PBPolicy()}
-      set {_policy = newValue}
+      get {_storage._policy ?? PBPolicy()}
+      set {_uniqueStorage()._policy = newValue}
     }
     /// Returns true if `policy` has been explicitly set.
-    public var hasPolicy: Bool {self._policy != nil}
+    public var hasPolicy: Bool {_storage._policy != nil}
     /// Clears the value of `policy`. Subsequent reads from it will return its default value.
-    public mutating func clearPolicy() {self._policy = nil}
+    public mutating func clearPolicy() {_uniqueStorage()._policy = nil}
 
-    public var state: PBRolloutState = .unspecified
+    public var state: PBRolloutState {
+      get {_storage._state}
+      set {_uniqueStorage()._state = newValue}
+    }
 
-    public var reason: String = String()
+    /// with RUNNING
+    public var isPaused: Bool {
+      get {_storage._isPaused}
+      set {_uniqueStorage()._isPaused = newValue}
+    }
 
-    public var startedAtMicroseconds: Int64 = 0
+    public var reason: String {
+      get {_storage._reason}
+      set {_uniqueStorage()._reason = newValue}
+    }
 
-    public var startedBy: String = String()
+    public var startedAtMicroseconds: Int64 {
+      get {_storage._startedAtMicroseconds}
+      set {_uniqueStorage()._startedAtMicroseconds = newValue}
+    }
+
+    public var startedBy: String {
+      get {_storage._startedBy}
+      set {_uniqueStorage()._startedBy = newValue}
+    }
 
     public var finishedAtMicroseconds: Int64 {
-      get {_finishedAtMicroseconds ?? 0}
-      set {_finishedAtMicroseconds = newValue}
+      get {_storage._finishedAtMicroseconds ?? 0}
+      set {_uniqueStorage()._finishedAtMicroseconds = newValue}
     }
     /// Returns true if `finishedAtMicroseconds` has been explicitly set.
-    public var hasFinishedAtMicroseconds: Bool {self._finishedAtMicroseconds != nil}
+    public var hasFinishedAtMicroseconds: Bool {_storage._finishedAtMicroseconds != nil}
     /// Clears the value of `finishedAtMicroseconds`. Subsequent reads from it will return its default value.
-    public mutating func clearFinishedAtMicroseconds() {self._finishedAtMicroseconds = nil}
+    public mutating func clearFinishedAtMicroseconds() {_uniqueStorage()._finishedAtMicroseconds = nil}
 
     /// no longer written here: see RolloutPart
-    public var steps: [PBSnapshotRecord.Step] = []
+    public var steps: [PBSnapshotRecord.Step] {
+      get {_storage._steps}
+      set {_uniqueStorage()._steps = newValue}
+    }
 
     /// likewise
-    public var skipped: [PBSkipped] = []
+    public var skipped: [PBSkipped] {
+      get {_storage._skipped}
+      set {_uniqueStorage()._skipped = newValue}
+    }
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
     public init() {}
 
-    fileprivate var _selection: PBSelection? = nil
-    fileprivate var _policy: PBPolicy? = nil
-    fileprivate var _finishedAtMicroseconds: Int64? = nil
+    fileprivate var _storage = _StorageClass.defaultInstance
   }
 
   /// More of the rollout before it: a rollout may have a million steps.
@@ -1216,7 +1340,7 @@ nonisolated extension PBPlacement: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Fact"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}at_microseconds\0\u{3}term_started\0\u{3}host_reported\0\u{3}release_added\0\u{3}rollout_started\0\u{3}rollout_aborted\0\u{3}step_granted\0\u{3}step_regranted\0\u{3}step_cancelled\0\u{3}step_finished\0\u{3}stray_reported\0\u{3}lock_released\0\u{3}events_acknowledged\0\u{3}step_noticed\0\u{3}notice_acknowledged\0\u{3}notice_withdrawn\0\u{3}delivery_lease_granted\0\u{3}delivery_lease_given_up\0\u{3}deliveries_reported\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}at_microseconds\0\u{3}term_started\0\u{3}host_reported\0\u{3}release_added\0\u{3}rollout_started\0\u{3}rollout_aborted\0\u{3}step_granted\0\u{3}step_regranted\0\u{3}step_cancelled\0\u{3}step_finished\0\u{3}stray_reported\0\u{3}lock_released\0\u{3}events_acknowledged\0\u{3}step_noticed\0\u{3}notice_acknowledged\0\u{3}notice_withdrawn\0\u{3}delivery_lease_granted\0\u{3}delivery_lease_given_up\0\u{3}deliveries_reported\0\u{4}\u{15}rollout_paused\0\u{3}rollout_resumed\0\u{3}host_cordoned\0\u{3}host_uncordoned\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1459,6 +1583,58 @@ nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImple
           self.body = .deliveriesReported(v)
         }
       }()
+      case 40: try {
+        var v: PBFact.RolloutHeld?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .rolloutPaused(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .rolloutPaused(v)
+        }
+      }()
+      case 41: try {
+        var v: PBFact.RolloutHeld?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .rolloutResumed(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .rolloutResumed(v)
+        }
+      }()
+      case 42: try {
+        var v: PBFact.HostHeld?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .hostCordoned(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .hostCordoned(v)
+        }
+      }()
+      case 43: try {
+        var v: PBFact.HostHeld?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .hostUncordoned(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .hostUncordoned(v)
+        }
+      }()
       default: break
       }
     }
@@ -1544,6 +1720,22 @@ nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImple
     case .deliveriesReported?: try {
       guard case .deliveriesReported(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 19)
+    }()
+    case .rolloutPaused?: try {
+      guard case .rolloutPaused(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    }()
+    case .rolloutResumed?: try {
+      guard case .rolloutResumed(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 41)
+    }()
+    case .hostCordoned?: try {
+      guard case .hostCordoned(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 42)
+    }()
+    case .hostUncordoned?: try {
+      guard case .hostUncordoned(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 43)
     }()
     case nil: break
     }
@@ -1768,6 +1960,86 @@ nonisolated extension PBFact.RolloutAborted: SwiftProtobuf.Message, SwiftProtobu
 
   public static func ==(lhs: PBFact.RolloutAborted, rhs: PBFact.RolloutAborted) -> Bool {
     if lhs.id != rhs.id {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.by != rhs.by {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.RolloutHeld: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".RolloutHeld"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}reason\0\u{1}by\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.id) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.by) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.id != 0 {
+      try visitor.visitSingularUInt64Field(value: self.id, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    if !self.by.isEmpty {
+      try visitor.visitSingularStringField(value: self.by, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.RolloutHeld, rhs: PBFact.RolloutHeld) -> Bool {
+    if lhs.id != rhs.id {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.by != rhs.by {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.HostHeld: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".HostHeld"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}reason\0\u{1}by\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.host) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.by) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    if !self.by.isEmpty {
+      try visitor.visitSingularStringField(value: self.by, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.HostHeld, rhs: PBFact.HostHeld) -> Bool {
+    if lhs.host != rhs.host {return false}
     if lhs.reason != rhs.reason {return false}
     if lhs.by != rhs.by {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
@@ -2483,7 +2755,7 @@ nonisolated extension PBSnapshotRecord: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension PBSnapshotRecord.Host: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Host"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{3}reported_at_microseconds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{3}reported_at_microseconds\0\u{2}&cordon\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2493,6 +2765,7 @@ nonisolated extension PBSnapshotRecord.Host: SwiftProtobuf.Message, SwiftProtobu
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularMessageField(value: &self._report) }()
       case 2: try { try decoder.decodeSingularSInt64Field(value: &self.reportedAtMicroseconds) }()
+      case 40: try { try decoder.decodeSingularMessageField(value: &self._cordon) }()
       default: break
       }
     }
@@ -2509,12 +2782,16 @@ nonisolated extension PBSnapshotRecord.Host: SwiftProtobuf.Message, SwiftProtobu
     if self.reportedAtMicroseconds != 0 {
       try visitor.visitSingularSInt64Field(value: self.reportedAtMicroseconds, fieldNumber: 2)
     }
+    try { if let v = self._cordon {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBSnapshotRecord.Host, rhs: PBSnapshotRecord.Host) -> Bool {
     if lhs._report != rhs._report {return false}
     if lhs.reportedAtMicroseconds != rhs.reportedAtMicroseconds {return false}
+    if lhs._cordon != rhs._cordon {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2522,53 +2799,104 @@ nonisolated extension PBSnapshotRecord.Host: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension PBSnapshotRecord.Guest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Guest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{1}host\0\u{1}pair\0\u{3}placed_by_leader\0\u{1}id\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}report\0\u{1}host\0\u{1}pair\0\u{3}placed_by_leader\0\u{1}id\0\u{4}#missing_since\0")
+
+  fileprivate class _StorageClass {
+    var _report: PBGuestReport? = nil
+    var _host: String = String()
+    var _pair: PBSetPair? = nil
+    var _placedByLeader: Bool = false
+    var _id: String = String()
+    var _missingSince: PBStepRef? = nil
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _report = source._report
+      _host = source._host
+      _pair = source._pair
+      _placedByLeader = source._placedByLeader
+      _id = source._id
+      _missingSince = source._missingSince
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._report) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.host) }()
-      case 3: try { try decoder.decodeSingularMessageField(value: &self._pair) }()
-      case 4: try { try decoder.decodeSingularBoolField(value: &self.placedByLeader) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.id) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularMessageField(value: &_storage._report) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._host) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._pair) }()
+        case 4: try { try decoder.decodeSingularBoolField(value: &_storage._placedByLeader) }()
+        case 5: try { try decoder.decodeSingularStringField(value: &_storage._id) }()
+        case 40: try { try decoder.decodeSingularMessageField(value: &_storage._missingSince) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._report {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
-    if !self.host.isEmpty {
-      try visitor.visitSingularStringField(value: self.host, fieldNumber: 2)
-    }
-    try { if let v = self._pair {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-    } }()
-    if self.placedByLeader != false {
-      try visitor.visitSingularBoolField(value: self.placedByLeader, fieldNumber: 4)
-    }
-    if !self.id.isEmpty {
-      try visitor.visitSingularStringField(value: self.id, fieldNumber: 5)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      try { if let v = _storage._report {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+      } }()
+      if !_storage._host.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._host, fieldNumber: 2)
+      }
+      try { if let v = _storage._pair {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      if _storage._placedByLeader != false {
+        try visitor.visitSingularBoolField(value: _storage._placedByLeader, fieldNumber: 4)
+      }
+      if !_storage._id.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._id, fieldNumber: 5)
+      }
+      try { if let v = _storage._missingSince {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+      } }()
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBSnapshotRecord.Guest, rhs: PBSnapshotRecord.Guest) -> Bool {
-    if lhs._report != rhs._report {return false}
-    if lhs.host != rhs.host {return false}
-    if lhs._pair != rhs._pair {return false}
-    if lhs.placedByLeader != rhs.placedByLeader {return false}
-    if lhs.id != rhs.id {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._report != rhs_storage._report {return false}
+        if _storage._host != rhs_storage._host {return false}
+        if _storage._pair != rhs_storage._pair {return false}
+        if _storage._placedByLeader != rhs_storage._placedByLeader {return false}
+        if _storage._id != rhs_storage._id {return false}
+        if _storage._missingSince != rhs_storage._missingSince {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2749,83 +3077,146 @@ nonisolated extension PBSnapshotRecord.Notice: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension PBSnapshotRecord.Rollout: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = PBSnapshotRecord.protoMessageName + ".Rollout"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}release\0\u{1}selection\0\u{1}policy\0\u{1}state\0\u{1}reason\0\u{3}started_at_microseconds\0\u{3}started_by\0\u{3}finished_at_microseconds\0\u{1}steps\0\u{1}skipped\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}release\0\u{1}selection\0\u{1}policy\0\u{1}state\0\u{1}reason\0\u{3}started_at_microseconds\0\u{3}started_by\0\u{3}finished_at_microseconds\0\u{1}steps\0\u{1}skipped\0\u{4}\u{1d}is_paused\0")
+
+  fileprivate class _StorageClass {
+    var _id: UInt64 = 0
+    var _release: String = String()
+    var _selection: PBSelection? = nil
+    var _policy: PBPolicy? = nil
+    var _state: PBRolloutState = .unspecified
+    var _isPaused: Bool = false
+    var _reason: String = String()
+    var _startedAtMicroseconds: Int64 = 0
+    var _startedBy: String = String()
+    var _finishedAtMicroseconds: Int64? = nil
+    var _steps: [PBSnapshotRecord.Step] = []
+    var _skipped: [PBSkipped] = []
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _id = source._id
+      _release = source._release
+      _selection = source._selection
+      _policy = source._policy
+      _state = source._state
+      _isPaused = source._isPaused
+      _reason = source._reason
+      _startedAtMicroseconds = source._startedAtMicroseconds
+      _startedBy = source._startedBy
+      _finishedAtMicroseconds = source._finishedAtMicroseconds
+      _steps = source._steps
+      _skipped = source._skipped
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.id) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.release) }()
-      case 3: try { try decoder.decodeSingularMessageField(value: &self._selection) }()
-      case 4: try { try decoder.decodeSingularMessageField(value: &self._policy) }()
-      case 5: try { try decoder.decodeSingularEnumField(value: &self.state) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.reason) }()
-      case 7: try { try decoder.decodeSingularSInt64Field(value: &self.startedAtMicroseconds) }()
-      case 8: try { try decoder.decodeSingularStringField(value: &self.startedBy) }()
-      case 9: try { try decoder.decodeSingularSInt64Field(value: &self._finishedAtMicroseconds) }()
-      case 10: try { try decoder.decodeRepeatedMessageField(value: &self.steps) }()
-      case 11: try { try decoder.decodeRepeatedMessageField(value: &self.skipped) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularUInt64Field(value: &_storage._id) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._release) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._selection) }()
+        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._policy) }()
+        case 5: try { try decoder.decodeSingularEnumField(value: &_storage._state) }()
+        case 6: try { try decoder.decodeSingularStringField(value: &_storage._reason) }()
+        case 7: try { try decoder.decodeSingularSInt64Field(value: &_storage._startedAtMicroseconds) }()
+        case 8: try { try decoder.decodeSingularStringField(value: &_storage._startedBy) }()
+        case 9: try { try decoder.decodeSingularSInt64Field(value: &_storage._finishedAtMicroseconds) }()
+        case 10: try { try decoder.decodeRepeatedMessageField(value: &_storage._steps) }()
+        case 11: try { try decoder.decodeRepeatedMessageField(value: &_storage._skipped) }()
+        case 40: try { try decoder.decodeSingularBoolField(value: &_storage._isPaused) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if self.id != 0 {
-      try visitor.visitSingularUInt64Field(value: self.id, fieldNumber: 1)
-    }
-    if !self.release.isEmpty {
-      try visitor.visitSingularStringField(value: self.release, fieldNumber: 2)
-    }
-    try { if let v = self._selection {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-    } }()
-    try { if let v = self._policy {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
-    } }()
-    if self.state != .unspecified {
-      try visitor.visitSingularEnumField(value: self.state, fieldNumber: 5)
-    }
-    if !self.reason.isEmpty {
-      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 6)
-    }
-    if self.startedAtMicroseconds != 0 {
-      try visitor.visitSingularSInt64Field(value: self.startedAtMicroseconds, fieldNumber: 7)
-    }
-    if !self.startedBy.isEmpty {
-      try visitor.visitSingularStringField(value: self.startedBy, fieldNumber: 8)
-    }
-    try { if let v = self._finishedAtMicroseconds {
-      try visitor.visitSingularSInt64Field(value: v, fieldNumber: 9)
-    } }()
-    if !self.steps.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.steps, fieldNumber: 10)
-    }
-    if !self.skipped.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.skipped, fieldNumber: 11)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if _storage._id != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._id, fieldNumber: 1)
+      }
+      if !_storage._release.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._release, fieldNumber: 2)
+      }
+      try { if let v = _storage._selection {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      try { if let v = _storage._policy {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+      } }()
+      if _storage._state != .unspecified {
+        try visitor.visitSingularEnumField(value: _storage._state, fieldNumber: 5)
+      }
+      if !_storage._reason.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._reason, fieldNumber: 6)
+      }
+      if _storage._startedAtMicroseconds != 0 {
+        try visitor.visitSingularSInt64Field(value: _storage._startedAtMicroseconds, fieldNumber: 7)
+      }
+      if !_storage._startedBy.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._startedBy, fieldNumber: 8)
+      }
+      try { if let v = _storage._finishedAtMicroseconds {
+        try visitor.visitSingularSInt64Field(value: v, fieldNumber: 9)
+      } }()
+      if !_storage._steps.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._steps, fieldNumber: 10)
+      }
+      if !_storage._skipped.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._skipped, fieldNumber: 11)
+      }
+      if _storage._isPaused != false {
+        try visitor.visitSingularBoolField(value: _storage._isPaused, fieldNumber: 40)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBSnapshotRecord.Rollout, rhs: PBSnapshotRecord.Rollout) -> Bool {
-    if lhs.id != rhs.id {return false}
-    if lhs.release != rhs.release {return false}
-    if lhs._selection != rhs._selection {return false}
-    if lhs._policy != rhs._policy {return false}
-    if lhs.state != rhs.state {return false}
-    if lhs.reason != rhs.reason {return false}
-    if lhs.startedAtMicroseconds != rhs.startedAtMicroseconds {return false}
-    if lhs.startedBy != rhs.startedBy {return false}
-    if lhs._finishedAtMicroseconds != rhs._finishedAtMicroseconds {return false}
-    if lhs.steps != rhs.steps {return false}
-    if lhs.skipped != rhs.skipped {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._id != rhs_storage._id {return false}
+        if _storage._release != rhs_storage._release {return false}
+        if _storage._selection != rhs_storage._selection {return false}
+        if _storage._policy != rhs_storage._policy {return false}
+        if _storage._state != rhs_storage._state {return false}
+        if _storage._isPaused != rhs_storage._isPaused {return false}
+        if _storage._reason != rhs_storage._reason {return false}
+        if _storage._startedAtMicroseconds != rhs_storage._startedAtMicroseconds {return false}
+        if _storage._startedBy != rhs_storage._startedBy {return false}
+        if _storage._finishedAtMicroseconds != rhs_storage._finishedAtMicroseconds {return false}
+        if _storage._steps != rhs_storage._steps {return false}
+        if _storage._skipped != rhs_storage._skipped {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
