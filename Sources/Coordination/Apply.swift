@@ -27,14 +27,14 @@ extension Coordinator {
             }
             emitRolloutChange(id, at: fact.at)
             concludeIfDone(id, at: fact.at)
-        case .rolloutPaused, .rolloutResumed, .hostCordoned, .hostUncordoned:
-            applyPause(fact)
         case .stepNoticed(let id, let notBefore):
             applyNotice(id, notBefore: notBefore, at: fact.at)
         case .noticeAcknowledged(let id, let guest):
             applyNoticeAcknowledgement(id, guest, at: fact.at)
         case .noticeWithdrawn(let id, let reason):
             withdrawNotice(id, reason: reason, at: fact.at)
+        case .rolloutPaused, .rolloutResumed, .hostCordoned, .hostUncordoned:
+            applyPause(fact)
         case .stepGranted(let id, let token):
             applyGrant(id, token, at: fact.at)
         case .stepRegranted(let id, let token):

@@ -41,15 +41,15 @@ public struct Fact: Hashable, Sendable {
         case releaseAdded(Release, by: String)
         case rolloutStarted(StartedRollout)
         case rolloutAborted(RolloutID, reason: String, by: String)
-        case rolloutPaused(RolloutID, reason: String, by: String)
-        case rolloutResumed(RolloutID, reason: String, by: String)
-        case hostCordoned(HostID, reason: String, by: String)
-        case hostUncordoned(HostID, reason: String, by: String)
         /// The guests are told; the step is granted no earlier than `notBefore`, see ``StepNotice``.
         case stepNoticed(StepID, notBefore: Timestamp)
         case noticeAcknowledged(StepID, guest: GuestID)
         /// A noticed step waits again.
         case noticeWithdrawn(StepID, reason: String)
+        case rolloutPaused(RolloutID, reason: String, by: String)
+        case rolloutResumed(RolloutID, reason: String, by: String)
+        case hostCordoned(HostID, reason: String, by: String)
+        case hostUncordoned(HostID, reason: String, by: String)
         case stepGranted(StepID, token: Token)
         /// The same locks, a higher token: the agent had accepted one that we did not know of.
         case stepRegranted(StepID, token: Token)

@@ -199,7 +199,7 @@ extension Coordinator {
         var facts: [Fact.Body] = []
         for step in round.candidates() {
             let policy = state.rollouts[step.id.rollout]?.policy ?? Policy()
-            if !step.isDue(policy, at: at) || (step.notice?.overdueAt ?? at) < at {
+            if step.isNoticed || !step.isDue(policy, at: at) {
                 if let fact = round.factOfNotice(step, policy, at: at) {
                     facts.append(fact)
                     continue

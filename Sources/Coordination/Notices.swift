@@ -19,6 +19,7 @@ public import Fleet
 //   noticed anew when it can start;
 // - the leader's clock was ahead when it was given, or another server's that led: withdrawn and given
 //   anew, see ``Limits/noticeClockErrorMillisecondsMax``. A clock that is ahead now starts it early;
+// - its rollout is paused or its host cordoned: withdrawn at once, since nobody knows for how long;
 // - it became pointless: cancelled, as any waiting step.
 
 /// That the guests of a step were told of it.
@@ -41,7 +42,8 @@ public struct StepNotice: Hashable, Sendable {
 
 extension Timestamp {
     func adding(milliseconds: Int64) -> Timestamp {
-        Timestamp(microseconds: microseconds.addingReportingOverflow(milliseconds * 1_000).partialValue)
+        let sum = microseconds.addingReportingOverflow(milliseconds * 1_000)
+        return Timestamp(microseconds: sum.partialValue)
     }
 }
 
@@ -83,7 +85,8 @@ extension Coordinator {
         case .waiting:
             guard let notice = step.notice else { break }
             return .success(
-                notice.acknowledgedBy.contains(guest) ? [] : [.noticeAcknowledged(id, guest: guest)])
+                notice.acknowledgedBy.contains(guest) ? [] : [.noticeAcknowledged(id, guest: guest)]
+            )
         case .finished, .cancelled: break
         }
         return .failure(
@@ -154,6 +157,16 @@ extension Coordinator {
     }
 }
 
+extension Coordinator {
+    /// Of a rollout that starts no step for now.
+    mutating func withdrawNotices(of id: RolloutID, reason: String, at: Timestamp) {
+        guard let steps = state.rollouts[id]?.steps else { return }
+        for index in Array(steps.noticed) {
+            withdrawNotice(steps[index].id, reason: reason, at: at)
+        }
+    }
+}
+
 extension GrantRound {
     /// An update domain of the set whose guests are told to make room, with a step of it.
     func noticed(in set: SetID) -> (UpdateDomain, StepID)? {
@@ -193,12 +206,18 @@ extension GrantRound {
                 step.id, reason: "the clock of the server that gave it was ahead; it is given anew")
         }
         switch obstacle {
+        case .cordoned:
+            return .noticeWithdrawn(step.id, reason: "host \(step.plan.host) is cordoned")
         case .hostNotConnected where at >= notice.overdueAt:
             return .noticeWithdrawn(
-                step.id, reason: "host \(step.plan.host) is not connected; it is noticed anew when it is")
+                step.id,
+                reason: "host \(step.plan.host) is not connected; it is noticed anew "
+                    + "when it is")
         case .guest(let guest, let state) where at >= notice.overdueAt:
             return .noticeWithdrawn(
-                step.id, reason: "guest \(guest) is \(state.rawValue); it is noticed anew when it runs")
+                step.id,
+                reason: "guest \(guest) is \(state.rawValue); it is noticed anew "
+                    + "when it runs")
         default: return nil
         }
     }

@@ -72,6 +72,7 @@ extension Coordinator {
                 $0.state = .paused
                 $0.reason = "paused by \(by)" + (reason.isEmpty ? "" : ": \(reason)")
             }
+            withdrawNotices(of: id, reason: "the rollout is paused", at: fact.at)
             emitRolloutChange(id, at: fact.at)
             withdrawNotices(in: state.rollouts[id].map { [$0] } ?? [], at: fact.at, "\(id) is paused")
         case .rolloutResumed(let id, _, _):

@@ -189,12 +189,12 @@ extension Coordinator {
         switch obstacle {
         case nil where step.isNoticed: noticeReason(step, policy)
         case nil: step.needsNotice(policy) ? "its guests are told next" : "starts next"
-        case .paused: "waits: the rollout is paused"
-        case .cordoned(let cordon):
-            "waits: host \(step.plan.host) is cordoned by \(cordon.by): \(cordon.reason)"
         case .noticed(let pair, let by):
             "waits for set \(pair.set): guests of another update domain are told to make room "
                 + "(\(by))"
+        case .paused: "waits: the rollout is paused"
+        case .cordoned(let cordon):
+            "waits: host \(step.plan.host) is cordoned by \(cordon.by): \(cordon.reason)"
         case .hostNotConnected:
             "waits for the agent of host \(step.plan.host), which is not connected; start it there"
         case .hostBusy(let other): "waits for \(other) on the same host"

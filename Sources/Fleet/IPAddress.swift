@@ -8,7 +8,8 @@ public struct IPAddress: Hashable, Comparable, Sendable, CustomStringConvertible
         switch bytes.count {
         case 4: self.bytes = bytes
         case 16:
-            let isMapped = bytes[..<10].allSatisfy { $0 == 0 } && bytes[10] == 255 && bytes[11] == 255
+            let isMapped =
+                bytes[..<10].allSatisfy { $0 == 0 } && bytes[10] == 255 && bytes[11] == 255
             self.bytes = isMapped ? Array(bytes[12...]) : bytes
         default: return nil
         }
@@ -46,7 +47,8 @@ public struct IPAddress: Hashable, Comparable, Sendable, CustomStringConvertible
 
     private var number: (UInt64, UInt64) {
         let (high, low) = bytes.count == 4 ? (bytes[..<0], bytes[...]) : (bytes[..<8], bytes[8...])
-        let value = { (bytes: ArraySlice<UInt8>) in bytes.reduce(UInt64(0)) { $0 << 8 | UInt64($1) } }
+        let value = { (bytes: ArraySlice<UInt8>) in bytes.reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        }
         return (value(high), value(low))
     }
 
@@ -69,7 +71,8 @@ public struct IPAddress: Hashable, Comparable, Sendable, CustomStringConvertible
         let utf8 = Array(text.utf8)
         guard utf8.count <= 45 else { return nil }
         var gap: Int?
-        for index in utf8.indices.dropLast() where utf8[index] == colon && utf8[index + 1] == colon {
+        for index in utf8.indices.dropLast() where utf8[index] == colon && utf8[index + 1] == colon
+        {
             // A second one, or three colons.
             guard gap == nil else { return nil }
             gap = index

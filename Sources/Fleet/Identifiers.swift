@@ -76,7 +76,8 @@ public struct StepID: Hashable, Comparable, Sendable, CustomStringConvertible {
     }
     /// Reads `7.3` or `rollout-7.3`.
     public init?(parsing text: String) {
-        guard let dot = text.lastIndex(of: "."), let rollout = RolloutID(parsing: String(text[..<dot])),
+        guard let dot = text.lastIndex(of: "."),
+            let rollout = RolloutID(parsing: String(text[..<dot])),
             let number = UInt32(text[text.index(after: dot)...]), number > 0
         else { return nil }
         self.init(rollout: rollout, number: number)

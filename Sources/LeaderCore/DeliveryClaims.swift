@@ -75,7 +75,8 @@ final class DeliveryClaims {
 
     func giveUp(_ session: any PeerSession) {
         claimants.removeAll { $0.session === session }
-        committer.submit(.giveUpDeliveries(notifier: session.identity.name)) { [self] _ in settle() }
+        committer.submit(.giveUpDeliveries(notifier: session.identity.name)) { [self] _ in settle()
+        }
     }
 
     func report(

@@ -91,14 +91,6 @@ package enum FactRecord {
                     $0.reason = reason
                     $0.by = by
                 })
-        case .rolloutPaused(let id, let reason, let by):
-            return .rolloutPaused(held(id, reason, by))
-        case .rolloutResumed(let id, let reason, let by):
-            return .rolloutResumed(held(id, reason, by))
-        case .hostCordoned(let host, let reason, let by):
-            return .hostCordoned(held(host, reason, by))
-        case .hostUncordoned(let host, let reason, let by):
-            return .hostUncordoned(held(host, reason, by))
         case .stepNoticed(let step, let notBefore):
             return .stepNoticed(
                 .with {
@@ -117,6 +109,14 @@ package enum FactRecord {
                     $0.step = step.wire
                     $0.reason = reason
                 })
+        case .rolloutPaused(let id, let reason, let by):
+            return .rolloutPaused(held(id, reason, by))
+        case .rolloutResumed(let id, let reason, let by):
+            return .rolloutResumed(held(id, reason, by))
+        case .hostCordoned(let host, let reason, let by):
+            return .hostCordoned(held(host, reason, by))
+        case .hostUncordoned(let host, let reason, let by):
+            return .hostUncordoned(held(host, reason, by))
         case .stepGranted(let step, let token): return .stepGranted(grant(step, token))
         case .stepRegranted(let step, let token): return .stepRegranted(grant(step, token))
         case .stepCancelled(let step, let reason):
@@ -227,6 +227,15 @@ package enum FactRecord {
         case .rolloutAborted(let message):
             return .rolloutAborted(
                 RolloutID(message.id), reason: message.reason, by: message.by)
+        case .stepNoticed(let message):
+            return .stepNoticed(
+                try StepID(wire: message.step),
+                notBefore: Timestamp(microseconds: message.notBeforeMicroseconds))
+        case .noticeAcknowledged(let message):
+            return .noticeAcknowledged(
+                try StepID(wire: message.step), guest: try name(message.guest, "guest"))
+        case .noticeWithdrawn(let message):
+            return .noticeWithdrawn(try StepID(wire: message.step), reason: message.reason)
         case .rolloutPaused(let message):
             return .rolloutPaused(
                 RolloutID(message.id), reason: message.reason, by: message.by)
@@ -239,15 +248,6 @@ package enum FactRecord {
         case .hostUncordoned(let message):
             return .hostUncordoned(
                 try name(message.host, "host"), reason: message.reason, by: message.by)
-        case .stepNoticed(let message):
-            return .stepNoticed(
-                try StepID(wire: message.step),
-                notBefore: Timestamp(microseconds: message.notBeforeMicroseconds))
-        case .noticeAcknowledged(let message):
-            return .noticeAcknowledged(
-                try StepID(wire: message.step), guest: try name(message.guest, "guest"))
-        case .noticeWithdrawn(let message):
-            return .noticeWithdrawn(try StepID(wire: message.step), reason: message.reason)
         case .stepGranted(let message):
             return .stepGranted(try StepID(wire: message.step), token: Token(message.token))
         case .stepRegranted(let message):

@@ -106,8 +106,8 @@ final class OperatorSeat {
     /// After the faults: what a person would do about what is left.
     private func tidy() {
         releaseLock()
-        goOn()
         if chance.oneIn(2) { acknowledge() }
+        goOn()
         seeToGuests()
         read()
     }

@@ -55,7 +55,9 @@ struct TrueNotices {
         defer { forget(id) }
         let problems = conflicts(id, step.plan.pairs, state)
         guard policy.noticeMilliseconds > 0, !step.plan.guests.isEmpty else { return problems }
-        guard let told = told[id] else { return problems + ["\(id) is granted, but nobody was told"] }
+        guard let told = told[id] else {
+            return problems + ["\(id) is granted, but nobody was told"]
+        }
         let mayBeShort =
             policy.acknowledgement == .shortens
             && step.plan.guests.allSatisfy(told.acknowledged.contains)
@@ -76,9 +78,11 @@ struct TrueNotices {
         }
     }
 
-    /// Steps that are cancelled with their rollout have no fact of their own.
+    /// Steps that are cancelled with their rollout, or wait again because it is paused, have no fact
+    /// of their own.
     mutating func forgetCancelled(_ state: FleetState) {
-        for id in steps where state.step(id)?.status != .waiting { forget(id) }
+        for id in steps
+        where state.step(id)?.status != .waiting || state.step(id)?.notice == nil { forget(id) }
     }
 
     private mutating func forget(_ id: StepID) {

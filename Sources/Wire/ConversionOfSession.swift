@@ -146,6 +146,11 @@ extension OperatorCommand {
             release.reason = reason
             wire.command = .releaseLock(release)
         case .stepDown: wire.command = .stepDown(PBEmpty())
+        case .acknowledgeNotice(let step, let guest):
+            var acknowledge = PBAcknowledgeNotice()
+            acknowledge.step = step.wire
+            acknowledge.guest = guest.rawValue
+            wire.command = .acknowledgeNotice(acknowledge)
         case .pauseRollout(let rollout, let reason):
             wire.command = .pauseRollout(wireOfHold(rollout, reason))
         case .resumeRollout(let rollout, let reason):
@@ -154,11 +159,6 @@ extension OperatorCommand {
             wire.command = .cordonHost(wireOfHold(host, reason))
         case .uncordonHost(let host, let reason):
             wire.command = .uncordonHost(wireOfHold(host, reason))
-        case .acknowledgeNotice(let step, let guest):
-            var acknowledge = PBAcknowledgeNotice()
-            acknowledge.step = step.wire
-            acknowledge.guest = guest.rawValue
-            wire.command = .acknowledgeNotice(acknowledge)
         }
         return wire
     }
@@ -179,6 +179,12 @@ extension OperatorCommand {
             self = .releaseLock(
                 try checkedName(release.set, "release_lock.set"), reason: cutText(release.reason))
         case .stepDown: self = .stepDown
+        case .acknowledgeNotice(let acknowledge):
+            self = .acknowledgeNotice(
+                try required(
+                    acknowledge.hasStep, acknowledge.step, "acknowledge_notice.step",
+                    StepID.init(wire:)),
+                guest: try checkedName(acknowledge.guest, "acknowledge_notice.guest"))
         case .pauseRollout(let hold):
             self = .pauseRollout(
                 try checkedRollout(hold.rollout, "pause_rollout.rollout"),
@@ -193,12 +199,6 @@ extension OperatorCommand {
         case .uncordonHost(let hold):
             self = .uncordonHost(
                 try checkedName(hold.host, "uncordon_host.host"), reason: cutText(hold.reason))
-        case .acknowledgeNotice(let acknowledge):
-            self = .acknowledgeNotice(
-                try required(
-                    acknowledge.hasStep, acknowledge.step, "acknowledge_notice.step",
-                    StepID.init(wire:)),
-                guest: try checkedName(acknowledge.guest, "acknowledge_notice.guest"))
         case nil: throw ConversionError(.missing, field: "command")
         }
     }

@@ -46,8 +46,8 @@ struct Fermata: ParsableCommand {
             PKICommand.self, StatusCommand.self, HostsCommand.self, GuestsCommand.self,
             SetsCommand.self, LocksCommand.self, MetricsCommand.self, ReleaseCommand.self,
             PreflightCommand.self, HealthCommand.self, PlanCommand.self,
-            RolloutCommand.self, NoticesCommand.self, CordonCommand.self, UncordonCommand.self,
-            AnnotationsCommand.self, AvailabilityCommand.self, BackupCommand.self,
+            RolloutCommand.self, CordonCommand.self, UncordonCommand.self,
+            NoticesCommand.self, AnnotationsCommand.self, BackupCommand.self,
             RestoreCommand.self,
             SimulateCommand.self,
         ])

@@ -225,14 +225,14 @@ struct ScenarioStage {
         case .releaseAdded(let release, _): "release \(release.id)"
         case .rolloutStarted(let started): "\(started.id) with \(started.steps.count) steps"
         case .rolloutAborted(let id, _, _): "\(id) aborted"
-        case .rolloutPaused(let id, _, _): "\(id) paused"
-        case .rolloutResumed(let id, _, _): "\(id) resumed"
-        case .hostCordoned(let host, _, _): "host \(host) cordoned"
-        case .hostUncordoned(let host, _, _): "host \(host) uncordoned"
         case .stepNoticed(let id, let notBefore):
             "\(id) noticed for \((notBefore.microseconds - fleet.now) / 1_000_000) s: \(name(id))"
         case .noticeAcknowledged(let id, let guest): "\(id) acknowledged by \(guest)"
         case .noticeWithdrawn(let id, let reason): "notice of \(id) withdrawn: \(reason)"
+        case .rolloutPaused(let id, _, _): "\(id) paused"
+        case .rolloutResumed(let id, _, _): "\(id) resumed"
+        case .hostCordoned(let host, _, _): "host \(host) cordoned"
+        case .hostUncordoned(let host, _, _): "host \(host) uncordoned"
         case .stepGranted(let id, let token):
             "\(id) granted with token \(token): \(name(id))"
         case .stepRegranted(let id, let token): "\(id) has token \(token) now"
@@ -266,7 +266,8 @@ struct ScenarioStage {
         case .noticeAcknowledged(let id, let guest): "event: \(id) acknowledged by \(guest)"
         case .noticeWithdrawn(let id, let reason): "event: notice of \(id) withdrawn: \(reason)"
         case .stepGranted(let id, _, _, _, _, _, _): "event: \(id) granted"
-        case .stepEnded(let id, _, let outcome, _): "event: \(id) over: \(outcome?.rawValue ?? "cancelled")"
+        case .stepEnded(let id, _, let outcome, _):
+            "event: \(id) over: \(outcome?.rawValue ?? "cancelled")"
         case .stepEndedWithoutHold(let id, _, let reason):
             "event: \(id) ended without a hold: \(reason)"
         case .holdFinished(let hold): "event: hold \(hold.holdID) \(hold.record.outcome.rawValue)"

@@ -89,7 +89,7 @@ import Testing
                 + #""declaredUpdateDomain":null,"placedByLeader":true,"hostConnected":false,"#
                 + #""state":"running","hypervisorVersion":"7.2.18","memoryBytes":268435456,"#
                 + #""vcpuCount":1,"hasGuestAgent":true,"handOverProblem":"its disk is not there","#
-                    + #""addresses":[]}"#)
+                + #""addresses":[]}"#)
     }
 
     @Test("sets show their update domains below each other")

@@ -380,6 +380,10 @@ enum Samples {
             ),
             ("command step down", .command(.stepDown)),
             (
+                "command acknowledge notice",
+                .command(.acknowledgeNotice(step, guest: GuestID(checked: "db-0")))
+            ),
+            (
                 "command pause rollout",
                 .command(.pauseRollout(RolloutID(7), reason: "guests complain"))
             ),
@@ -391,10 +395,6 @@ enum Samples {
             (
                 "command uncordon host",
                 .command(.uncordonHost(HostID(checked: "a"), reason: "they are there"))
-            ),
-            (
-                "command acknowledge notice",
-                .command(.acknowledgeNotice(step, guest: GuestID(checked: "db-0")))
             ),
             ("command accepted", .commandAccepted(index: 12, rollout: nil)),
             ("command accepted with rollout", .commandAccepted(index: 13, rollout: RolloutID(7))),

@@ -1750,6 +1750,17 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .stepDown(newValue)}
   }
 
+  /// A guest is ready for a step that is noticed. No effect if it has said so already, or if the
+  /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
+  /// Notifiers may say this too.
+  public var acknowledgeNotice: PBAcknowledgeNotice {
+    get {
+      if case .acknowledgeNotice(let v)? = command {return v}
+      return PBAcknowledgeNotice()
+    }
+    set {command = .acknowledgeNotice(newValue)}
+  }
+
   /// Lets no further step of a rollout start until it is resumed; those in flight run to their end.
   /// Nothing happens if it is paused already. Refused NOT_FOUND, or CONFLICT if it is over or
   /// stopping.
@@ -1790,17 +1801,6 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .uncordonHost(newValue)}
   }
 
-  /// A guest is ready for a step that is noticed. No effect if it has said so already, or if the
-  /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
-  /// Notifiers may say this too.
-  public var acknowledgeNotice: PBAcknowledgeNotice {
-    get {
-      if case .acknowledgeNotice(let v)? = command {return v}
-      return PBAcknowledgeNotice()
-    }
-    set {command = .acknowledgeNotice(newValue)}
-  }
-
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. What to do.
@@ -1821,6 +1821,10 @@ public nonisolated struct PBCommand: Sendable {
     /// The leader hands over to another server at once. Refused NOT_SUPPORTED if its log is one that
     /// no other server can read.
     case stepDown(PBEmpty)
+    /// A guest is ready for a step that is noticed. No effect if it has said so already, or if the
+    /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
+    /// Notifiers may say this too.
+    case acknowledgeNotice(PBAcknowledgeNotice)
     /// Lets no further step of a rollout start until it is resumed; those in flight run to their end.
     /// Nothing happens if it is paused already. Refused NOT_FOUND, or CONFLICT if it is over or
     /// stopping.
@@ -1833,10 +1837,6 @@ public nonisolated struct PBCommand: Sendable {
     case cordonHost(PBHoldHost)
     /// Lets steps start on a host again. Nothing happens if it is not cordoned. Refused NOT_FOUND.
     case uncordonHost(PBHoldHost)
-    /// A guest is ready for a step that is noticed. No effect if it has said so already, or if the
-    /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
-    /// Notifiers may say this too.
-    case acknowledgeNotice(PBAcknowledgeNotice)
 
   }
 

@@ -206,38 +206,6 @@ public nonisolated struct PBFact: Sendable {
     set {body = .eventsAcknowledged(newValue)}
   }
 
-  public var rolloutPaused: PBFact.RolloutHeld {
-    get {
-      if case .rolloutPaused(let v)? = body {return v}
-      return PBFact.RolloutHeld()
-    }
-    set {body = .rolloutPaused(newValue)}
-  }
-
-  public var rolloutResumed: PBFact.RolloutHeld {
-    get {
-      if case .rolloutResumed(let v)? = body {return v}
-      return PBFact.RolloutHeld()
-    }
-    set {body = .rolloutResumed(newValue)}
-  }
-
-  public var hostCordoned: PBFact.HostHeld {
-    get {
-      if case .hostCordoned(let v)? = body {return v}
-      return PBFact.HostHeld()
-    }
-    set {body = .hostCordoned(newValue)}
-  }
-
-  public var hostUncordoned: PBFact.HostHeld {
-    get {
-      if case .hostUncordoned(let v)? = body {return v}
-      return PBFact.HostHeld()
-    }
-    set {body = .hostUncordoned(newValue)}
-  }
-
   public var stepNoticed: PBFact.StepNoticed {
     get {
       if case .stepNoticed(let v)? = body {return v}
@@ -286,6 +254,38 @@ public nonisolated struct PBFact: Sendable {
     set {body = .deliveriesReported(newValue)}
   }
 
+  public var rolloutPaused: PBFact.RolloutHeld {
+    get {
+      if case .rolloutPaused(let v)? = body {return v}
+      return PBFact.RolloutHeld()
+    }
+    set {body = .rolloutPaused(newValue)}
+  }
+
+  public var rolloutResumed: PBFact.RolloutHeld {
+    get {
+      if case .rolloutResumed(let v)? = body {return v}
+      return PBFact.RolloutHeld()
+    }
+    set {body = .rolloutResumed(newValue)}
+  }
+
+  public var hostCordoned: PBFact.HostHeld {
+    get {
+      if case .hostCordoned(let v)? = body {return v}
+      return PBFact.HostHeld()
+    }
+    set {body = .hostCordoned(newValue)}
+  }
+
+  public var hostUncordoned: PBFact.HostHeld {
+    get {
+      if case .hostUncordoned(let v)? = body {return v}
+      return PBFact.HostHeld()
+    }
+    set {body = .hostUncordoned(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -301,16 +301,16 @@ public nonisolated struct PBFact: Sendable {
     case strayReported(PBFact.StrayReported)
     case lockReleased(PBFact.LockReleased)
     case eventsAcknowledged(PBFact.EventsAcknowledged)
-    case rolloutPaused(PBFact.RolloutHeld)
-    case rolloutResumed(PBFact.RolloutHeld)
-    case hostCordoned(PBFact.HostHeld)
-    case hostUncordoned(PBFact.HostHeld)
     case stepNoticed(PBFact.StepNoticed)
     case noticeAcknowledged(PBFact.NoticeAcknowledged)
     case noticeWithdrawn(PBFact.NoticeWithdrawn)
     case deliveryLeaseGranted(PBFact.DeliveryLeaseGranted)
     case deliveryLeaseGivenUp(PBFact.DeliveryLeaseGivenUp)
     case deliveriesReported(PBFact.DeliveriesReported)
+    case rolloutPaused(PBFact.RolloutHeld)
+    case rolloutResumed(PBFact.RolloutHeld)
+    case hostCordoned(PBFact.HostHeld)
+    case hostUncordoned(PBFact.HostHeld)
 
   }
 
