@@ -64,7 +64,7 @@ let server = NoticeHTTPServer(
     case .listening(let address): say("ready \(address.split(separator: ":").last ?? "")")
     case .failed(let reason): fatalError(reason)
     case .acknowledge(_, _, let reply), .annotations(_, _, let reply):
-        reply(HTTPAnswer(status: 200))
+        reply(GuestAnswer(status: 200))
     case .unknownAddress: break
     }
 }

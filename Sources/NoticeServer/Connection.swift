@@ -193,7 +193,7 @@ final class Connection: ChannelInboundHandler {
 
     private func answerEvents(
         _ version: EventsVersion, _ head: RequestHead
-    ) throws(HTTPAnswer) {
+    ) throws(GuestAnswer) {
         let (guest, cache) = try document()
         let isUnchanged = head.has(cache.tag)
         if closesAfter || isHeadOnly {
@@ -210,7 +210,7 @@ final class Connection: ChannelInboundHandler {
         finished()
     }
 
-    private func document() throws(HTTPAnswer) -> (BoardGuest, CachedDocument) {
+    private func document() throws(GuestAnswer) -> (BoardGuest, CachedDocument) {
         if let known, known.boardNumber == desk.boardNumber {
             return (known.guest, known.document)
         }
@@ -222,7 +222,7 @@ final class Connection: ChannelInboundHandler {
 
     private func carryOut(
         _ route: Route, _ head: RequestHead, _ body: [UInt8]
-    ) throws(HTTPAnswer) {
+    ) throws(GuestAnswer) {
         if route == .health { return answer(health) }
         let guest = try whoAsks()
         switch route {
@@ -243,7 +243,7 @@ final class Connection: ChannelInboundHandler {
         }
     }
 
-    private func whoAsks() throws(HTTPAnswer) -> BoardGuest {
+    private func whoAsks() throws(GuestAnswer) -> BoardGuest {
         guard desk.board.isReady else {
             throw .error(
                 503, "The notifier has not reached its server yet.",
@@ -256,7 +256,7 @@ final class Connection: ChannelInboundHandler {
             403, "\(ip) is not the address of a guest here. Its host's file has to name it.")
     }
 
-    private var health: HTTPAnswer {
+    private var health: GuestAnswer {
         .json(["ready": .bool(desk.board.isReady), "sequence": .unsigned(desk.board.cursor)])
     }
 
@@ -291,7 +291,7 @@ final class Connection: ChannelInboundHandler {
             enter(.waiting(.poll(guest: guest, after: after, until: until)))
         case .no, .poll: answer(native(document))
         case .stream(let after):
-            var head = HTTPAnswer(
+            var head = GuestAnswer(
                 status: 200, fields: [HTTPField("Content-Type", "text/event-stream")])
             if isChunked { head.fields.append(HTTPField("Transfer-Encoding", "chunked")) }
             closesAfter = true
@@ -302,7 +302,7 @@ final class Connection: ChannelInboundHandler {
         }
     }
 
-    private func native(_ document: EventDocument) -> HTTPAnswer {
+    private func native(_ document: EventDocument) -> GuestAnswer {
         .json(document.nativeJSON, fields: [HTTPField("ETag", document.tag)])
     }
 
@@ -375,7 +375,7 @@ final class Connection: ChannelInboundHandler {
         write(isChunked ? ByteBuffer(bytes: chunk(Array(text.utf8))) : ByteBuffer(string: text))
     }
 
-    private func answer(_ answer: HTTPAnswer) {
+    private func answer(_ answer: GuestAnswer) {
         write(whole(answer.head(closes: closesAfter), isHeadOnly ? [] : answer.body))
         finished()
     }
@@ -404,7 +404,7 @@ final class Connection: ChannelInboundHandler {
     }
 
     /// Says why, and reads nothing more.
-    private func refuse(_ refusal: HTTPAnswer) {
+    private func refuse(_ refusal: GuestAnswer) {
         guard !isClosing else { return }
         // In the middle of a stream there is no place for a status.
         if case .waiting(.stream) = state { return close() }

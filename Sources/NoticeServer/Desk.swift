@@ -168,7 +168,7 @@ private struct CachedAnswer {
     let head: ByteBuffer
     let body: ByteBuffer
 
-    init(_ answer: HTTPAnswer) {
+    init(_ answer: GuestAnswer) {
         head = ByteBuffer(string: answer.head(closes: false))
         body = ByteBuffer(bytes: answer.body)
     }

@@ -3,7 +3,7 @@
 //   loop thread (libuv)                              this server's thread (NIO)
 //   NoticeBoard ──publish(copy)────────────────────▶ Desk: renders once, answers from cached bytes
 //   store, session ◀──post(ServerRequest)─────────── … and asks for what it does not have
-//         └──────────reply(HTTPAnswer)─────────────▶
+//         └──────────reply(GuestAnswer)─────────────▶
 //
 // Happy path: Hummingbird accepts → NIO decodes HTTP/1 → Connection → Notices decides → bytes.
 // All connections are on one thread, so nothing here is locked; an answer that has not changed
@@ -33,7 +33,7 @@ public enum ServerRequest: Sendable {
     case failed(String)
 
     /// Takes the answer, once, from any thread.
-    public typealias Reply = @Sendable (HTTPAnswer) -> Void
+    public typealias Reply = @Sendable (GuestAnswer) -> Void
 }
 
 /// Where to listen.

@@ -61,7 +61,7 @@ extension RequestHead {
     /// Finds out what is asked for.
     ///
     /// - Throws: the answer that says why nothing is: 400, 404 or 405.
-    public func route() throws(HTTPAnswer) -> Route {
+    public func route() throws(GuestAnswer) -> Route {
         try checkHost()
         let target = try RequestTarget(target)
         let path = target.path
@@ -91,7 +91,7 @@ extension RequestHead {
         }
     }
 
-    private func checkHost() throws(HTTPAnswer) {
+    private func checkHost() throws(GuestAnswer) {
         guard hasHost else { throw .error(400, "A request needs exactly one Host header.") }
     }
 
@@ -108,7 +108,7 @@ extension RequestHead {
 
     fileprivate var isForwarded: Bool { value("x-forwarded-for") != nil }
 
-    private func allow(_ methods: [String]) throws(HTTPAnswer) {
+    private func allow(_ methods: [String]) throws(GuestAnswer) {
         guard !methods.contains(method) else { return }
         let list = methods.joined(separator: ", ")
         throw .error(
@@ -116,7 +116,7 @@ extension RequestHead {
             fields: [HTTPField("Allow", list)])
     }
 
-    private func metadataRoute(_ target: RequestTarget) throws(HTTPAnswer) -> Route {
+    private func metadataRoute(_ target: RequestTarget) throws(GuestAnswer) -> Route {
         let path = target.path.dropFirst().map { $0.lowercased() }
         switch path.first {
         case "scheduledevents" where path.count == 1:
@@ -147,7 +147,7 @@ extension RequestHead {
 
     private func version(
         of target: RequestTarget, known: [String]
-    ) throws(HTTPAnswer) -> String {
+    ) throws(GuestAnswer) -> String {
         if let version = target.query["api-version"], known.contains(version) { return version }
         let isMissing = target.query["api-version"] == nil
         throw .error(
@@ -158,7 +158,7 @@ extension RequestHead {
             members: [.init("newest-versions", .array(known.reversed().map { .string($0) }))])
     }
 
-    private func nativeWait(_ target: RequestTarget) throws(HTTPAnswer) -> Route.NativeWait {
+    private func nativeWait(_ target: RequestTarget) throws(GuestAnswer) -> Route.NativeWait {
         if value("accept")?.lowercased().contains("text/event-stream") == true {
             guard let text = value("last-event-id") else { return .stream(after: nil) }
             guard let after = UInt64(text) else {
@@ -223,7 +223,7 @@ struct RequestTarget {
     /// Names in lower case, each once.
     var query: [String: String] = [:]
 
-    init(_ target: String) throws(HTTPAnswer) {
+    init(_ target: String) throws(GuestAnswer) {
         var rest = target[...]
         // A proxy's form: `http://HOST/PATH`.
         if rest.lowercased().hasPrefix("http://") {
@@ -255,7 +255,7 @@ struct RequestTarget {
         }
     }
 
-    private static func decode(_ text: Substring) throws(HTTPAnswer) -> String {
+    private static func decode(_ text: Substring) throws(GuestAnswer) -> String {
         let utf8 = text.utf8
         if utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "%") }) {
             return String(text)

@@ -47,7 +47,7 @@ public enum InstanceDocument {
     /// - Throws: 404, and 400 if the format does not fit.
     public static func answer(
         _ guest: BoardGuest, cluster: String, path: [String], asText: Bool
-    ) throws(HTTPAnswer) -> HTTPAnswer {
+    ) throws(GuestAnswer) -> GuestAnswer {
         var value = json(guest, cluster: cluster)
         for name in path {
             guard case .object(let members) = value,
@@ -59,7 +59,7 @@ public enum InstanceDocument {
         guard case .string(let text) = value else {
             throw .error(400, "Bad request. Only a leaf can be had as text.")
         }
-        return HTTPAnswer(
+        return GuestAnswer(
             status: 200, fields: [HTTPField("Content-Type", "text/plain; charset=utf-8")],
             body: Array(text.utf8))
     }

@@ -5,7 +5,7 @@ import QMP
 public enum StartRequests {
     /// - Returns: the ids, in the order given, each once.
     /// - Throws: a 400 that says what is wrong.
-    public static func parse(_ body: [UInt8]) throws(HTTPAnswer) -> [String] {
+    public static func parse(_ body: [UInt8]) throws(GuestAnswer) -> [String] {
         let json: JSON
         do {
             json = try JSON.parse(

@@ -239,7 +239,7 @@ final class BoardFollower {
         case .acknowledge(let guest, let eventIDs, let reply):
             guarded { () throws(NotifierStoreError) in
                 try acknowledge(eventIDs, by: guest)
-                reply(HTTPAnswer(status: 200))
+                reply(GuestAnswer(status: 200))
             }
         case .annotations(let guest, let limit, let reply):
             guarded { () throws(NotifierStoreError) in

@@ -61,7 +61,7 @@ import Testing
         #expect {
             _ = try head.route()
         } throws: {
-            ($0 as? HTTPAnswer)?.fields.contains(HTTPField("Allow", "GET, HEAD, POST")) == true
+            ($0 as? GuestAnswer)?.fields.contains(HTTPField("Allow", "GET, HEAD, POST")) == true
         }
     }
 
@@ -103,7 +103,7 @@ import Testing
         #expect(try route([]) == .nativeEvents(.stream(after: nil)))
         #expect(
             try route([HTTPField("Last-Event-ID", "17")]) == .nativeEvents(.stream(after: 17)))
-        #expect(throws: HTTPAnswer.self) { try route([HTTPField("Last-Event-ID", "x")]) }
+        #expect(throws: GuestAnswer.self) { try route([HTTPField("Last-Event-ID", "x")]) }
     }
 
     @Test(
@@ -127,7 +127,7 @@ import Testing
             guest, cluster: "test", path: ["compute", "vmid"], asText: true)
         #expect(leaf.body.count == 36)
         for path in [["compute", "nothing"], ["compute", "name", "more"]] {
-            #expect(throws: HTTPAnswer.self) {
+            #expect(throws: GuestAnswer.self) {
                 try InstanceDocument.answer(guest, cluster: "test", path: path, asText: true)
             }
         }
@@ -160,18 +160,18 @@ import Testing
     func refuses(_ text: String) {
         #expect {
             try StartRequests.parse(Array(text.utf8))
-        } throws: { ($0 as? HTTPAnswer)?.status == 400 }
+        } throws: { ($0 as? GuestAnswer)?.status == 400 }
     }
 }
 
 @Suite struct HTTPAnswerTests {
     @Test("an answer's header has its length, and ends the connection when it should")
     func head() {
-        let answer = HTTPAnswer.error(404, "gone")
+        let answer = GuestAnswer.error(404, "gone")
         let head = answer.head(closes: true)
         #expect(head.hasPrefix("HTTP/1.1 404 Not Found\r\n"))
         #expect(head.contains("Content-Length: 16\r\n") && head.contains("Connection: close\r\n"))
-        let unchanged = HTTPAnswer.notModified(tag: "\"3\"").head(closes: false)
+        let unchanged = GuestAnswer.notModified(tag: "\"3\"").head(closes: false)
         #expect(unchanged.contains("ETag: \"3\"\r\n") && !unchanged.contains("Content-Length"))
         #expect(unchanged.contains("Connection: keep-alive\r\n"))
     }

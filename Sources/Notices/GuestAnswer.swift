@@ -44,7 +44,7 @@ public struct HTTPField: Hashable, Sendable {
 }
 
 /// One answer, whole.
-public struct HTTPAnswer: Error, Hashable, Sendable {
+public struct GuestAnswer: Error, Hashable, Sendable {
     public var status: Int
     /// Without those that every answer has: length, date, connection.
     public var fields: [HTTPField]
@@ -58,8 +58,8 @@ public struct HTTPAnswer: Error, Hashable, Sendable {
 
     public static func json(
         _ json: JSON, status: Int = 200, fields: [HTTPField] = []
-    ) -> HTTPAnswer {
-        HTTPAnswer(
+    ) -> GuestAnswer {
+        GuestAnswer(
             status: status,
             fields: [HTTPField("Content-Type", "application/json; charset=utf-8")] + fields,
             body: Array(json.compact.utf8))
@@ -68,21 +68,21 @@ public struct HTTPAnswer: Error, Hashable, Sendable {
     /// A refusal in the form that clients of the metadata service know: `{"error": "…"}`.
     public static func error(
         _ status: Int, _ message: String, fields: [HTTPField] = [], members: [JSON.Member] = []
-    ) -> HTTPAnswer {
+    ) -> GuestAnswer {
         .json(
             .object([JSON.Member("error", .string(message))] + members), status: status,
             fields: fields)
     }
 
-    public static func notModified(tag: String) -> HTTPAnswer {
-        HTTPAnswer(status: 304, fields: [HTTPField("ETag", tag)])
+    public static func notModified(tag: String) -> GuestAnswer {
+        GuestAnswer(status: 304, fields: [HTTPField("ETag", tag)])
     }
 
     /// The bytes of status line and header up to and without the date, which changes by the second.
     ///
     /// - Parameter closes: the connection ends after this answer.
     public func head(closes: Bool) -> String {
-        var text = "HTTP/1.1 \(status) \(HTTPAnswer.reason(status))\r\n"
+        var text = "HTTP/1.1 \(status) \(GuestAnswer.reason(status))\r\n"
         for field in fields { text += "\(field.name): \(field.value)\r\n" }
         // A 304 has no body, and a length in it would be that of the answer it stands for.
         if status != 304 { text += "Content-Length: \(body.count)\r\n" }
@@ -93,7 +93,7 @@ public struct HTTPAnswer: Error, Hashable, Sendable {
 
     /// The same for a body without a known length, behind which the connection ends.
     public var streamHead: String {
-        var text = "HTTP/1.1 \(status) \(HTTPAnswer.reason(status))\r\n"
+        var text = "HTTP/1.1 \(status) \(GuestAnswer.reason(status))\r\n"
         for field in fields { text += "\(field.name): \(field.value)\r\n" }
         return text + "Cache-Control: no-store\r\nServer: Fermata\r\nConnection: close\r\n"
     }
