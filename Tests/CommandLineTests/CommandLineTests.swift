@@ -116,18 +116,22 @@ import Testing
     @Test(
         "each command's help goes to stdout, with an example",
         arguments: [
-            "server", "notifier", "pki", "pki init", "pki issue", "pki renew", "pki revoke",
+            "server", "notifier run", "pki", "pki init", "pki issue", "pki renew", "pki revoke",
             "pki show", "pki list", "status", "hosts",
             "guests", "sets", "locks list", "locks release", "release add", "release list", "plan",
             "rollout start", "rollout watch", "rollout show", "rollout list",
             "rollout pause", "rollout resume", "rollout abort", "cordon", "uncordon",
-            "annotations", "agent", "simulate",
+            "annotations list", "annotations show", "availability",
+            "agent", "simulate",
         ])
     func help(command: String) throws {
         let result = try Runner.run(command.split(separator: " ").map(String.init) + ["--help"])
         #expect(result.code == 0)
         #expect(result.errors.isEmpty)
-        let example = command == "locks list" ? "locks" : command
+        // What is run when no further word is given.
+        let example =
+            ["locks list": "locks", "notifier run": "notifier", "annotations list": "annotations"][
+                command] ?? command
         #expect(result.output.contains("\n  fermata \(example)"), "\(result.output)")
     }
 

@@ -131,17 +131,6 @@ struct EtcdFaultTests {
         #expect(log.snapshot == LogSnapshot(index: 3, chunks: [[3]]))
     }
 
-    @Test("a second snapshot beside one that is being written is a mistake of the program's")
-    func twoSnapshots() async {
-        await #expect(processExitsWith: .failure) {
-            let bench = Bench()
-            let store = bench.store()
-            try bench.lead(store)
-            store.save(index: 0, next: { nil }) { _ in }
-            store.save(index: 0, next: { nil }) { _ in }
-        }
-    }
-
     @Test("one member that is not reached costs a part of the limit once")
     func oneMember() throws {
         let store = bench.store()

@@ -74,6 +74,7 @@ import Testing
             for index in record.contents.outbox.indices {
                 record.contents.outbox[index].deliveredAt = nil
                 record.contents.outbox[index].item.nextAttemptAt = nil
+                record.contents.outbox[index].item.attempts = 0
             }
             let delivery = delivery()
             delivery.wake()
