@@ -74,7 +74,6 @@ extension Coordinator {
             }
             withdrawNotices(of: id, reason: "the rollout is paused", at: fact.at)
             emitRolloutChange(id, at: fact.at)
-            withdrawNotices(in: state.rollouts[id].map { [$0] } ?? [], at: fact.at, "\(id) is paused")
         case .rolloutResumed(let id, _, _):
             state.rollouts.update(id) {
                 $0.state = .running
@@ -85,23 +84,8 @@ extension Coordinator {
             state.hosts.update(host) {
                 $0.cordon = Cordon(reason: reason, by: by, since: fact.at)
             }
-            withdrawNotices(
-                in: state.rollouts.open.map(\.self), on: host, at: fact.at, "host \(host) is cordoned")
         case .hostUncordoned(let host, _, _): state.hosts.update(host) { $0.cordon = nil }
         default: preconditionFailure("\(fact.body) pauses nothing")
-        }
-    }
-
-    /// What guests were told will not come for now; and meanwhile others of their sets may have a turn.
-    private mutating func withdrawNotices(
-        in rollouts: [RolloutRecord], on host: HostID? = nil, at: Timestamp, _ reason: String
-    ) {
-        for rollout in rollouts {
-            for index in rollout.steps.noticed {
-                let step = rollout.steps[index]
-                guard host == nil || step.plan.host == host else { continue }
-                withdrawNotice(step.id, reason: reason, at: at)
-            }
         }
     }
 }

@@ -46,10 +46,9 @@ struct Fermata: ParsableCommand {
             PKICommand.self, StatusCommand.self, HostsCommand.self, GuestsCommand.self,
             SetsCommand.self, LocksCommand.self, MetricsCommand.self, ReleaseCommand.self,
             PreflightCommand.self, HealthCommand.self, PlanCommand.self,
-            RolloutCommand.self, CordonCommand.self, UncordonCommand.self,
-            NoticesCommand.self, AnnotationsCommand.self, BackupCommand.self,
-            RestoreCommand.self,
-            SimulateCommand.self,
+            RolloutCommand.self, CordonCommand.self, UncordonCommand.self, NoticesCommand.self,
+            AnnotationsCommand.self, AvailabilityCommand.self, BackupCommand.self,
+            RestoreCommand.self, SimulateCommand.self,
         ])
 
     static func main() {

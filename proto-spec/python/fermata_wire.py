@@ -286,7 +286,7 @@ def check(message, path):
                     check(element, f"{where}[{index}]")
             elif message.HasField(descriptor.name):
                 check(value, where)
-        elif descriptor.type == descriptor.TYPE_ENUM and name != "Close":
+        elif descriptor.type == descriptor.TYPE_ENUM and descriptor.enum_type.name not in _OPEN:
             if descriptor.has_presence and not message.HasField(descriptor.name):
                 continue
             if value == 0 or value not in descriptor.enum_type.values_by_number:
@@ -298,6 +298,9 @@ def check(message, path):
                 if len(text.encode()) > TEXT_MAX:
                     raise MessageError(f"{where}[{index}]" if repeated else where, "too long")
 
+
+# Enums of which every value is taken: one that is not known means what fermata.proto says.
+_OPEN = {"CloseCode", "Acknowledgement"}
 
 # Texts that a receiver cuts if they are too long.
 _FOR_PEOPLE = {
