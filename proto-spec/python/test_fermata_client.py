@@ -158,7 +158,7 @@ class Texts(unittest.TestCase):
         self.assertEqual(client.plain(view), {
             "report": {"id": "g", "memory_bytes": 0, "vcpu_count": 0, "state": "running",
                        "hypervisor_version": "", "has_guest_agent": False,
-                       "hand_over_problem": ""},
+                       "hand_over_problem": "", "addresses": []},
             "host": "a", "placed_by_leader": False, "host_connected": False})
         self.assertEqual(client.plain(pb.Release(sha256=b"\1\2"))["sha256"], "0102")
 
@@ -183,10 +183,10 @@ class Texts(unittest.TestCase):
                 ((1, 3, 4, 5), "agent operator notifier server", "server"),
                 ((2, 3, 4, 5), "server", "agent operator notifier server"),
                 ((16, 19, 20, 21), "agent", "server"), ((17, 18, 22), "server", "agent"),
-                ((20,), "server", "operator notifier"), ((32, 35), "operator", "server"),
-                ((33, 36), "server", "operator"), ((34,), "server", "agent operator notifier"),
+                ((20,), "server", "operator notifier"), ((32, 35), "operator notifier", "server"),
+                ((33, 36), "server", "operator notifier"), ((34,), "server", "agent operator notifier"),
                 ((40,), "operator notifier", "server"), ((41,), "server", "operator notifier"),
-                ((42,), "notifier", "server")):
+                ((42, 43, 45, 46), "notifier", "server"), ((44,), "server", "notifier")):
             wanted |= {(kind, s, r) for kind in kinds for s in sender.split()
                        for r in receivers.split()}
         self.assertEqual(wire.DIRECTIONS, wanted)
