@@ -235,10 +235,14 @@ extension Coordinator {
                     reason: reasonWithoutHold(report)), at: at)
         }
         emitHolds(report, host: step.plan.host, at: at)
-        emit(
-            .stepEnded(
-                step: report.step, host: step.plan.host, outcome: report.outcome,
-                reason: report.reason), at: at)
+        // Followers from before notices refuse it, so they only see it where notices are used; of other
+        // steps the holds say as much.
+        if step.notice != nil {
+            emit(
+                .stepEnded(
+                    step: report.step, host: step.plan.host, outcome: report.outcome,
+                    reason: report.reason), at: at)
+        }
         if !mutated(.failuresIgnored) { stopIfFailing(report.step.rollout, at: at) }
         concludeIfDone(report.step.rollout, at: at)
     }

@@ -23,7 +23,7 @@ public struct FleetEvent: Hashable, Sendable {
             component: Component, version: String)
         /// A step ended without holding any guest, or was cancelled.
         case stepEndedWithoutHold(step: StepID, host: HostID, reason: String)
-        /// The last event of a step that was granted, behind its ``holdFinished(_:)`` or
+        /// The last event of a step that was noticed and granted, behind its ``holdFinished(_:)`` or
         /// ``stepEndedWithoutHold``. The outcome is nil if it was cancelled.
         case stepEnded(step: StepID, host: HostID, outcome: StepOutcome?, reason: String)
         /// One hold of one guest is over. Exactly one for each hold.

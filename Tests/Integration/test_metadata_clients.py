@@ -179,6 +179,7 @@ class MetadataClients(unittest.TestCase):
                 time.mktime(time.strptime(event["NotBefore"], "%a, %d %b %Y %H:%M:%S GMT"))
                 - time.mktime(time.gmtime()), NOTICE_SECONDS / 2)
             body = json.dumps({"StartRequests": [{"EventId": event["EventId"]}]})
+            wait_until(lambda: reader.documents[-1]["Events"], 30, "the notice at db-0")
             self.assertIn(self.curl("in-db-1", "-d", body)[:1], ("", "{"))
             self.assertHeld(self.finish(rollout), "db-1")
             wait_until(lambda: reader.documents[-1]["Events"] == [], 30, "the removal")

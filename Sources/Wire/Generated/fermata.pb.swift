@@ -3462,7 +3462,7 @@ public nonisolated struct PBFleetEvent: Sendable {
     set {body = .noticeWithdrawn(newValue)}
   }
 
-  /// The last event of a step that was granted.
+  /// The last event of a step that was noticed and granted.
   public var stepEnded: PBFleetEvent.StepEnded {
     get {
       if case .stepEnded(let v)? = body {return v}
@@ -3493,7 +3493,7 @@ public nonisolated struct PBFleetEvent: Sendable {
     case noticeAcknowledged(PBFleetEvent.NoticeAcknowledged)
     /// A noticed step does not come, or not yet.
     case noticeWithdrawn(PBFleetEvent.NoticeWithdrawn)
-    /// The last event of a step that was granted.
+    /// The last event of a step that was noticed and granted.
     case stepEnded(PBFleetEvent.StepEnded)
 
   }
@@ -3634,7 +3634,8 @@ public nonisolated struct PBFleetEvent: Sendable {
     fileprivate var _step: PBStepRef? = nil
   }
 
-  /// The last event of a step that was granted, behind its FinishedHolds or StepEndedWithoutHold.
+  /// The last event of a step that was noticed and granted, behind its FinishedHolds or
+  /// StepEndedWithoutHold. Of a step without a notice there is none.
   public nonisolated struct StepEnded: Sendable {
     // SwiftProtobuf.Message conformance is added in an extension below. See the
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
