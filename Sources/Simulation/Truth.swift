@@ -199,10 +199,11 @@ final class Truth {
         violate("a rollout stops", "\(id) was granted after as many failures as may be")
     }
 
-    /// A step that has been passed often enough is not passed again, if it could start but for others.
+    /// A step that has been passed often enough is not passed again, if it could start but for others;
+    /// except by those whose guests were told before.
     private func checkDoor(_ id: StepID, _ at: Timestamp) {
         guard let granted = state.step(id), let rollout = state.rollouts[id.rollout],
-            granted.bypassed < Limits.bypassMax
+            granted.bypassed < Limits.bypassMax, granted.notice == nil
         else { return }
         for step in rollout.steps where step.status == .waiting && step.bypassed >= Limits.bypassMax
         {
