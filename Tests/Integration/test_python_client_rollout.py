@@ -44,12 +44,10 @@ class PythonClientRollout(ClusterCase):
         mine = [e for e in events if number in (
             e.get("rollout_started", {}).get("rollout"), e.get("rollout_changed", {}).get("rollout"),
             e.get("step_granted", {}).get("step", {}).get("rollout"),
-            e.get("hold_finished", {}).get("step", {}).get("rollout"),
-            e.get("step_ended", {}).get("step", {}).get("rollout"))]
+            e.get("hold_finished", {}).get("step", {}).get("rollout"))]
         self.assertEqual([next(k for k in e if k not in ("sequence", "at_microseconds"))
                           for e in mine],
-                         ["rollout_started", "step_granted", "hold_finished", "step_ended",
-                          "rollout_changed"])
+                         ["rollout_started", "step_granted", "hold_finished", "rollout_changed"])
         self.assertEqual(mine[1]["step_granted"]["guests"], ["db-1"])
         (hold,) = self.holds(rollout)
         self.assertEqual(mine[2]["hold_finished"]["record"]["guest"], "db-1")
