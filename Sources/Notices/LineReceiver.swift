@@ -44,12 +44,9 @@ extension BulletinRenderer {
     /// On one line, without its line feed; nil if the format does not tell of it.
     package func line(_ bulletin: Bulletin, _ format: BulletinFormat) -> String? {
         render(bulletin, as: format).map { rendered in
-            let bytes = rendered.body
-            guard bytes.contains(where: { $0 == 10 || $0 == 13 }) else {
-                return String(decoding: bytes, as: UTF8.self)
-            }
-            return String(decoding: bytes, as: UTF8.self)
-                .split(whereSeparator: \.isNewline).joined(separator: " ")
+            let text = String(decoding: rendered.body, as: UTF8.self)
+            guard rendered.body.contains(where: { $0 == 10 || $0 == 13 }) else { return text }
+            return text.split(whereSeparator: \.isNewline).joined(separator: " ")
         }
     }
 

@@ -166,7 +166,8 @@ func uuidShaped(_ text: String) -> String {
 private func uuid(_ seed: UInt64) -> String {
     let first = (seed & ~0xf000) | 0x8000
     let last = (mix(seed) & ~(3 << 62)) | (1 << 63)
-    var rest = (hexadecimal(first) + hexadecimal(last))[...]
+    let bytes = [first, last].flatMap { withUnsafeBytes(of: $0.bigEndian, Array.init) }
+    var rest = hexText(bytes)[...]
     var groups: [Substring] = []
     for count in [8, 4, 4, 4, 12] {
         groups.append(rest.prefix(count))
@@ -181,9 +182,4 @@ private func mix(_ value: UInt64) -> UInt64 {
     z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
     z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
     return z ^ (z >> 31)
-}
-
-private func hexadecimal(_ value: UInt64) -> String {
-    let digits = String(value, radix: 16)
-    return String(repeating: "0", count: 16 - digits.count) + digits
 }

@@ -43,12 +43,19 @@ func parseTimeout(_ text: String) throws -> Duration {
     return .milliseconds(Int64(milliseconds))
 }
 
-func parseDeadline(_ text: String) throws -> UInt32 {
-    let range = Limits.deadlineMillisecondsMin...Limits.deadlineMillisecondsMax
+/// - Parameter examples: what to write instead of something that is no duration.
+/// - Returns: milliseconds.
+private func parseDuration(_ text: String, such examples: String) throws -> UInt32 {
     guard let milliseconds = parseMilliseconds(text) else {
         throw ValidationError(
-            "'\(printable(text))' is not a duration. Write a number with a unit: 30s or 500ms.")
+            "'\(printable(text))' is not a duration. Write a number with a unit: \(examples).")
     }
+    return milliseconds
+}
+
+func parseDeadline(_ text: String) throws -> UInt32 {
+    let range = Limits.deadlineMillisecondsMin...Limits.deadlineMillisecondsMax
+    let milliseconds = try parseDuration(text, such: "30s or 500ms")
     guard range.contains(milliseconds) else {
         throw ValidationError(
             "A deadline of \(text) is out of bounds: 500ms to 30s. Below there is no room to undo "
@@ -59,10 +66,7 @@ func parseDeadline(_ text: String) throws -> UInt32 {
 
 func parseNotice(_ text: String) throws -> UInt32 {
     let range = Limits.noticeMillisecondsMin...Limits.noticeMillisecondsMax
-    guard let milliseconds = parseMilliseconds(text) else {
-        throw ValidationError(
-            "'\(printable(text))' is not a duration. Write a number with a unit: 15m or 90s.")
-    }
+    let milliseconds = try parseDuration(text, such: "15m or 90s")
     guard milliseconds == 0 || range.contains(milliseconds) else {
         throw ValidationError(
             "A notice of \(text) is out of bounds: 1s to 168h, or 0s for none. Guests look once a "
