@@ -102,7 +102,10 @@ extension HoldMachine {
         switch actions[index] {
         case .continueGuest, .lost:
             isFoundStopped = history.wasHeld ?? (history.holdingAt != nil)
-        case .keep(let side): isFoundStopped = history.wasHeld ?? (side == .new)
+        case .keep(let side):
+            // A restarted agent continues only whom it has found standing still.
+            isFoundStopped =
+                history.wasHeld ?? (side == .new || history.continuingBy == .restartedAgent)
         case .wait: isFoundStopped = false
         }
         if isFoundStopped {
@@ -162,7 +165,8 @@ extension HoldMachine {
             effects.append(.switchQueues(id, to: .new))
             effects.append(.kill(id, .old))
         case .lost(let reason):
-            guests[index].resumedAt = nil
+            // It may have gone on before, and ended then.
+            guests[index].resumedAt = histories[index].resumedAt
             lose(index, reason)
         case .wait: guests[index].state = .unreachable
         }
