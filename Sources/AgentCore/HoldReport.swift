@@ -102,10 +102,7 @@ extension HoldMachine {
         switch actions[index] {
         case .continueGuest, .lost:
             isFoundStopped = history.wasHeld ?? (history.holdingAt != nil)
-        case .keep(let side):
-            // A restarted agent continues only whom it has found standing still.
-            isFoundStopped =
-                history.wasHeld ?? (side == .new || history.continuingBy == .restartedAgent)
+        case .keep(let side): isFoundStopped = history.wasHeld ?? (side == .new)
         case .wait: isFoundStopped = false
         }
         if isFoundStopped {

@@ -532,7 +532,9 @@ final class Truth {
         // Of holds that are not yet reported the notes are gone.
         let kept = host.disk.records.reports
         for index in holds.indices
-        where holds[index].host == host.id && state.step(holds[index].step)?.status == .granted
+        where holds[index].host == host.id
+            && (state.step(holds[index].step)?.status == .granted
+                || host.disk.records.inFlight?.directive.step == holds[index].step)
             && !kept.contains(where: { $0.step == holds[index].step })
         {
             holds[index].isForgotten = true
