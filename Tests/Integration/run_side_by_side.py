@@ -53,13 +53,6 @@ def run(module):
 running = set()
 
 
-def stop(number, _):
-    """Each module cleans up after an interrupt."""
-    for process in list(running):
-        process.send_signal(signal.SIGINT)
-    sys.exit(128 + number)
-
-
 def counts(output):
     """ran, failures, errors, skipped of one module"""
     ran = re.findall(r"^Ran (\d+) tests? in", output, re.M)
@@ -125,11 +118,20 @@ def main():
     arguments = parser.parse_args()
     modules = arguments.modules or [p.stem for p in HERE.glob("test_*.py")]
     modules.sort(key=lambda m: (-LONG[m], m))
+    pool = concurrent.futures.ThreadPoolExecutor(arguments.at_once)
+
+    def stop(number, _):
+        """No other module begins; those that run clean up after an interrupt."""
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(running):
+            process.send_signal(signal.SIGINT)
+        sys.exit(128 + number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     started = time.monotonic()
     total = Total()
-    with concurrent.futures.ThreadPoolExecutor(arguments.at_once) as pool:
+    with pool:
         for done in concurrent.futures.as_completed([pool.submit(run, m) for m in modules]):
             total.take(*done.result())
     total.again()
