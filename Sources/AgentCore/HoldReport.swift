@@ -162,7 +162,8 @@ extension HoldMachine {
             effects.append(.switchQueues(id, to: .new))
             effects.append(.kill(id, .old))
         case .lost(let reason):
-            guests[index].resumedAt = nil
+            // It may have gone on before, and ended then.
+            guests[index].resumedAt = histories[index].resumedAt
             lose(index, reason)
         case .wait: guests[index].state = .unreachable
         }
