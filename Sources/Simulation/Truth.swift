@@ -82,6 +82,9 @@ final class Truth {
     /// Guests that a step had when their host lost power, or that it left without having seen to them: with
     /// the step. They are out until they execute, or until an operator has seen to their set.
     private var missing: [GuestID: StepID] = [:]
+    /// Guests that began anew when that step of theirs was over, though its report is still on its way: who
+    /// is out again by then is so because of what happened after the step.
+    private var cameBack: [GuestID: StepID] = [:]
 
     init(_ world: World) { self.world = world }
 
@@ -280,6 +283,7 @@ final class Truth {
         else { return }
         for guest in host.guests
         where plan.guests.contains(guest.id) && !guest.isExecuting
+            && cameBack[guest.id] != report.step
             && state.guests[guest.id]?.report.state != .running
             && !report.holds.contains(where: { $0.guest == guest.id })
         {
@@ -446,6 +450,8 @@ final class Truth {
             violate("memory intact", "guest \(guest.id) goes on with a state of before")
         case .booted:
             missing.removeValue(forKey: guest.id)
+            // An agent starts the guests of a step when that is over, not before.
+            cameBack[guest.id] = hostOfStep[host.id]?.step
             if guest.bootCount > 1, !host.mayRestartGuests {
                 violate("memory intact", "guest \(guest.id) was started from nothing")
             }
@@ -531,6 +537,11 @@ final class Truth {
         unhealthy.removeAll { entry in host.guests.contains { $0.id == entry.guest } }
         // Of holds that are not yet reported the notes are gone.
         let kept = host.disk.records.reports
+        // A step whose report is not durable is over once more after this.
+        for guest in host.guests
+        where !kept.contains(where: { $0.step == cameBack[guest.id] }) {
+            cameBack.removeValue(forKey: guest.id)
+        }
         for index in holds.indices
         where holds[index].host == host.id
             && (state.step(holds[index].step)?.status == .granted
