@@ -180,6 +180,8 @@ public struct HoldHistory: Hashable, Sendable {
                 continuingAt = at
                 continuingBy = by
             }
+            // It continues only whom it has found standing still.
+            if by == .restartedAgent { wasHeld = true }
         case .resumed(_, let side, let at, let by, let held):
             guard resumedAt == nil else { break }
             resumedSide = side

@@ -157,7 +157,7 @@ extension HoldMachine {
             effects.append(.kill(id, .new))
             effects.append(.switchQueues(id, to: .old))
         case .continueGuest(.new) where !histories[index].isCommitted:
-            guests[index].resumedAt = nil
+            guests[index].resumedAt = histories[index].resumedAt
             lose(index, "nobody knows whether it went on in the old QEMU, which has ended")
         case .continueGuest(.new):
             guests[index].reason = ""
@@ -166,7 +166,8 @@ extension HoldMachine {
             effects.append(.switchQueues(id, to: .new))
             effects.append(.kill(id, .old))
         case .lost(let reason):
-            guests[index].resumedAt = nil
+            // It may have gone on before, and ended then.
+            guests[index].resumedAt = histories[index].resumedAt
             lose(index, reason)
         case .wait: guests[index].state = .unreachable
         }

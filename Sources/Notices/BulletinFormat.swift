@@ -67,13 +67,10 @@ public struct BulletinRenderer: Sendable {
         self.templates = templates
     }
 
-    /// - Parameter setSize: of the guest's set, if it is known; only for the advice in the text.
     /// - Returns: nil if the format does not tell of such a bulletin:
     ///   ``BulletinFormat/tells(of:)``.
-    public func render(
-        _ bulletin: Bulletin, as format: BulletinFormat, setSize: SetSize? = nil
-    ) -> RenderedBulletin? {
-        let words = BulletinWords(bulletin, setSize: setSize)
+    public func render(_ bulletin: Bulletin, as format: BulletinFormat) -> RenderedBulletin? {
+        let words = BulletinWords(bulletin)
         func fields(_ escaping: ValueEscaping) -> [String: Any] {
             templateFields(of: bulletin, words: words, cluster: cluster, escaping: escaping)
         }

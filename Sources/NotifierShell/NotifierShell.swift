@@ -73,6 +73,8 @@ public final class NotifierShell {
     private let delivery: Delivery<NotifierStore, Loop>
     private let follower: Follower<NotifierStore, Loop>
     private let lease: LeaseFollower<NotifierStore, Loop>
+    private let sets: SetBookKeeper
+    private let pause: TestPause
     private let retention: Retention
     private var ticking: UvLoop.Timer?
     private var cleaning: UvLoop.Timer?
@@ -99,10 +101,11 @@ public final class NotifierShell {
     ///   - sinks: opened here; those of a file, and what else is wanted.
     ///   - guests: how guests are served; nil if they are not.
     ///   - software: what peers are told.
+    ///   - pauseAt: see ``TestPause``.
     public init(
         servers: [String], credentials: Credentials, databasePath: String, sinks: NotifierSinks,
         retention: Retention = Retention(), guests: GuestService? = nil, software: String,
-        loop: Loop, log: Logger
+        pauseAt: String? = nil, loop: Loop, log: Logger
     ) throws(NotifierError) {
         do {
             lock = try Files.lock(path: NotifierHealth.lockPath(databasePath))
@@ -120,20 +123,24 @@ public final class NotifierShell {
         self.databasePath = databasePath
         client = SessionClient(
             on: loop, servers: servers, credentials: credentials, software: software, logger: log)
+        sets = SetBookKeeper(client, loop: loop, log: log)
+        let pause = TestPause(pauseAt)
+        self.pause = pause
         self.retention = retention
         let tell: (FollowProblem) -> Void = { log.log(level: $0.level, "\($0)") }
         do {
             let cluster = credentials.identity.cluster
             delivery = Delivery(
                 store: store, loop: loop, ways: try sinks.open(cluster: cluster, on: loop),
-                tell: tell)
+                tell: tell, pause: pause)
         } catch {
             throw .sink(error)
         }
         lease = LeaseFollower(store: store, delivery: delivery, loop: loop)
         follower = Follower(
             store: store, delivery: delivery,
-            now: { Timestamp(microseconds: WallClock.nowMicroseconds) }, tell: tell)
+            now: { Timestamp(microseconds: WallClock.nowMicroseconds) }, tell: tell, pause: pause)
+        sets.onBook = { [follower] in follower.book = $0 }
         if let guests {
             board = try BoardFollower(
                 guests, store: store, client: client, cluster: credentials.identity.cluster,
@@ -173,7 +180,11 @@ public final class NotifierShell {
                 }
                 guard !isForOneHost else { return }
                 if case .deliveryLease(let lease) = message { try self.lease.onLease(lease) }
-                for answer in try follower.onMessage(message) { send(answer) }
+                for answer in try follower.onMessage(message) {
+                    send(answer)
+                    if case .acknowledgeEvents = answer { pause.reached("acknowledged") }
+                }
+                if case .eventBatch(let events, _) = message { sets.onEvents(events) }
             }
         }
         client.onDown = { [unowned self] down in
@@ -187,6 +198,7 @@ public final class NotifierShell {
             NotifierHealth.touch(databasePath)
             claim()
         }
+        if !isForOneHost { sets.start() }
         clean()
         delivery.wake()
         board?.onFatal = { [unowned self] in onFatal?($0) }
@@ -197,6 +209,7 @@ public final class NotifierShell {
     /// Ends the session; what is stored and not delivered is delivered by the next start.
     public func stop() {
         for timer in [ticking, touching, cleaning] { timer?.cancel() }
+        sets.stop()
         delivery.stop()
         board?.stop()
         client.stop("the notifier is shutting down")
@@ -209,7 +222,10 @@ public final class NotifierShell {
     /// Dead letters that were replayed, say.
     private func lookForChanges() {
         guarded { () throws(NotifierStoreError) in
-            for message in try lease.onTick() { send(message) }
+            for message in try lease.onTick() {
+                send(message)
+                pause.reached("reported")
+            }
             let number = try store.changeNumber()
             guard number != changeNumber else { return }
             changeNumber = number
@@ -239,6 +255,7 @@ public final class NotifierShell {
                 sequence = board.cursor
                 send(.followEvents(afterSequence: sequence, progress: false))
             } else {
+                sets.onSession()
                 send(try follower.onEstablished())
             }
             board?.onSession()

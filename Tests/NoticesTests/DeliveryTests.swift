@@ -167,6 +167,22 @@ import Testing
         #expect(hook.ids == ["rollout-1.1-t7-db-0"])
     }
 
+    @Test("hand-overs that fail together are one failure: the next try comes after the first wait")
+    func failTogether() throws {
+        for number in UInt32(1)...9 { try keep(number...number, guest: "db-\(number)") }
+        let hook = MemoryReceiver()
+        let wide = Sink(id: Self.hook.id, inFlightMax: 9)
+        let delivery = Delivery(store: record, loop: loop, ways: [(wide, hook)], tell: { _ in })
+        delivery.wake()
+        #expect(hook.handOvers.count == 9)
+        for _ in 0..<9 { hook.answer(.later(reason: "reset", afterMilliseconds: nil)) }
+        loop.run(milliseconds: 1_100)
+        #expect(hook.handOvers.count == 1)
+        hook.answer(.taken)
+        loop.run(milliseconds: 100)
+        #expect(hook.handOvers.count == 8)
+    }
+
     @Test("a wait that was asked for is kept")
     func retryAfter() {
         let policy = RetryPolicy()

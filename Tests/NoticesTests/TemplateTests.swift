@@ -50,7 +50,7 @@ import Testing
         _ = try BulletinTemplates(sources([("text", text)]), directory: "/t")
         for (_, bulletin) in Samples.bulletins {
             let given = templateFields(
-                of: bulletin, words: BulletinWords(bulletin, setSize: nil), cluster: "demo",
+                of: bulletin, words: BulletinWords(bulletin), cluster: "demo",
                 escaping: .none)
             #expect(given.keys.allSatisfy { names.contains($0) })
         }
