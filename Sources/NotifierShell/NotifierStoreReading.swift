@@ -9,7 +9,7 @@ extension NotifierStore {
     /// The cluster that is followed.
     public func cluster() throws(NotifierStoreError) -> String {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 try String.fetchOne(database, sql: "SELECT cluster FROM follower") ?? ""
             }
         }
@@ -21,7 +21,7 @@ extension NotifierStore {
     /// - Returns: nil if there is none.
     public func bulletin(ofAnnotation id: String) throws(NotifierStoreError) -> Bulletin? {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 let sql = "SELECT * FROM annotation WHERE annotationId = ?"
                 guard let row = try Row.fetchOne(database, sql: sql, arguments: [id]) else {
                     return nil
@@ -38,7 +38,7 @@ extension NotifierStore {
     /// How many guests and update domains a set has, as far as its latest holds tell.
     public func size(of set: SetID) throws(NotifierStoreError) -> SetSize {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 let row = try Row.fetchOne(
                     database,
                     sql: """
@@ -57,7 +57,7 @@ extension NotifierStore {
         of guest: GuestID? = nil
     ) throws(NotifierStoreError) -> [AvailabilityRecord] {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 let condition = AnnotationFilter(guest: guest).condition
                 let rows = try Row.fetchCursor(
                     database,
