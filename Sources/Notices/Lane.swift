@@ -112,9 +112,10 @@ public struct Lane: Sendable {
             guard !isInFlight(item.number) else { continue }
             var dueAt = Int64.min
             if let next = item.nextAttemptAt {
-                // A clock that was set must not keep it longer than any wait could be.
+                // A clock that was set must keep it no longer than a wait of ours: a receiver that asked
+                // for more is asked once more after a restart.
                 let wait = (next.microseconds - now.wall.microseconds) / 1_000
-                dueAt = now.milliseconds + min(max(wait, 0), RetryPolicy.askedMillisecondsMax)
+                dueAt = now.milliseconds + min(max(wait, 0), sink.retry.longestMilliseconds)
             }
             waiting.append(Waiting(item: item, dueAt: dueAt))
             hasStarted = true

@@ -201,7 +201,7 @@ import Testing
     func oneIsUnreachable() throws {
         let notes = [
             holding, stopped, .holding(guestB, at: 1_500, wall: epoch),
-            .stopped(guestB, at: 2_500, wall: epoch),
+            .stopped(guestB, at: 2_500, wall: epoch), .committing(guestB),
         ]
         func guest(_ id: GuestID, _ action: RecoveryAction) -> RecoveredGuest {
             RecoveredGuest(
@@ -277,6 +277,35 @@ import Testing
         #expect(try #require(finalReport(in: effects)).holds.isEmpty)
     }
 
+    @Test("found stopped by a command that came behind the guard's cont: held since that")
+    func stoppedLate() throws {
+        let notes = [holding, .resumed(guestA, .old, at: 3_000, by: .guard, wasHeld: false)]
+        var (hold, effects) = recover(.continueGuest(.old), notes)
+        for event: GuestEvent in [
+            .killed(.new), .exited(.new), .continued(.old, at: 903_000),
+            .confirmed(Confirmation(isHealthy: true)),
+        ] { effects = hold.handle(.guest(guestA, event), at: 903_000, wall: epoch) }
+        let record = try #require(finalReport(in: effects)?.holds.first)
+        #expect(record.holdMicroseconds == 900_000)
+        #expect(record.heldAt == Timestamp(microseconds: epoch.microseconds + 2_000))
+    }
+
+    @Test("the new one is continued only if the old one was killed for it, or about to be")
+    func committed() throws {
+        let committed = recover(.continueGuest(.new), [holding, stopped, .committing(guestA)])
+        #expect(committed.1.contains(.kill(guestA, .old)))
+        let givenUp = [
+            holding, stopped, .committing(guestA), .undoing(guestA, reason: "not killed"),
+        ]
+        for notes in [[holding, stopped], givenUp] {
+            let (_, effects) = recover(.continueGuest(.new), notes)
+            let report = try #require(finalReport(in: effects))
+            #expect(report.outcome == .lost)
+            #expect(report.holds.map(\.holdMicroseconds) == [nil])
+            #expect(effects.contains(.discard(guestA, .new)))
+        }
+    }
+
     @Test("lost: recorded without a length")
     func lost() throws {
         let (_, effects) = recover(.lost(reason: "both ended"), [holding, stopped])
@@ -291,7 +320,8 @@ import Testing
             .phase(.held, at: epoch), holding, stopped,
             .continuing(guestA, .old, at: 7, by: .agent),
             .resumed(guestA, .new, at: 8, by: .guard, wasHeld: true),
-            .undoing(guestA, reason: "tab\there"), .lost(guestA, reason: "why"),
+            .committing(guestA), .undoing(guestA, reason: "tab\there"),
+            .lost(guestA, reason: "why"),
             .processes(guestA, old: 17, new: 4711),
         ]
         for note in notes {

@@ -166,6 +166,23 @@ import Testing
         #expect(hook.handOvers.count == 8)
     }
 
+    @Test("a clock that was set back keeps nothing longer than a wait of ours, after a restart")
+    func clockSetBack() throws {
+        try keep(1...1)
+        let hook = MemoryReceiver()
+        let first = delivery(hook)
+        first.wake()
+        hook.answer(.later(reason: "away", afterMilliseconds: nil))
+        loop.run(milliseconds: 100)
+        first.stop()
+        loop.wallOffset = -1_800_000_000
+        let second = delivery(hook)
+        second.wake()
+        #expect(hook.handOvers.isEmpty)
+        loop.run(milliseconds: 60_000)
+        #expect(hook.ids == ["rollout-1.1-t7-db-0"])
+    }
+
     @Test("a wait that was asked for is kept")
     func retryAfter() {
         let policy = RetryPolicy()

@@ -32,6 +32,7 @@ final class Lab {
             case .stopped(let cause): changes.append("stopped by \(cause)")
             case .resumed: changes.append("resumed")
             case .doubled: changes.append("doubled")
+            case .unsettled: break
             case .corrupted: changes.append("corrupted")
             case .booted: changes.append("booted")
             case .gone: changes.append("gone")
