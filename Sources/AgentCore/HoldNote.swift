@@ -181,7 +181,7 @@ public struct HoldHistory: Hashable, Sendable {
                 continuingBy = by
             }
             // It continues only whom it has found standing still.
-            if by == .restartedAgent { wasHeld = true }
+            if by == .restartedAgent, !mutated(.finishedHoldForgotten) { wasHeld = true }
         case .resumed(_, let side, let at, let by, let held):
             guard resumedAt == nil else { break }
             resumedSide = side

@@ -157,7 +157,7 @@ extension HoldMachine {
             effects.append(.kill(id, .new))
             effects.append(.switchQueues(id, to: .old))
         case .continueGuest(.new) where !histories[index].isCommitted:
-            guests[index].resumedAt = nil
+            guests[index].resumedAt = histories[index].resumedAt
             lose(index, "nobody knows whether it went on in the old QEMU, which has ended")
         case .continueGuest(.new):
             guests[index].reason = ""

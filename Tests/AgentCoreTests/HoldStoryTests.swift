@@ -314,6 +314,34 @@ import Testing
         #expect(report.holds[0].holdMicroseconds == nil)
     }
 
+    @Test("lost after its hold: recorded with the hold's length")
+    func lostAfterItsHold() throws {
+        let resumed = HoldNote.resumed(guestA, .new, at: 52_000, by: .agent, wasHeld: true)
+        let (_, effects) = recover(.lost(reason: "both ended"), [holding, stopped, resumed])
+        let record = try #require(finalReport(in: effects)?.holds.first)
+        #expect(record.outcome == .lost)
+        #expect(record.holdMicroseconds == 50_000)
+        // One that was about to be continued may never have gone on.
+        let continuing = HoldNote.continuing(guestA, .new, at: 51_000, by: .agent)
+        let (_, others) = recover(.lost(reason: "both ended"), [holding, stopped, continuing])
+        #expect(try #require(finalReport(in: others)).holds[0].holdMicroseconds == nil)
+    }
+
+    @Test("a restarted agent that was about to continue it had found it standing still")
+    func diedWhileItFinished() throws {
+        let notes = [
+            holding, .continuing(guestA, .old, at: 3_000, by: .agent),
+            .continuing(guestA, .old, at: 60_000, by: .restartedAgent),
+        ]
+        var (hold, effects) = recover(.keep(.old), notes)
+        effects = hold.handle(
+            .guest(guestA, .confirmed(Confirmation(isHealthy: true))), at: 903_000, wall: epoch)
+        #expect(try #require(finalReport(in: effects)).holds.count == 1)
+        // Of the one that began the step nobody knows whether its stop has come.
+        let (_, others) = recover(.keep(.old), Array(notes.prefix(2)))
+        #expect(try #require(finalReport(in: others)).holds.isEmpty)
+    }
+
     @Test("notes survive being written and read, and lines that are not whole are refused")
     func noteLines() {
         let notes: [HoldNote] = [
