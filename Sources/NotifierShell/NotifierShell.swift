@@ -227,7 +227,9 @@ public final class NotifierShell {
         case .eventBatch(let events, let lastSequence):
             // What guests are told and what is recorded of an event become durable together, and only
             // then is anything given out.
-            let hasHold = events.contains { if case .holdFinished = $0.body { true } else { false } }
+            let hasHold = events.contains {
+                if case .holdFinished = $0.body { true } else { false }
+            }
             if hasHold { pause.reached("heard") }
             try delivery.holdBack { () throws(NotifierStoreError) in
                 try store.together { () throws(NotifierStoreError) in
