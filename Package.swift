@@ -128,13 +128,14 @@ let package = Package(
                 "Fleet", "Edges", "Wire", "Presentation", "Notices", "NoticeServer", "UvLoop",
                 "SessionCore", "SessionShell", grdb, logging,
             ]),
+        shell("SimulationShell", ["Fleet", "Simulation", arguments]),
         .executableTarget(
             name: "fermata",
             dependencies: [
                 "Fleet", "Wire", "Presentation", "HostConfiguration", "AgentCore", "UvLoop",
                 "SessionCore", "SessionShell", "LogCore", "EtcdLog", "LogStore", "LeaderCore",
                 "LeaderShell", "AgentShell",
-                "Notices", "NotifierShell", "Simulation", arguments, logging,
+                "Notices", "NotifierShell", "SimulationShell", arguments, logging,
             ],
             swiftSettings: settings),
 
@@ -189,6 +190,10 @@ let package = Package(
                 "SessionCore",
                 "SessionShell", logging,
             ]),
+        // `make mutants`: the simulator without the rest of Fermata, which takes long to build.
+        .executableTarget(
+            name: "Simulator", dependencies: ["SimulationShell", arguments],
+            path: "Tests/Simulator", swiftSettings: settings),
         // An agent without a leader, for tests that kill it.
         .executableTarget(
             name: "AgentProbe",

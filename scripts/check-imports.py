@@ -28,7 +28,7 @@ import tempfile
 # They carry out what the pure targets decide.
 SHELLS = {
     "UvLoop", "LogStore", "SessionShell", "LeaderShell", "AgentShell", "NotifierShell",
-    "NoticeServer",
+    "NoticeServer", "SimulationShell",
 }
 # The one target that sees C.
 C_TARGET = "UvLoop"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The mutation check of the simulator: does it find every deliberate bug of Sources/Fleet/Mutant.swift?
 
-Builds `fermata` with the bugs in it (release, in .build-mutants), switches on one after the other, and runs the
+Builds the simulator with the bugs in it (release, in .build-mutants), switches on one after the other, and runs the
 seeds 1 to --seeds of each profile until a promise is broken. A seed that breaks one without the bug, too, does
 not count. Prints a table: bug, where, profile, seeds needed, what caught it.
 
@@ -29,7 +29,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRATCH = ROOT / ".build-mutants"
 KNOWN = ROOT / "Tests" / "Simulation" / "mutants.json"
-PROFILES = ("small", "takeovers", "crowded", "mixed")
+PROFILES = ("small", "takeovers", "crowded", "alone", "mixed")
 SOON = 150
 # Seeds that the short form tries where the known one finds nothing any more.
 NEARBY = 300
@@ -77,9 +77,9 @@ def places():
 def build():
     environment = dict(os.environ, FERMATA_MUTANTS="1")
     subprocess.run(
-        ["swift", "build", "-c", "release", "--scratch-path", str(SCRATCH), "--product", "fermata"],
+        ["swift", "build", "-c", "release", "--scratch-path", str(SCRATCH), "--product", "Simulator"],
         cwd=ROOT, env=environment, check=True, stdout=sys.stderr)
-    return SCRATCH / "release" / "fermata"
+    return SCRATCH / "release" / "Simulator"
 
 
 def simulate(fermata, profile, first, last, mutant=None):

@@ -12,11 +12,11 @@ set -eu
 build="pkg-config gcc libc6-dev libuv1-dev libssl-dev libcurl4-openssl-dev libsqlite3-dev"
 # openvswitch-switch also starts Open vSwitch where services are started; without a bridge it does nothing.
 # etcd-server likewise starts a member of its own, and corosync a cluster of one; the tests start theirs
-# in network namespaces. Pacemaker and the resource agents are clients of ours, in test_metadata_clients.
+# in network namespaces, and rsyslog a daemon of its own. Pacemaker and the resource agents are clients of ours, in test_metadata_clients.
 test="$build protobuf-compiler python3 python3-protobuf qemu-system-x86 qemu-utils \
     busybox-static corosync cpio curl dnsmasq-base docker-compose e2fsprogs etcd-client etcd-server iproute2 \
     iptables nftables openssl openvswitch-switch make pacemaker pacemaker-cli-utils prometheus-alertmanager \
-    python3-aiosmtpd resource-agents spin strace systemd tshark util-linux"
+    python3-aiosmtpd resource-agents rsyslog spin strace systemd tshark util-linux"
 compose="$test podman runc netavark aardvark-dns debootstrap procps"
 
 if [ "${1:-}" = --print ]; then

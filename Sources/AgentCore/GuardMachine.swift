@@ -1,6 +1,7 @@
 // The guard's whole knowledge and what it does with it.
 //
 //   watching ─channel closed─────────────────────────► acting ─every guest settled─► finished
+//      │  │                                             ▲  ▲ └◄─one stops once more──────┘
 //      │  └──deadline less the guard's reserve──► killing the agent ─its end seen──►┘
 //      └──disarm──────────────────────────────────────────────────────────────────► finished
 //
@@ -14,7 +15,7 @@
 //  armed         discard new                     it was never stopped
 //  held          kill new, then continue old
 //  committed     kill old, then continue new; if the new one has ended, continue old
-//  released      nothing
+//  released      nothing; one that the guard has continued and that stops once more: continue it again
 //  In a hold of the whole host no guest has a second process: what runs is killed first (`killCommand`),
 //  and a held guest is continued at once. What was half applied the restarted agent undoes.
 //
@@ -52,6 +53,7 @@ public struct GuardMachine: Hashable, Sendable {
         case switchQueues(GuestID, to: Side)
         case continueGuest(GuestID, Side)
         case note(HoldNote)
+        /// It ends a moment later, unless it is at work again by then: see `isFinished`.
         case finish
     }
 
@@ -69,6 +71,8 @@ public struct GuardMachine: Hashable, Sendable {
         var exited: [Side] = []
         /// It was noted as one that had been executing all the time.
         var isNotedUnheld = false
+        /// Where the guard has continued it, or was about to.
+        var continuedSide: Side?
     }
 
     enum Phase: Hashable, Sendable { case watching, killingAgent, acting, finished }
@@ -102,14 +106,15 @@ public struct GuardMachine: Hashable, Sendable {
     /// - Returns: what to do, in this order.
     public mutating func handle(_ event: Event, at now: Int64) -> [Effect] {
         effects = []
-        guard phase != .finished else { return late(event) }
+        guard !wasDisarmed else { return effects }
         switch event {
-        case .message(let message): if phase != .acting { take(message, at: now) }
+        case .message(let message):
+            if phase == .watching || phase == .killingAgent { take(message, at: now) }
         case .channelClosed: if phase == .watching { act(at: now) }
         case .agentEnded: if phase == .killingAgent { act(at: now) }
         case .timerFired: onTimer(at: now)
         case .stopped(let id, let at, let wall):
-            onGuest(id) { $0.noteStop($1, at: at, wall: wall) }
+            onGuest(id) { $0.onStopped($1, at: at, wall: wall) }
         case .killed(let id, let side): onGuest(id) { $0.onKilled($1, side, at: now) }
         case .exited(let id, let side): onGuest(id) { $0.onExited($1, side, at: now) }
         case .continued(let id, let side, let at, let wasHeld):
@@ -120,30 +125,27 @@ public struct GuardMachine: Hashable, Sendable {
                 $0.effects.append(.setTimer(at: now + $0.budget.retryMicroseconds))
             }
         }
-        if phase == .acting, guests.allSatisfy({ $0.knowledge == .released }) {
-            phase = .finished
+        if phase == .acting || phase == .finished, !wasDisarmed,
+            guests.allSatisfy({ $0.knowledge == .released })
+        {
             effects += heldBack
             heldBack = []
-            effects.append(.finish)
+            if phase == .acting { effects.append(.finish) }
+            phase = .finished
         }
         return effects
     }
 
-    /// It lingers for a moment: what it learns then is noted, too.
-    private mutating func late(_ event: Event) -> [Effect] {
-        guard !wasDisarmed else { return [] }
-        switch event {
-        case .stopped(let id, let at, let wall):
-            // Noted when it has gone on again.
-            onGuest(id) { $0.noteStop($1, at: at, wall: wall) }
-            return []
-        case .continued(let id, let side, let at, wasHeld: true):
-            onGuest(id) { $0.onContinued($1, side, resumedAt: at, wasHeld: true) }
-            effects = heldBack
-            heldBack = []
-            return effects
-        default: return []
+    /// One that was continued may stop once more, since a command of the dead agent was still on its way:
+    /// then the guard is at work again until that guest, too, goes on.
+    private mutating func onStopped(_ index: Int, at: Int64, wall: Timestamp) {
+        if phase == .acting || phase == .finished, guests[index].knowledge == .released,
+            let side = guests[index].continuedSide
+        {
+            guests[index].knowledge = .continuing(side)
+            phase = .acting
         }
+        noteStop(index, at: at, wall: wall)
     }
 
     private mutating func noteStop(_ index: Int, at: Int64, wall: Timestamp) {
@@ -285,6 +287,7 @@ public struct GuardMachine: Hashable, Sendable {
         let id = guests[index].id
         if guests[index].exited.contains(side) { return lose(index) }
         guests[index].knowledge = .continuing(side)
+        guests[index].continuedSide = side
         heldBack.append(.note(.continuing(id, side, at: now, by: .guard)))
         effects.append(.continueGuest(id, side))
     }

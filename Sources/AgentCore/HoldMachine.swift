@@ -22,7 +22,7 @@
 //  switching       queuesSwitched               stopping         stop and move
 //  switching       queuesFailed, exited(new)    done(failed)     queues to old, discard new
 //  stopping        stopped                      moving
-//  stop./moving    moved                        committing       guard: committing; kill old
+//  stop./moving    moved                        committing       note and guard: committing; kill old
 //  stop./moving    moveFailed, exited(new),     undoing          kill new, queues to old
 //                  abort timer
 //  stop./moving    exited(old)                  orphaned         what was sent may be complete

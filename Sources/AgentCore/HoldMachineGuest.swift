@@ -75,6 +75,8 @@ extension HoldMachine {
             onStopped(index, at: holdingAt, wall: guests[index].holdingWall, now: now)
         }
         guests[index].state = .committing
+        // For a restarted agent, which could not know otherwise how the old one ended.
+        effects.append(.note(.committing(id)))
         if !mutated(.commitUntold) { effects.append(.tellGuard(.committing(id))) }
         if mutated(.continueBeforeKill) { return onKilled(index, .old, at: now) }
         effects.append(.kill(id, .old))

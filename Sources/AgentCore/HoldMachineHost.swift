@@ -253,7 +253,8 @@ extension HoldMachine {
             guests[index].resumedAt = nil
             continueOld(index, at: now)
         case .lost(let reason):
-            guests[index].resumedAt = nil
+            // It may have gone on before, and ended then.
+            guests[index].resumedAt = histories[index].resumedAt
             lose(index, reason)
         // There never was a second process.
         case .keep(.new), .continueGuest(.new): lose(index, "its QEMU was not found")

@@ -2,8 +2,9 @@ public import Fleet
 
 /// One line that agent and guard leave in the run directory for an agent that is started again.
 ///
-/// Ownership of a guest is never read from these lines, only times and names for the report: a line
-/// may be missing because its writer was killed just before.
+/// Ownership of a guest is read from its processes, and from these lines only times and names for the
+/// report, since a line may be missing because its writer was killed just before. `committing` alone
+/// says more, and is missing only if what it announces was not done.
 public enum HoldNote: Hashable, Sendable {
     case phase(StepPhase, at: Timestamp)
     /// `stop` is about to be sent.
@@ -13,6 +14,9 @@ public enum HoldNote: Hashable, Sendable {
     case continuing(GuestID, Side, at: Int64, by: Resumer)
     /// `wasHeld` is false if the guest had been executing all the time.
     case resumed(GuestID, Side, at: Int64, by: Resumer, wasHeld: Bool)
+    /// The new process has everything, and the old one is about to be killed: what the new one has is
+    /// the newest there is. Of an old one that ended otherwise nobody knows whether its guest went on.
+    case committing(GuestID)
     case undoing(GuestID, reason: String)
     case lost(GuestID, reason: String)
     /// Its processes, before the file in which a supervisor finds one of them is changed.
@@ -34,6 +38,7 @@ public enum HoldNote: Hashable, Sendable {
             "continuing\t\(guest)\t\(side)\t\(at)\t\(by.rawValue)"
         case .resumed(let guest, let side, let at, let by, let wasHeld):
             "resumed\t\(guest)\t\(side)\t\(at)\t\(by.rawValue)\t\(wasHeld ? 1 : 0)"
+        case .committing(let guest): "committing\t\(guest)"
         case .undoing(let guest, let reason): "undoing\t\(guest)\t\(oneLine(reason))"
         case .lost(let guest, let reason): "lost\t\(guest)\t\(oneLine(reason))"
         case .processes(let guest, let old, let new): "processes\t\(guest)\t\(old)\t\(new)"
@@ -74,6 +79,9 @@ public enum HoldNote: Hashable, Sendable {
                 let by = field(4).flatMap({ Resumer(rawValue: $0) }), let held = number(5)
             else { return nil }
             self = .resumed(guest, side, at: at, by: by, wasHeld: held == 1)
+        case "committing":
+            guard let guest = guest() else { return nil }
+            self = .committing(guest)
         case "undoing":
             guard let guest = guest(), let reason = field(2) else { return nil }
             self = .undoing(guest, reason: reason)
@@ -101,8 +109,8 @@ public enum HoldNote: Hashable, Sendable {
         switch self {
         case .phase, .commandBegan, .commandEnded: nil
         case .holding(let guest, _, _), .stopped(let guest, _, _), .continuing(let guest, _, _, _),
-            .resumed(let guest, _, _, _, _), .undoing(let guest, _), .lost(let guest, _),
-            .processes(let guest, _, _):
+            .resumed(let guest, _, _, _, _), .committing(let guest), .undoing(let guest, _),
+            .lost(let guest, _), .processes(let guest, _, _):
             guest
         }
     }
@@ -128,6 +136,10 @@ public struct HoldHistory: Hashable, Sendable {
     public private(set) var resumedSide: Side?
     /// Known to have been stopped; nil if the notes do not tell.
     public private(set) var wasHeld: Bool?
+    /// When it was found executing, and was taken for one that had done so all the time.
+    public private(set) var unheldAt: Int64?
+    /// The old process was killed, or was about to be, and nobody has given that up.
+    public private(set) var isCommitted = false
     public private(set) var reason = ""
     /// The processes of an adopted guest, of which either may have ended since.
     public private(set) var pids: [Side: Int32] = [:]
@@ -137,6 +149,16 @@ public struct HoldHistory: Hashable, Sendable {
     ///   - guest: the guest.
     public init(_ notes: [HoldNote], of guest: GuestID) {
         for note in notes where note.guest == guest { fold(note) }
+    }
+
+    /// When it stopped, or the last that is known of before, on the hold clock.
+    public var heldAt: Int64? { stoppedAt ?? unheldAt ?? holdingAt }
+
+    /// The same by the wall clock.
+    public var heldWall: Timestamp? {
+        if let stoppedWall { return stoppedWall }
+        guard let unheldAt, let holdingAt, let holdingWall else { return holdingWall }
+        return Timestamp(microseconds: holdingWall.microseconds + unheldAt - holdingAt)
     }
 
     private mutating func fold(_ note: HoldNote) {
@@ -158,6 +180,8 @@ public struct HoldHistory: Hashable, Sendable {
                 continuingAt = at
                 continuingBy = by
             }
+            // It continues only whom it has found standing still.
+            if by == .restartedAgent, !mutated(.finishedHoldForgotten) { wasHeld = true }
         case .resumed(_, let side, let at, let by, let held):
             guard resumedAt == nil else { break }
             resumedSide = side
@@ -173,12 +197,15 @@ public struct HoldHistory: Hashable, Sendable {
                 wasHeld = true
             } else {
                 wasHeld = wasHeld ?? false
+                unheldAt = at
             }
         case .lost(_, let text):
             // Whoever gave it up had not seen it stop.
             wasHeld = wasHeld ?? false
             if reason.isEmpty { reason = text }
+        case .committing: isCommitted = true
         case .undoing(_, let text):
+            isCommitted = false
             if reason.isEmpty { reason = text }
         case .processes(_, let old, let new): pids = [.old: old, .new: new]
         }

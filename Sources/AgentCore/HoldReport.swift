@@ -100,15 +100,16 @@ extension HoldMachine {
         // A guest that is found stopped was stopped even if nobody lived to note it.
         let isFoundStopped: Bool
         switch actions[index] {
-        case .continueGuest, .lost:
-            isFoundStopped = history.wasHeld ?? (history.holdingAt != nil)
+        case .continueGuest:
+            // Also one that was found executing before: the command of a dead agent came late.
+            isFoundStopped = history.wasHeld == true || history.holdingAt != nil
+        case .lost: isFoundStopped = history.wasHeld ?? (history.holdingAt != nil)
         case .keep(let side): isFoundStopped = history.wasHeld ?? (side == .new)
         case .wait: isFoundStopped = false
         }
         if isFoundStopped {
-            guests[index].heldAt = history.stoppedAt ?? history.holdingAt
-            guests[index].heldWall =
-                history.stoppedWall ?? history.holdingWall ?? guests[index].holdingWall
+            guests[index].heldAt = history.heldAt
+            guests[index].heldWall = history.heldWall ?? guests[index].holdingWall
         }
         guests[index].resumedAt = history.resumedAt ?? history.continuingAt
         guests[index].resumedBy = history.resumedBy ?? history.continuingBy ?? .agent
@@ -155,6 +156,9 @@ extension HoldMachine {
             guests[index].state = .undoing
             effects.append(.kill(id, .new))
             effects.append(.switchQueues(id, to: .old))
+        case .continueGuest(.new) where !histories[index].isCommitted:
+            guests[index].resumedAt = histories[index].resumedAt
+            lose(index, "nobody knows whether it went on in the old QEMU, which has ended")
         case .continueGuest(.new):
             guests[index].reason = ""
             guests[index].resumedAt = nil
@@ -162,7 +166,8 @@ extension HoldMachine {
             effects.append(.switchQueues(id, to: .new))
             effects.append(.kill(id, .old))
         case .lost(let reason):
-            guests[index].resumedAt = nil
+            // It may have gone on before, and ended then.
+            guests[index].resumedAt = histories[index].resumedAt
             lose(index, reason)
         case .wait: guests[index].state = .unreachable
         }

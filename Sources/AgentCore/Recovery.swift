@@ -17,6 +17,9 @@
 // `postmigrate`, `finish-migrate`, `prelaunch` after a restore. A new process that is `running` was
 // continued after the old one had been killed, so an old one still to be seen is on its way out.
 //
+// A new process that is `paused` while the old one is gone is continued only if the old one was about to
+// be killed for it (HoldNote.committing): one that ended by itself may have gone on with its guest before.
+//
 // A new process in `inmigrate` whose old one has ended may still be reading what that had sent: it is late
 // when it has had the step's deadline for that.
 //

@@ -74,6 +74,9 @@ final class GuardProcess {
     private var foreign: [Int32: GuardLine.Foreign] = [:]
     private var groups: [CommandKind: ProcessGroup] = [:]
     private var lock: FileLock?
+    /// Of this step, also when the next one has begun another file by that name.
+    private var notes: AppendFile?
+    private var lingerNumber = 0
     private var timer: HoldClockTimer?
     private var isDraining = false
     private var events: [GuardMachine.Event] = []
@@ -89,10 +92,6 @@ final class GuardProcess {
             lookAtProcesses()
             feed(machine?.isKillingAgent == true ? .agentEnded : .channelClosed)
         }
-    }
-
-    private var notes: StepNotes {
-        StepNotes(path: HostPaths(run: run, state: "", memory: "").guardNotes)
     }
 
     private func receive(_ line: String) {
@@ -179,6 +178,7 @@ final class GuardProcess {
             return
         }
         _ = agent
+        notes = try? AppendFile(path: HostPaths(run: run, state: "", memory: "").guardNotes)
         var missing = watched.reduce(0) { $0 + $1.sides.count }
         for entry in watched {
             for side in Side.allCases {
@@ -332,7 +332,7 @@ final class GuardProcess {
             try? place(guest, side)?.queues.setAttached(true)
             try? place(guest, side.other)?.queues.setAttached(false)
         case .continueGuest(let guest, let side): continueGuest(guest, side)
-        case .note(let note): notes.append(note)
+        case .note(let note): try? notes?.append(Array((note.line + "\n").utf8))
         case .finish:
             exitCode = 0
             // The agent that preferred them for the hold is no more.
@@ -344,7 +344,10 @@ final class GuardProcess {
                 }
             }
             let linger = machine?.wasDisarmed == true ? 0 : Self.lingerMilliseconds
+            lingerNumber += 1
+            let number = lingerNumber
             loop.after(.milliseconds(linger)) { [self] in
+                guard number == lingerNumber, machine?.isFinished == true else { return }
                 lock?.release()
                 loop.stop()
             }
@@ -362,7 +365,8 @@ final class GuardProcess {
         }
         timer = HoldClockTimer(at: at, on: loop) { [self] in
             timer = nil
-            feed(.timerFired)
+            // If this process stood still, what the agent has written meanwhile is read first.
+            loop.after(.milliseconds(1)) { [self] in feed(.timerFired) }
         }
     }
 

@@ -25,6 +25,12 @@
 
 static inline int fermata_result(long value) { return value < 0 ? -errno : (int)value; }
 
+// Bytes of a TCP socket that the peer has not acknowledged.
+static inline int fermata_unacknowledged(int descriptor) {
+    int count = 0;
+    return ioctl(descriptor, TIOCOUTQ, &count) < 0 ? -errno : count;
+}
+
 // The numbers are the same on every architecture that has these calls.
 static inline int fermata_pidfd_open(int pid) { return fermata_result(syscall(434, pid, 0)); }
 

@@ -95,6 +95,8 @@ package enum Mutant: String, CaseIterable, Sendable {
     case recoveryTakesHungForDead
     /// The note that a guest was about to be held is not read.
     case noteOfHoldIgnored
+    /// What an agent that was restarted before was about to continue counts as never held.
+    case finishedHoldForgotten
 
     // MARK: The hold
     /// A host is changed as soon as the first of its guests stands still.

@@ -64,6 +64,8 @@ extension Reader {
         switch word {
         case "webhook": sink.inFlightMax = 16
         case "grafana", "alertmanager", "mail", "command": sink.inFlightMax = 4
+        // Over TCP each waits for an acknowledgement, which a receiver may delay.
+        case "syslog": sink.inFlightMax = 64
         case "file": sink.batchCountMax = LineReceiver.batchCountMax
         default: break
         }

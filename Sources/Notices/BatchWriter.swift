@@ -38,13 +38,15 @@ extension NoticeRecord {
     ///   - lastSequence: the newest event that the leader has.
     ///   - recordedAt: now.
     ///   - sinks: those that shall get what is new and fits them.
+    ///   - book: what is known of sets now.
     public func store(
-        events: [FleetEvent], lastSequence: UInt64, recordedAt: Timestamp, sinks: [Sink]
+        events: [FleetEvent], lastSequence: UInt64, recordedAt: Timestamp, sinks: [Sink],
+        book: SetBook = SetBook()
     ) throws(Failure) -> StoredBatch {
         try change { transaction in
             var batch = BatchWriter(
                 transaction: transaction, position: try transaction.position(),
-                recordedAt: recordedAt, sinks: sinks)
+                recordedAt: recordedAt, sinks: sinks, book: book)
             return try batch.write(events, lastSequence: lastSequence)
         }
     }
@@ -56,6 +58,7 @@ private struct BatchWriter<Transaction: NoticeTransaction> {
     var position: FollowPosition
     let recordedAt: Timestamp
     let sinks: [Sink]
+    let book: SetBook
 
     mutating func write(_ events: [FleetEvent], lastSequence: UInt64) throws -> StoredBatch {
         var batch = StoredBatch(sequence: UInt64(clamping: position.sequence))
@@ -94,7 +97,7 @@ private struct BatchWriter<Transaction: NoticeTransaction> {
     private enum Saved { case new, known, conflicting }
 
     private func derive(_ event: FleetEvent) throws -> [Bulletin] {
-        try Bulletin.all(of: event, recordedAt: recordedAt) { step in
+        try Bulletin.all(of: event, recordedAt: recordedAt, book: book) { step in
             try transaction.bulletins(of: step, history: position.history)
         }
     }

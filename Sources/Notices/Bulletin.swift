@@ -31,6 +31,9 @@ public struct Bulletin: Hashable, Sendable {
     public var host: HostID
     /// The guest's set and update domain; nil for a guest without a set.
     public var pair: SetPair?
+    /// Where ``pair`` is nil because several guests are in the step: those of which one may be the
+    /// guest's. For filters.
+    public var possiblePairs: [SetPair]
     public var step: StepID
     /// nil before the grant.
     public var token: Token?
@@ -44,12 +47,15 @@ public struct Bulletin: Hashable, Sendable {
     public var annotation: Annotation?
     /// Why it failed or was cancelled; else empty.
     public var reason: String
+    /// Of the guest's set when this was recorded; nil if it was not known. Only for the advice in the text,
+    /// and kept with the bulletin so that its text stays the same.
+    public var setSize: SetSize?
 
     public init(
         id: String, state: State, sequence: UInt64, at: Timestamp, guest: GuestID, host: HostID,
-        pair: SetPair?, step: StepID, token: Token?, release: ReleaseID, component: Component,
-        version: String, notBefore: Timestamp? = nil, annotation: Annotation? = nil,
-        reason: String = ""
+        pair: SetPair?, possiblePairs: [SetPair] = [], step: StepID, token: Token?,
+        release: ReleaseID, component: Component, version: String, notBefore: Timestamp? = nil,
+        annotation: Annotation? = nil, reason: String = "", setSize: SetSize? = nil
     ) {
         self.id = id
         self.state = state
@@ -58,6 +64,7 @@ public struct Bulletin: Hashable, Sendable {
         self.guest = guest
         self.host = host
         self.pair = pair
+        self.possiblePairs = possiblePairs
         self.step = step
         self.token = token
         self.release = release
@@ -66,6 +73,7 @@ public struct Bulletin: Hashable, Sendable {
         self.notBefore = notBefore
         self.annotation = annotation
         self.reason = reason
+        self.setSize = setSize
     }
 }
 

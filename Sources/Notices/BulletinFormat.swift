@@ -64,13 +64,10 @@ public struct BulletinRenderer: Sendable {
         self.templates = templates
     }
 
-    /// - Parameter setSize: of the guest's set, if it is known; only for the advice in the text.
     /// - Returns: nil if the format does not tell of such a bulletin:
     ///   ``BulletinFormat/tells(of:)``.
-    public func render(
-        _ bulletin: Bulletin, as format: BulletinFormat, setSize: SetSize? = nil
-    ) -> RenderedBulletin? {
-        let words = BulletinWords(bulletin, setSize: setSize)
+    public func render(_ bulletin: Bulletin, as format: BulletinFormat) -> RenderedBulletin? {
+        let words = BulletinWords(bulletin)
         func fields(_ escaping: ValueEscaping) -> TemplateFields {
             TemplateFields(bulletin, words: words, cluster: cluster, escaping: escaping)
         }
@@ -109,7 +106,7 @@ public struct BulletinRenderer: Sendable {
     /// One line, for an e-mail or a title. UTF-8, not encoded for a mail header.
     public func subject(_ bulletin: Bulletin) -> String {
         let fields = TemplateFields(
-            bulletin, words: BulletinWords(bulletin, setSize: nil), cluster: cluster,
+            bulletin, words: BulletinWords(bulletin), cluster: cluster,
             escaping: .none)
         // A template may have broken the line; a header must not.
         return oneLine(templates.render(.subject, fields))

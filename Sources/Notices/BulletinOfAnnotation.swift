@@ -3,14 +3,17 @@ public import Presentation
 extension Bulletin {
     /// What is told of a finished hold, from its record.
     ///
-    /// - Parameter sequence: of its event.
-    public init(_ annotation: Annotation, sequence: UInt64) {
+    /// - Parameters:
+    ///   - sequence: of its event.
+    ///   - setSize: of its guest's set at that time, if it is known.
+    public init(_ annotation: Annotation, sequence: UInt64, setSize: SetSize?) {
         self.init(
             id: annotation.annotationID,
             state: annotation.record.outcome == .succeeded ? .succeeded : .failed,
             sequence: sequence, at: annotation.recordedAt, guest: annotation.record.guest,
             host: annotation.host, pair: annotation.pair, step: annotation.step,
             token: annotation.token, release: annotation.release, component: annotation.component,
-            version: annotation.version, annotation: annotation, reason: annotation.record.reason)
+            version: annotation.version, annotation: annotation, reason: annotation.record.reason,
+            setSize: setSize)
     }
 }

@@ -4,18 +4,6 @@
 import Fleet
 import Presentation
 
-/// How large an availability set is, for the advice in a text.
-public struct SetSize: Hashable, Sendable {
-    public var guestCount: Int
-    /// Update domains that have a guest.
-    public var updateDomainCount: Int
-
-    public init(guestCount: Int, updateDomainCount: Int) {
-        self.guestCount = guestCount
-        self.updateDomainCount = updateDomainCount
-    }
-}
-
 /// The sentences of a bulletin, each on one line. Those that do not apply are nil.
 struct BulletinWords {
     /// What it is about, in a few words and without a full stop: a subject line or a title.
@@ -37,9 +25,9 @@ struct BulletinWords {
     /// All of them on one line.
     var text: String { sentences.joined(separator: " ") }
 
-    init(_ bulletin: Bulletin, setSize: SetSize?) {
+    init(_ bulletin: Bulletin) {
         if let annotation = bulletin.annotation {
-            self.init(annotation, setSize: setSize)
+            self.init(annotation, setSize: bulletin.setSize)
         } else {
             self.init(withoutHold: bulletin)
         }

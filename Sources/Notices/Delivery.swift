@@ -53,6 +53,7 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
     private let loop: Turns
     private let ways: [Way]
     private let tell: (FollowProblem) -> Void
+    private let pause: (any PausePoint)?
     private var marks: [OutboxMark] = []
     private var flushing: Turns.TimerHandle?
     private var hasStopped = false
@@ -71,10 +72,12 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
     /// - Parameters:
     ///   - ways: the sinks and what takes for each; shared ones are closed until ``open(_:)``.
     ///   - tell: takes what an operator should know of.
+    ///   - pause: where a test may make the process end.
     public init(
         store: Record, loop: Turns, ways: [(Sink, any Receiver)],
-        tell: @escaping (FollowProblem) -> Void
+        tell: @escaping (FollowProblem) -> Void, pause: (any PausePoint)? = nil
     ) {
+        self.pause = pause
         self.store = store
         self.loop = loop
         self.ways = ways.map { Way($0.0, $0.1) }
@@ -181,6 +184,7 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
                 marks += items.map { OutboxMark(number: $0.number, change: .delivered) }
                 flush()
             }
+            pause?.reached("delivering-\(way.lane.sink.id)")
             way.receiver.take(items) { [weak self, unowned way] outcome in
                 self?.settle(way, handOver, items, outcome)
             }
@@ -220,6 +224,7 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
     private func settle(
         _ way: Way, _ handOver: Int, _ items: [OutboxItem], _ outcome: DeliveryOutcome
     ) {
+        if outcome == .taken { pause?.reached("taken-\(way.lane.sink.id)") }
         let chance = loop.random(in: 0...1_000)
         let settled = way.lane.settle(handOver, outcome, now: now, chance: chance)
         marks += settled
@@ -249,6 +254,7 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
         do throws(Record.Failure) {
             try store.mark(marks, at: now.wall)
             marks = []
+            pause?.reached("marked")
         } catch {
             return fail(error)
         }

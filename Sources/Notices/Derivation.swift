@@ -7,7 +7,8 @@
 //                           cancelled, of each guest that was told that something is to come
 //   any other               nothing
 //
-// An event does not say which of several guests is in which pair; only a guest that is alone has one.
+// An event does not say which of several guests is in which pair: that is looked up in the SetBook, and
+// where it does not say so either, every pair of the step that nobody else has may be the guest's.
 
 package import Fleet
 import Presentation
@@ -18,22 +19,26 @@ extension Bulletin {
     ///
     /// - Parameters:
     ///   - recordedAt: now; stands in annotations.
+    ///   - book: what is known of sets; changes no id.
     ///   - told: what was told of a step before, oldest first.
     package static func all(
-        of event: FleetEvent, recordedAt: Timestamp, told: (StepID) throws -> [Bulletin]
+        of event: FleetEvent, recordedAt: Timestamp, book: SetBook,
+        told: (StepID) throws -> [Bulletin]
     ) rethrows -> [Bulletin] {
         switch event.body {
         case .holdFinished(let hold):
-            return [Bulletin(hold, event, recordedAt: recordedAt)]
+            let size = hold.pair.flatMap { book.size(of: $0.set) }
+            return [Bulletin(hold, event, recordedAt: recordedAt, setSize: size)]
         case .stepNoticed(let notice):
-            return notice.guests.map { Bulletin($0, notice, event) }
+            return notice.guests.map { Bulletin($0, notice, event, book) }
         case .stepGranted(
             let step, let host, let guests, let pairs, let release, let component, let version):
             return guests.map { guest in
-                Bulletin(
+                let place = book.place(of: guest, in: guests, pairs)
+                return Bulletin(
                     id: "\(step)-\(guest)-started-\(event.at.microseconds)", state: .started,
                     sequence: event.sequence, at: event.at, guest: guest, host: host,
-                    pair: guests.count == 1 ? pairs.first : nil, step: step, token: nil,
+                    pair: place.pair, possiblePairs: place.possible, step: step, token: nil,
                     release: release, component: component, version: version)
             }
         case .stepEndedWithoutHold(let step, _, let reason), .noticeWithdrawn(let step, let reason),
@@ -44,24 +49,27 @@ extension Bulletin {
         }
     }
 
-    private init(_ guest: GuestID, _ notice: Notice, _ event: FleetEvent) {
+    private init(_ guest: GuestID, _ notice: Notice, _ event: FleetEvent, _ book: SetBook) {
+        let place = book.place(of: guest, in: notice.guests, notice.pairs)
         self.init(
             id: "\(notice.step)-\(guest)-noticed-\(notice.noticedAt.microseconds)", state: .noticed,
             sequence: event.sequence, at: event.at, guest: guest, host: notice.host,
-            pair: notice.guests.count == 1 ? notice.pairs.first : nil, step: notice.step,
-            token: nil,
+            pair: place.pair, possiblePairs: place.possible, step: notice.step, token: nil,
             release: notice.release, component: notice.component, version: notice.version,
             notBefore: notice.notBefore)
     }
 
-    private init(_ hold: FinishedHold, _ event: FleetEvent, recordedAt: Timestamp) {
+    private init(
+        _ hold: FinishedHold, _ event: FleetEvent, recordedAt: Timestamp, setSize: SetSize?
+    ) {
         let record = hold.record
         self.init(
             id: hold.holdID, state: record.outcome == .succeeded ? .succeeded : .failed,
             sequence: event.sequence, at: event.at, guest: record.guest, host: hold.host,
             pair: hold.pair, step: hold.step, token: hold.token, release: hold.release,
             component: hold.component, version: hold.version,
-            annotation: Annotation(hold: hold, recordedAt: recordedAt), reason: record.reason)
+            annotation: Annotation(hold: hold, recordedAt: recordedAt), reason: record.reason,
+            setSize: setSize)
     }
 
     /// Of every guest whose newest bulletin says that something is to come.

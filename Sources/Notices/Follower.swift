@@ -34,6 +34,8 @@ public final class Follower<Record: NoticeRecord, Turns: EventLoop> {
     private let now: () -> Timestamp
     private let tell: (FollowProblem) -> Void
     private var acknowledged: UInt64?
+    /// What is known of sets now.
+    public var book = SetBook()
 
     /// - Parameters:
     ///   - now: the wall clock; goes into the record and is never compared.
@@ -74,7 +76,8 @@ public final class Follower<Record: NoticeRecord, Turns: EventLoop> {
     ) throws(Record.Failure) -> [Message] {
         let before = try store.cursor()
         let batch = try store.store(
-            events: events, lastSequence: lastSequence, recordedAt: now(), sinks: delivery.sinks)
+            events: events, lastSequence: lastSequence, recordedAt: now(), sinks: delivery.sinks,
+            book: book)
         if batch.hasBegunAnew {
             tell(.begunAnew(ours: before, leaders: lastSequence))
             acknowledged = nil

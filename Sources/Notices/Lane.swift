@@ -79,6 +79,8 @@ public struct Lane: Sendable {
     private var lastHandOver = 0
     /// Attempts that failed since one has not; 0 while all is well.
     private var failedInRow = 0
+    /// Hand-overs up to here began before the last failure: what comes of them is the same failure.
+    private var failureSeenBy = 0
     private var restsUntil: Int64 = .min
     /// Why the last attempt failed; nil if it did not.
     public private(set) var problem: String?
@@ -112,9 +114,10 @@ public struct Lane: Sendable {
             guard !isInFlight(item.number) else { continue }
             var dueAt = Int64.min
             if let next = item.nextAttemptAt {
-                // A clock that was set must not keep it longer than any wait could be.
+                // A clock that was set must keep it no longer than a wait of ours: a receiver that asked
+                // for more is asked once more after a restart.
                 let wait = (next.microseconds - now.wall.microseconds) / 1_000
-                dueAt = now.milliseconds + min(max(wait, 0), RetryPolicy.askedMillisecondsMax)
+                dueAt = now.milliseconds + min(max(wait, 0), sink.retry.longestMilliseconds)
             }
             waiting.append(Waiting(item: item, dueAt: dueAt))
             hasStarted = true
@@ -170,12 +173,15 @@ public struct Lane: Sendable {
             problem = nil
             return items.map { OutboxMark(number: $0.number, change: .delivered) }
         case .later(let reason, let asked):
-            failedInRow += 1
             problem = reason
-            restsUntil =
-                now.milliseconds
-                + sink.retry.waitMilliseconds(
-                    attempts: failedInRow, askedMilliseconds: asked, chance: chance)
+            if handOver > failureSeenBy {
+                failedInRow += 1
+                failureSeenBy = lastHandOver
+                restsUntil = .min
+            }
+            let wait = sink.retry.waitMilliseconds(
+                attempts: failedInRow, askedMilliseconds: asked, chance: chance)
+            restsUntil = max(restsUntil, now.milliseconds + wait)
             return again(items, reason, isRefused: false, asked, now, chance)
         case .refused(let reason):
             // Who refuses is there.

@@ -7,6 +7,8 @@
 //   noticeAcknowledged                        who has acknowledged is kept; no document changes
 //   holdFinished                              the guest goes from it; the last one takes it along
 //   noticeWithdrawn, stepEnded, …WithoutHold  it goes
+//   rolloutChanged, to one that is over       all of its steps' go: of a step that guests were not told
+//                                             of before, no event says that some were not held
 //
 // A document belongs to an *audience*: the guests of one set, or one guest without a set. Its
 // incarnation is the sequence of the last event that changed it, + 1, so that every notifier that has
@@ -197,6 +199,9 @@ public struct NoticeBoard: Sendable {
         guard event.sequence == cursor + 1 else { return .gap }
         cursor = event.sequence
         changes.cursor = true
+        if case .rolloutChanged(let rollout, let state, _) = event.body, state.isOver {
+            return removeAll(of: rollout)
+        }
         guard let step = event.body.noticedStep else { return .unchanged }
         let old = notices[step]
         guard let new = old.after(event) else {
@@ -236,6 +241,12 @@ public struct NoticeBoard: Sendable {
             steps[audience]?.removeAll { $0 == notice.step }
             if steps[audience]?.isEmpty == true { steps[audience] = nil }
         }
+    }
+
+    private mutating func removeAll(of rollout: RolloutID) -> BoardOutcome {
+        let left = notices.values.filter { $0.step.rollout == rollout }
+        for notice in left { remove(notice) }
+        return render(left.reduce(into: []) { $0.formUnion(audiences($1)) })
     }
 
     private func audiences(_ notice: Notice) -> Set<Audience> {

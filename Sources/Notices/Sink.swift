@@ -43,7 +43,11 @@ public struct BulletinFilter: Hashable, Sendable {
         func has<Value: Equatable>(_ values: [Value], _ value: Value?) -> Bool {
             values.isEmpty || (value.map { values.contains($0) } ?? false)
         }
-        return has(states, bulletin.state) && has(sets, bulletin.pair?.set)
+        // Better one too many of a host than none of the set that was asked for.
+        let isOfSet =
+            has(sets, bulletin.pair?.set)
+            || (bulletin.pair == nil && bulletin.possiblePairs.contains { sets.contains($0.set) })
+        return has(states, bulletin.state) && isOfSet
             && has(guests, bulletin.guest) && has(hosts, bulletin.host)
             && has(components, bulletin.component)
             && has(outcomes, bulletin.annotation?.record.outcome)

@@ -6,7 +6,8 @@ import UvLoop
 
 // Receivers that speak HTTP. Happy path: a request over a connection that is kept, an answer of 2xx.
 // Failure modes: no connection, no answer in time, an answer that breaks off, 5xx → later; any other
-// answer → refused. What it took without our knowing it gets again, under the same idempotency key.
+// answer, a redirect too → refused. What it took without our knowing it gets again, under the same
+// idempotency key. Where only the status is of interest, the rest of a large answer is not waited for.
 
 /// A target with its secrets read.
 struct OpenTarget {
@@ -48,9 +49,32 @@ struct OpenTarget {
             HTTPRequest(
                 url: url + path, headers: headers + more + ["User-Agent: fermata"], body: body,
                 method: method, tls: tls, connectLimit: min(limit, .seconds(5)), limit: limit,
-                answerByteCountMax: 16 << 20),
+                answerByteCountMax: Self.answerByteCountMax),
             completion: completion)
     }
+
+    /// A post of which only the answer's status is of interest.
+    func post(
+        _ path: String = "", headers more: [String], body: [UInt8],
+        completion: @escaping (DeliveryOutcome) -> Void
+    ) {
+        client.send(
+            HTTPRequest(
+                url: url + path, headers: headers + more + ["User-Agent: fermata"], body: body,
+                tls: tls, connectLimit: min(limit, .seconds(5)), limit: limit,
+                answerByteCountMax: Self.unreadByteCountMax)
+        ) { result in
+            guard case .failure(let error) = result, error.kind == .tooLarge,
+                let status = error.status
+            else { return completion(DeliveryOutcome(result)) }
+            completion(DeliveryOutcome(.success(HTTPAnswer(status: status, body: []))))
+        }
+    }
+
+    /// Of a list of silences.
+    private static let answerByteCountMax = 16 << 20
+    /// Of an answer that nobody reads.
+    private static let unreadByteCountMax = 64 << 10
 }
 
 extension DeliveryOutcome {
@@ -99,7 +123,7 @@ final class WebhookReceiver: Receiver {
                 "\(WebhookMessage.signatureHeader): "
                     + WebhookMessage.signature(code, atSeconds: now))
         }
-        target.send(headers: headers, body: rendered.body) { completion(DeliveryOutcome($0)) }
+        target.post(headers: headers, body: rendered.body, completion: completion)
     }
 }
 
@@ -116,12 +140,11 @@ final class GrafanaReceiver: Receiver {
         let bulletin = items[0].bulletin
         let text = target.renderer.text(bulletin)
         let body = GrafanaMessage.body(bulletin, text: text, settings)
-        target.send(
+        target.post(
             GrafanaMessage.path,
             headers: [
                 "Content-Type: application/json", "\(WebhookMessage.keyHeader): \(bulletin.id)",
-            ], body: Array(body.compact.utf8)
-        ) { completion(DeliveryOutcome($0)) }
+            ], body: Array(body.compact.utf8), completion: completion)
     }
 }
 
@@ -162,9 +185,9 @@ final class SilenceReceiver: Receiver {
         guard let body = SilenceMessage.body(bulletin, text: text, settings, now: now) else {
             return completion(.taken)
         }
-        target.send(
-            SilenceMessage.path, headers: [Self.type], body: Array(body.compact.utf8)
-        ) { completion(DeliveryOutcome($0)) }
+        target.post(
+            SilenceMessage.path, headers: [Self.type], body: Array(body.compact.utf8),
+            completion: completion)
     }
 
     private func end(_ ids: [String], _ completion: @escaping (DeliveryOutcome) -> Void) {

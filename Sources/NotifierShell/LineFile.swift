@@ -22,6 +22,20 @@ struct LineFile: Sendable {
 
     struct Failure: Error, CustomStringConvertible {
         var description: String
+
+        init(description: String) { self.description = description }
+
+        /// In the system's own words, which Foundation hides behind its own.
+        init(_ path: String, _ error: any Error) {
+            let told = error as NSError
+            let cause = told.userInfo[NSUnderlyingErrorKey] as? NSError ?? told
+            guard cause.domain == NSPOSIXErrorDomain, let code = Int32(exactly: cause.code) else {
+                self.init(description: "\(path): \(cause.localizedDescription)")
+                return
+            }
+            self.init(
+                description: "\(UvError(code: -code, operation: "write to", subject: path))")
+        }
     }
 
     func recover(_ due: [String]) throws(Failure) -> Set<String> {
@@ -52,17 +66,12 @@ struct LineFile: Sendable {
     }
 
     func append(_ lines: [String]) throws(Failure) {
-        let bytes = Data(lines.map { $0 + "\n" }.joined().utf8)
+        let bytes = Array(lines.map { $0 + "\n" }.joined().utf8)
         try rotate(for: UInt64(bytes.count))
-        if !FileManager.default.fileExists(atPath: path) {
-            guard FileManager.default.createFile(atPath: path, contents: nil) else {
-                throw Failure(description: "cannot create \(path)")
-            }
-        }
-        try withFile(path) { file in
-            _ = try file.seekToEnd()
-            try file.write(contentsOf: bytes)
-            try file.synchronize()
+        do {
+            try Files.append(path: path, bytes: bytes, durable: true)
+        } catch {
+            throw Failure(description: "\(error)")
         }
     }
 
@@ -91,7 +100,7 @@ struct LineFile: Sendable {
             defer { try? file.close() }
             return try body(file)
         } catch {
-            throw Failure(description: "\(path): \(error.localizedDescription)")
+            throw Failure(path, error)
         }
     }
 }

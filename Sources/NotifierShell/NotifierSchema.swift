@@ -78,7 +78,15 @@ var notifierMigrator: DatabaseMigrator {
     }
     migrator.registerMigration("2 bulletins and attempts") { try makeBulletins($0) }
     registerBoardMigration(&migrator)
-    migrator.registerMigration("3 rows put in again") { database in
+    migrator.registerMigration("3 sets of bulletins") { database in
+        try database.execute(
+            sql: """
+                ALTER TABLE bulletin ADD COLUMN possiblePairs TEXT NOT NULL DEFAULT '';
+                ALTER TABLE bulletin ADD COLUMN setGuestCount INTEGER;
+                ALTER TABLE bulletin ADD COLUMN setUpdateDomainCount INTEGER;
+                """)
+    }
+    migrator.registerMigration("4 rows put in again") { database in
         try database.execute(
             sql: """
                 ALTER TABLE outbox ADD COLUMN isAgain INTEGER NOT NULL DEFAULT 0;

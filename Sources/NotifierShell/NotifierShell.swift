@@ -73,6 +73,8 @@ public final class NotifierShell {
     private let delivery: Delivery<NotifierStore, Loop>
     private let follower: Follower<NotifierStore, Loop>
     private let lease: LeaseFollower<NotifierStore, Loop>
+    private let sets: SetBookKeeper
+    private let pause: TestPause
     private let retention: Retention
     private var ticking: UvLoop.Timer?
     private var cleaning: UvLoop.Timer?
@@ -102,10 +104,11 @@ public final class NotifierShell {
     ///   - sinks: opened here; those of a file, and what else is wanted.
     ///   - guests: how guests are served; nil if they are not.
     ///   - software: what peers are told.
+    ///   - pauseAt: see ``TestPause``.
     public init(
         servers: [String], credentials: Credentials, databasePath: String, sinks: NotifierSinks,
         retention: Retention = Retention(), guests: GuestService? = nil, software: String,
-        loop: Loop, log: Logger
+        pauseAt: String? = nil, loop: Loop, log: Logger
     ) throws(NotifierError) {
         do {
             lock = try Files.lock(path: NotifierHealth.lockPath(databasePath))
@@ -123,13 +126,16 @@ public final class NotifierShell {
         self.databasePath = databasePath
         client = SessionClient(
             on: loop, servers: servers, credentials: credentials, software: software, logger: log)
+        sets = SetBookKeeper(client, loop: loop, log: log)
+        let pause = TestPause(pauseAt)
+        self.pause = pause
         self.retention = retention
         let tell: (FollowProblem) -> Void = { log.log(level: $0.level, "\($0)") }
         do {
             let cluster = credentials.identity.cluster
             delivery = Delivery(
                 store: store, loop: loop, ways: try sinks.open(cluster: cluster, on: loop),
-                tell: tell)
+                tell: tell, pause: pause)
         } catch {
             throw .sink(error)
         }
@@ -139,6 +145,7 @@ public final class NotifierShell {
         follower = Follower(
             store: store, delivery: delivery,
             now: { Timestamp(microseconds: WallClock.nowMicroseconds) }, tell: tell)
+        sets.onBook = { [follower] in follower.book = $0 }
         if let guests {
             board = try BoardFollower(
                 guests, store: store, client: client, cluster: credentials.identity.cluster,
@@ -185,6 +192,7 @@ public final class NotifierShell {
         claiming = loop.every(LeaseFollower<NotifierStore, Loop>.claimInterval) { [unowned self] in
             if client.isReady { claim() }
         }
+        if !isForOneHost { sets.start() }
         clean()
         delivery.wake()
         board?.onFatal = { [unowned self] in onFatal?($0) }
@@ -198,6 +206,7 @@ public final class NotifierShell {
     /// - Parameter completion: called once, now or later: nothing is left to do then.
     public func stop(completion: @escaping () -> Void) {
         for timer in [ticking, touching, claiming, cleaning] { timer?.cancel() }
+        sets.stop()
         board?.stop()
         delivery.finish(within: Self.finishLimit) { [self] in
             for message in (try? lease.onEnd()) ?? [] { send(message) }
@@ -218,25 +227,35 @@ public final class NotifierShell {
         case .eventBatch(let events, let lastSequence):
             // What guests are told and what is recorded of an event become durable together, and only
             // then is anything given out.
+            let hasHold = events.contains(where: \.isHold)
+            if hasHold { pause.reached("heard") }
             try delivery.holdBack { () throws(NotifierStoreError) in
                 try store.together { () throws(NotifierStoreError) in
                     try board?.onBatch(events, lastSequence: lastSequence)
                     if !isForOneHost { answers = try follower.onMessage(message) }
                 }
+                if hasHold { pause.reached("stored") }
             }
             board?.publish()
+            if !isForOneHost { sets.onEvents(events) }
         case .deliveryLease(let lease):
             if !isForOneHost { try self.lease.onLease(lease, correlation: correlation) }
         default:
             if !isForOneHost { answers = try follower.onMessage(message) }
         }
-        for answer in answers { send(answer) }
+        for answer in answers {
+            send(answer)
+            if case .acknowledgeEvents = answer { pause.reached("acknowledged") }
+        }
     }
 
     /// Dead letters that were replayed, say.
     private func lookForChanges() {
         guarded { () throws(NotifierStoreError) in
-            for message in try lease.onTick() { send(message) }
+            for message in try lease.onTick() {
+                send(message)
+                pause.reached("reported")
+            }
             let number = try store.changeNumber()
             guard number != changeNumber else { return }
             changeNumber = number
@@ -269,6 +288,7 @@ public final class NotifierShell {
                 sequence = board.cursor
                 send(.followEvents(afterSequence: sequence, progress: false))
             } else {
+                sets.onSession()
                 send(try follower.onEstablished())
             }
             board?.onSession()
@@ -296,6 +316,10 @@ public final class NotifierShell {
             onFatal?(.store(error))
         }
     }
+}
+
+extension FleetEvent {
+    fileprivate var isHold: Bool { if case .holdFinished = body { true } else { false } }
 }
 
 extension FollowProblem {

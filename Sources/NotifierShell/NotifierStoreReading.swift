@@ -22,7 +22,10 @@ extension NotifierStore {
     public func bulletin(ofAnnotation id: String) throws(NotifierStoreError) -> Bulletin? {
         try guarded(path, "read") {
             try read { database in
-                let sql = "SELECT * FROM annotation WHERE annotationId = ?"
+                let sql = """
+                    SELECT annotation.*, setGuestCount, setUpdateDomainCount FROM annotation
+                        LEFT JOIN bulletin ON bulletinId = annotationId WHERE annotationId = ?
+                    """
                 guard let row = try Row.fetchOne(database, sql: sql, arguments: [id]) else {
                     return nil
                 }
@@ -30,24 +33,39 @@ extension NotifierStore {
                     throw NotifierStoreError.damaged(path: path, detail: "annotation \(id)")
                 }
                 let sequence: Int64 = row["sequence"]
-                return Bulletin(annotation, sequence: UInt64(clamping: sequence))
+                return Bulletin(
+                    annotation, sequence: UInt64(clamping: sequence), setSize: SetSize(row: row))
             }
         }
     }
 
-    /// How many guests and update domains a set has, as far as its latest holds tell.
-    public func size(of set: SetID) throws(NotifierStoreError) -> SetSize {
+    /// What was told last of each guest of a step, in ascending order of guest; also of one whose hold is
+    /// not over, or did not take place.
+    public func newestBulletins(of step: StepID) throws(NotifierStoreError) -> [Bulletin] {
         try guarded(path, "read") {
             try read { database in
-                let row = try Row.fetchOne(
+                try Row.fetchAll(
                     database,
                     sql: """
-                        SELECT count(*) AS guests, count(DISTINCT updateDomain) AS updateDomains
-                        FROM annotation AS latest WHERE availabilitySet = ? AND number =
-                            (SELECT max(number) FROM annotation WHERE guest = latest.guest)
-                        """, arguments: [set.rawValue])
-                return SetSize(
-                    guestCount: row?["guests"] ?? 0, updateDomainCount: row?["updateDomains"] ?? 0)
+                        SELECT bulletin.*, annotation.* FROM bulletin
+                            LEFT JOIN annotation ON annotationId = bulletinId
+                        WHERE bulletin.number IN (SELECT max(number) FROM bulletin
+                            WHERE rollout = ? AND step = ? GROUP BY guest)
+                        ORDER BY bulletin.guest
+                        """,
+                    arguments: [Int64(bitPattern: step.rollout.number), step.number]
+                ).compactMap { Bulletin(row: $0) }
+            }
+        }
+    }
+
+    /// One that is no annotation, by its id as sinks got it.
+    public func bulletin(_ id: String) throws(NotifierStoreError) -> Bulletin? {
+        try guarded(path, "read") {
+            try read { database in
+                let sql = "SELECT * FROM bulletin WHERE bulletinId = ?"
+                return try Row.fetchOne(database, sql: sql, arguments: [id])
+                    .flatMap { Bulletin(row: $0) }
             }
         }
     }

@@ -68,8 +68,9 @@ public struct NotifierTransaction: NoticeTransaction {
             sql: """
                 INSERT INTO bulletin (bulletinId, state, history, sequence, atMicroseconds, guest,
                     host, availabilitySet, updateDomain, rollout, step, token, release, component,
-                    version, notBeforeMicroseconds, reason, recordedAtMicroseconds)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    version, notBeforeMicroseconds, reason, recordedAtMicroseconds, possiblePairs,
+                    setGuestCount, setUpdateDomainCount)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """)
         try statement.execute(arguments: [
             bulletin.id, bulletin.state.rawValue, history, sequence, bulletin.at.microseconds,
@@ -78,6 +79,9 @@ public struct NotifierTransaction: NoticeTransaction {
             bulletin.step.number, bulletin.token.map { Int64(bitPattern: $0.number) },
             bulletin.release.rawValue, bulletin.component.description, bulletin.version,
             bulletin.notBefore?.microseconds, bulletin.reason, recordedAt.microseconds,
+            bulletin.possiblePairs.map { "\($0.set)/\($0.updateDomain.number)" }
+                .joined(separator: " "),
+            bulletin.setSize?.guestCount, bulletin.setSize?.updateDomainCount,
         ])
         let number = database.lastInsertedRowID
         for sink in sinks {
@@ -111,7 +115,7 @@ extension Bulletin {
             id: row["bulletinId"], state: state,
             sequence: UInt64(clamping: row["sequence"] as Int64),
             at: Timestamp(microseconds: row["atMicroseconds"]), guest: guest, host: host,
-            pair: pair,
+            pair: pair, possiblePairs: readPairs(row["possiblePairs"]),
             step: StepID(
                 rollout: RolloutID(UInt64(bitPattern: row["rollout"])), number: row["step"]),
             token: (row["token"] as Int64?).map { Token(UInt64(bitPattern: $0)) },
@@ -119,7 +123,27 @@ extension Bulletin {
             notBefore: (row["notBeforeMicroseconds"] as Int64?).map {
                 Timestamp(microseconds: $0)
             },
-            annotation: annotation, reason: row["reason"])
+            annotation: annotation, reason: row["reason"], setSize: SetSize(row: row))
+    }
+}
+
+private func readPairs(_ text: String) -> [SetPair] {
+    text.split(separator: " ").compactMap { word in
+        let parts = word.split(separator: "/")
+        guard parts.count == 2, let set = SetID(String(parts[0])), let number = Int(parts[1]),
+            let updateDomain = UpdateDomain(number)
+        else { return nil }
+        return SetPair(set: set, updateDomain: updateDomain)
+    }
+}
+
+extension SetSize {
+    /// Of a row of `bulletin`, or of one that has no bulletin any more.
+    init?(row: Row) {
+        guard let guestCount = row["setGuestCount"] as Int?,
+            let updateDomainCount = row["setUpdateDomainCount"] as Int?
+        else { return nil }
+        self.init(guestCount: guestCount, updateDomainCount: updateDomainCount)
     }
 }
 

@@ -25,7 +25,7 @@ final class JournalReceiver: Receiver {
 }
 
 /// Sends a datagram, over a socket that is made anew after a failure: the receiver may have restarted.
-private func send(
+func send(
     _ bytes: [UInt8], by sender: inout DatagramSender?,
     open: () throws(UvError) -> DatagramSender
 ) -> DeliveryOutcome {
@@ -39,95 +39,6 @@ private func send(
         sender = nil
         return error.name == "EMSGSIZE"
             ? .refused(reason: "\(error)") : .later(reason: "\(error)", afterMilliseconds: nil)
-    }
-}
-
-/// A syslog daemon: by datagrams, or over a TCP connection that is kept.
-final class SyslogReceiver: Receiver {
-    private let settings: SyslogSettings
-    private let renderer: BulletinRenderer
-    private let hostname: String
-    private let loop: Loop
-    private var sender: DatagramSender?
-    private var stream: SocketStream?
-    private static let connectLimit = Duration.seconds(5)
-
-    init(
-        _ settings: SyslogSettings, _ renderer: BulletinRenderer, hostname: String, on loop: Loop
-    ) {
-        self.renderer = renderer
-        self.settings = settings
-        self.hostname = hostname
-        self.loop = loop
-    }
-
-    func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
-        let bulletin = items[0].bulletin
-        let text = renderer.text(bulletin)
-        let bytes = SyslogMessage.bytes(
-            bulletin, text: text, facility: settings.facility, hostname: hostname)
-        switch settings.transport {
-        case .unix(let path):
-            completion(
-                send(bytes, by: &sender) { () throws(UvError) in
-                    try DatagramSender(unixPath: path)
-                })
-        case .udp(let place):
-            withAddress(place, completion) { [self] address in
-                completion(
-                    send(bytes, by: &sender) { () throws(UvError) in
-                        try DatagramSender(udp: address)
-                    })
-            }
-        case .tcp(let place):
-            write(SyslogMessage.framed(bytes), to: place, completion)
-        }
-    }
-
-    private func withAddress(
-        _ place: String, _ completion: @escaping (DeliveryOutcome) -> Void,
-        _ body: @escaping (SocketAddress) -> Void
-    ) {
-        resolve(place, on: loop) { result in
-            switch result {
-            case .success(let addresses): body(addresses[0])
-            case .failure(let error):
-                completion(.later(reason: "\(error)", afterMilliseconds: nil))
-            }
-        }
-    }
-
-    private func write(
-        _ bytes: [UInt8], to place: String, _ completion: @escaping (DeliveryOutcome) -> Void
-    ) {
-        if let stream { return write(bytes, on: stream, completion) }
-        withAddress(place, completion) { [self] address in
-            SocketStream.connectTCP(address, on: loop, timeout: Self.connectLimit) {
-                [self] result in
-                switch result {
-                case .success(let stream):
-                    self.stream = stream
-                    // Read, so that its end is noticed; nothing is expected.
-                    stream.onBytes = { _ in }
-                    stream.onEnd = { [weak self] _ in self?.stream = nil }
-                    write(bytes, on: stream, completion)
-                case .failure(let error):
-                    completion(.later(reason: "\(error)", afterMilliseconds: nil))
-                }
-            }
-        }
-    }
-
-    private func write(
-        _ bytes: [UInt8], on stream: SocketStream,
-        _ completion: @escaping (DeliveryOutcome) -> Void
-    ) {
-        stream.write(bytes) { [weak self] error in
-            guard let error else { return completion(.taken) }
-            self?.stream = nil
-            stream.close()
-            completion(.later(reason: "\(error)", afterMilliseconds: nil))
-        }
     }
 }
 

@@ -305,6 +305,7 @@ final class AgentProcess {
     }
 
     private func resume(_ step: AcceptedStep, _ actions: [RecoveryAction]) {
+        for (guest, action) in zip(step.guests, actions) { tell(guest.plan.id, action) }
         let notes = host.run.read(step.directive.step, step.directive.token)
         run(
             HoldMachine(recovering: step, actions: actions, notes: notes), guests: step.guests)
@@ -344,7 +345,12 @@ final class AgentProcess {
                     at: Timestamp(microseconds: loop.wallMicroseconds))))
     }
 
+    private func tell(_ guest: GuestID, _ action: RecoveryAction) {
+        if case .continueGuest = action { world.truth.agentFindsHeld(guest) }
+    }
+
     func found(_ guest: GuestID, _ action: RecoveryAction) {
+        tell(guest, action)
         runner?.feed(.guest(guest, .found(action)))
     }
 }

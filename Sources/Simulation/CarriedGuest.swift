@@ -140,6 +140,8 @@ final class CarriedGuest {
             guest, generation: newNumber, version: carrier.directive.release.version,
             isWaiting: true, chance.fork())
         carrier.agent.prepareFate(new)
+        let (faults, directive) = (carrier.agent.world.faults, carrier.directive)
+        new.lingers = { faults?.lingers(directive) }
         old.successor = new
         take(new, .new)
         process.run(after: chance.longTailed(20_000, doublings: 4)) { [self] in connect(.new) }

@@ -343,6 +343,7 @@ final class Faults {
             hit(process, isAgent ? "the agent of \(host.id)" : "the guard of \(host.id)", edge) {
                 [self] in hinder(host, agent: isAgent, guard: !isAgent)
             }
+            if isAgent, !process.isAlive, isBusy { leaveAlone(host) }
         case .server(let seat):
             guard chance.oneIn(profile.edgeOdds * 60) else { return }
             let delay = duration(200, 6)
@@ -368,9 +369,44 @@ final class Faults {
         }
     }
 
+    /// Its agent has died in a step: the guard goes with it, or has to do without it.
+    private func leaveAlone(_ host: SimulatedHost) {
+        guard profile.aloneOdds > 0, let process = host.guardProcess?.process else { return }
+        if chance.oneIn(profile.aloneOdds) {
+            let delay = chance.within(0...20_000)
+            guard begin("the guard of \(host.id) dies with its agent") else { return }
+            world.timeline.after(delay) { [self] in
+                guard process.isAlive else { return }
+                hinder(host, guard: true)
+                process.kill()
+            }
+        } else if !process.isFrozen, chance.oneIn(profile.aloneOdds) {
+            let delay = chance.within(60_000_000...120_000_000)
+            guard begin("the agent of \(host.id) does not come back") else { return }
+            host.stayAway(for: delay)
+        }
+    }
+
+    /// How long a killed QEMU lingers with its locks, if that is long: what it had takes its time to go. No
+    /// longer than a guard that goes ahead without waiting for it can wait yet.
+    func lingers(_ directive: Directive) -> Int64? {
+        guard !isOver, profile.aloneOdds > 0, directive.deadlineMilliseconds >= 5_000,
+            chance.oneIn(profile.aloneOdds)
+        else { return nil }
+        let duration = chance.within(260_000...450_000)
+        return begin("a killed QEMU lingers") ? duration : nil
+    }
+
     private func hinder(_ host: SimulatedHost, agent: Bool = false, `guard`: Bool = false) {
         if agent { hindered[host.id, default: ([], [])].agent.append(now) }
-        if `guard` { hindered[host.id, default: ([], [])].guard.append(now) }
+        guard `guard` else { return }
+        hindered[host.id, default: ([], [])].guard.append(now)
+        // Where nobody is left for long, nobody has promised anything.
+        host.comeBack()
+    }
+
+    func hinderedGuard(_ host: HostID, since: Int64) -> Bool {
+        hindered[host]?.guard.contains { $0 >= since } == true
     }
 
     /// Agent and guard of this host, both between these moments.

@@ -36,6 +36,10 @@ final class GuardProcess {
     private var timerNumber = 0
     private var chance: Chance
     private let tellAgent: (GuardAnswer) -> Void
+    /// Whose notes it writes: the next step's are in another file.
+    private let step: StepID?
+    private let token: Token?
+    private var lingerNumber = 0
 
     enum GuardAnswer { case armed, failed(String), ended }
 
@@ -46,6 +50,7 @@ final class GuardProcess {
         tellAgent: @escaping (GuardAnswer) -> Void
     ) {
         self.host = host
+        (step, token) = (host.run.step, host.run.token)
         self.agent = agent
         self.budget = budget
         var chance = chance
@@ -183,10 +188,15 @@ final class GuardProcess {
             feed(.killed(guest, side))
         case .switchQueues: break
         case .continueGuest(let guest, let side): continueGuest(guest, side)
-        case .note(let note): host.run.guardNotes.append(note)
+        case .note(let note):
+            if host.run.step == step, host.run.token == token { host.run.guardNotes.append(note) }
         case .finish:
-            host.guardFinished(machine.wasDisarmed)
-            process.run(after: machine.wasDisarmed ? 0 : 300_000) { [self] in process.kill() }
+            if lingerNumber == 0 { host.guardFinished(machine.wasDisarmed) }
+            lingerNumber += 1
+            let number = lingerNumber
+            process.run(after: machine.wasDisarmed ? 0 : 300_000) { [self] in
+                if number == lingerNumber, machine.isFinished { process.kill() }
+            }
         }
     }
 
@@ -204,7 +214,8 @@ final class GuardProcess {
         guard left > 0 else {
             guard timer?.number == number else { return }
             timer = nil
-            return feed(.timerFired)
+            // As GuardShell does it: what came while it stood still is read first.
+            return process.run(after: 1_000) { [self] in feed(.timerFired) }
         }
         process.run(after: min(left, HoldBudget.lookMicroseconds)) { [self] in
             if timer?.number == number { look(at, number) }
@@ -212,6 +223,7 @@ final class GuardProcess {
     }
 
     private func killAgent() {
+        if agent.isAlive { host.world.truth.guardKillsAgent(of: host) }
         agent.kill()
         process.run(after: 100_000) { [self] in
             lookAtProcesses()

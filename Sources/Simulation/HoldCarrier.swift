@@ -217,6 +217,10 @@ final class HoldCarrier {
 
     private func tellGuard(_ line: GuardLine) {
         guard let process = guardProcess else { return }
+        switch line {
+        case .message(.released), .message(.disarm): host.releasedAt = host.place.timeline.now
+        default: break
+        }
         process.process.run(after: 20) { process.receive(line) }
         if case .message(.disarm) = line {
             guardProcess = nil

@@ -52,9 +52,11 @@ final class SimulatedHost {
     /// A command of a release that runs.
     var command: SimulatedCommand?
     /// How long the supervisor takes, in microseconds.
-    var restartDelay: ClosedRange<Int64> = 100_000...1_500_000
-    /// The supervisor has given up, or was told not to.
-    var isKeptDown = false
+    static let restartDelay: ClosedRange<Int64> = 100_000...1_500_000
+    /// Until then the supervisor has given up.
+    private var awayUntil: Int64?
+    /// When an agent told its guard last that a guest, or the step, is over.
+    var releasedAt: Int64 = 0
 
     init(
         _ id: HostID, at place: Place, guests: [SimulatedGuest], definitions: [SetDefinition],
@@ -79,7 +81,7 @@ final class SimulatedHost {
     // MARK: Processes
 
     func startAgent() {
-        guard place.isUp, agent?.process.isAlive != true, !isKeptDown else { return }
+        guard place.isUp, agent?.process.isAlive != true else { return }
         let process = SimulatedProcess("agent", at: place)
         let agent = AgentProcess(self, process, world: world, chance.fork())
         self.agent = agent
@@ -96,7 +98,22 @@ final class SimulatedHost {
     }
 
     private func supervise() {
-        place.timeline.after(chance.within(restartDelay)) { [self] in startAgent() }
+        place.timeline.after(chance.within(Self.restartDelay)) { [self] in
+            if awayUntil == nil { startAgent() }
+        }
+    }
+
+    /// Its agent has just died: the supervisor starts none before this is over.
+    func stayAway(for duration: Int64) {
+        let end = place.timeline.now + duration
+        awayUntil = end
+        place.timeline.after(duration) { [self] in if awayUntil == end { comeBack() } }
+    }
+
+    func comeBack() {
+        guard awayUntil != nil else { return }
+        awayUntil = nil
+        supervise()
     }
 
     func guardBegan(_ process: GuardProcess) {
@@ -112,6 +129,9 @@ final class SimulatedHost {
 
     func killCommand() { command?.kill() }
 
+    /// None of its guests is between the guard's `holding` and `released`.
+    var holdsNobody: Bool { agent?.runner?.machine.heldGuests.isEmpty ?? true }
+
     // MARK: Power
 
     func losePower() {
@@ -121,6 +141,7 @@ final class SimulatedHost {
         agent = nil
         guardProcess = nil
         command = nil
+        awayUntil = nil
         for guest in guests { for qemu in guest.processes { qemu.vanish() } }
         run = RunDirectory()
         mayRestartGuests = true

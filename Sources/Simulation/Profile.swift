@@ -14,6 +14,9 @@ public struct Profile: Hashable, Sendable {
     public var edgeOdds: Int
     /// Between two commands of an operator, on average.
     public var commandMilliseconds: Int64
+    /// Of the agents that die in a step, one in so many leaves its guard alone for a minute or two, and one
+    /// in so many takes it along; and one QEMU in so many lingers after its end. 0 for none.
+    public var aloneOdds: Int
 
     /// What is tried where nothing else is asked for: small clusters, much wrong.
     public static let mixed = Profile(
@@ -44,8 +47,13 @@ public struct Profile: Hashable, Sendable {
         name: "crowded", servers: 1...3, hosts: 3...3, guestsPerHost: 8...14, seconds: 60...120,
         faultMilliseconds: 8_000, edgeOdds: 600, commandMilliseconds: 7_000)
 
+    /// Agents die in the middle of holds and do not come back for long, or their guards die with them.
+    public static let alone = Profile(
+        name: "alone", servers: 1...1, hosts: 3...3, guestsPerHost: 1...3, seconds: 60...120,
+        faultMilliseconds: 12_000, edgeOdds: 60, commandMilliseconds: 5_000, aloneOdds: 3)
+
     public static let all: [Profile] = [
-        mixed, small, brief, large, calm, takeovers, crowded,
+        mixed, small, brief, large, calm, takeovers, crowded, alone,
     ]
 
     /// Somebody reads all the time.
@@ -59,7 +67,7 @@ public struct Profile: Hashable, Sendable {
     init(
         name: String, servers: ClosedRange<Int64>, hosts: ClosedRange<Int64>,
         guestsPerHost: ClosedRange<Int64>, seconds: ClosedRange<Int64>, faultMilliseconds: Int64,
-        edgeOdds: Int, commandMilliseconds: Int64
+        edgeOdds: Int, commandMilliseconds: Int64, aloneOdds: Int = 0
     ) {
         self.name = name
         self.servers = servers
@@ -69,6 +77,7 @@ public struct Profile: Hashable, Sendable {
         self.faultMilliseconds = faultMilliseconds
         self.edgeOdds = edgeOdds
         self.commandMilliseconds = commandMilliseconds
+        self.aloneOdds = aloneOdds
     }
 }
 

@@ -73,6 +73,8 @@ final class SimulatedGuest {
         case resumed(after: Int64)
         /// Two processes execute it.
         case doubled
+        /// A process is continued while another one lives that could be, too.
+        case unsettled
         /// It goes on with a state that is not its own.
         case corrupted
         /// It began from nothing.
@@ -143,6 +145,8 @@ final class SimulatedQEMU {
     private var chance: Chance
     /// Decided by the run when the move begins.
     var fate: () -> HandOverFate = { .completes(after: 20_000) }
+    /// How long after its end it is gone, if that is out of the ordinary.
+    var lingers: () -> Int64? = { nil }
     /// The process that waits for this one's state.
     weak var successor: SimulatedQEMU? {
         didSet { successor?.predecessor = self }
@@ -183,7 +187,8 @@ final class SimulatedQEMU {
         guest.ends(self, .death)
         guest.lookWhoIsLeft()
         predecessor?.lostSuccessor()
-        timeline.after(exitsAfter ?? chance.longTailed(2_000, doublings: 8)) { [self] in exit() }
+        let delay = exitsAfter ?? lingers() ?? chance.longTailed(2_000, doublings: 8)
+        timeline.after(delay) { [self] in exit() }
     }
 
     /// The host's power has gone.
@@ -281,6 +286,9 @@ final class SimulatedQEMU {
             return .refused("Failed to get \"write\" lock")
         }
         guest.lock = self
+        if guest.processes.contains(where: { $0 !== self && $0.isAlive }) {
+            guest.onChange(guest, .unsettled)
+        }
         if let stateOfRun, stateOfRun != guest.runCount { guest.onChange(guest, .corrupted) }
         stateOfRun = nil
         runstate = "running"

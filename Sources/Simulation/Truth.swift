@@ -40,6 +40,8 @@ struct TrueHold {
     var length: Int64?
     /// Its notes went with its host's power.
     var isForgotten = false
+    /// A restarted agent found the guest as it stood still.
+    var isFound = false
     /// Its host's wall clock was set meanwhile: nobody can say when it began.
     var isTimeless = false
     /// In the run's own time.
@@ -54,7 +56,7 @@ final class Truth {
     private(set) var violations: [Violation] = []
     private(set) var holds: [TrueHold] = []
     /// Index in `holds` of each guest that is held.
-    private var current: [GuestID: Int] = [:]
+    private(set) var current: [GuestID: Int] = [:]
     private var hostOfStep: [HostID: Directive] = [:]
     /// The highest token with which each host's agent began anything, and the highest it kept.
     private var begun: [HostID: Token] = [:]
@@ -69,7 +71,7 @@ final class Truth {
     private(set) var toldIndex: UInt64 = 0
     private var notices = TrueNotices()
     /// What operators were told.
-    private var accepted: [Accepted] = []
+    private(set) var accepted: [Accepted] = []
 
     enum Accepted {
         case release(ReleaseID)
@@ -80,6 +82,9 @@ final class Truth {
     /// Guests that a step had when their host lost power, or that it left without having seen to them: with
     /// the step. They are out until they execute, or until an operator has seen to their set.
     private var missing: [GuestID: StepID] = [:]
+    /// Guests that began anew when that step of theirs was over, though its report is still on its way: who
+    /// is out again by then is so because of what happened after the step.
+    private var cameBack: [GuestID: StepID] = [:]
 
     init(_ world: World) { self.world = world }
 
@@ -278,6 +283,7 @@ final class Truth {
         else { return }
         for guest in host.guests
         where plan.guests.contains(guest.id) && !guest.isExecuting
+            && cameBack[guest.id] != report.step
             && state.guests[guest.id]?.report.state != .running
             && !report.holds.contains(where: { $0.guest == guest.id })
         {
@@ -337,7 +343,7 @@ final class Truth {
         check(accepted)
     }
 
-    private func check(_ accepted: Accepted) {
+    func check(_ accepted: Accepted) {
         switch accepted {
         case .release(let id):
             if state.releases[id] == nil { violate("nothing lost", "release \(id) is not there") }
@@ -416,6 +422,20 @@ final class Truth {
         }
     }
 
+    /// What it is there for are agents that are dead, or hang with a guest in their hold.
+    func guardKillsAgent(of host: SimulatedHost) {
+        let now = world.timeline.now
+        // One that stood still itself acts on what it knew.
+        guard host.holdsNobody, now - host.releasedAt > 10_000,
+            !world.faults.hinderedGuard(host.id, since: now - 60_000_000)
+        else { return }
+        violate("the guard waits", "the guard of \(host.id) kills an agent that holds nobody")
+    }
+
+    func agentFindsHeld(_ guest: GuestID) {
+        if let number = current[guest] { holds[number].isFound = true }
+    }
+
     // MARK: Guests
 
     func guestChanged(
@@ -424,10 +444,14 @@ final class Truth {
         world.trace(host.id.rawValue, "guest \(guest.id): \(change)")
         switch change {
         case .doubled: violate("one runner", "two processes execute guest \(guest.id)")
+        case .unsettled:
+            violate("one runner", "guest \(guest.id) is continued, and its other process lives")
         case .corrupted:
             violate("memory intact", "guest \(guest.id) goes on with a state of before")
         case .booted:
             missing.removeValue(forKey: guest.id)
+            // An agent starts the guests of a step when that is over, not before.
+            cameBack[guest.id] = hostOfStep[host.id]?.step
             if guest.bootCount > 1, !host.mayRestartGuests {
                 violate("memory intact", "guest \(guest.id) was started from nothing")
             }
@@ -513,8 +537,15 @@ final class Truth {
         unhealthy.removeAll { entry in host.guests.contains { $0.id == entry.guest } }
         // Of holds that are not yet reported the notes are gone.
         let kept = host.disk.records.reports
+        // A step whose report is not durable is over once more after this.
+        for guest in host.guests
+        where !kept.contains(where: { $0.step == cameBack[guest.id] }) {
+            cameBack.removeValue(forKey: guest.id)
+        }
         for index in holds.indices
-        where holds[index].host == host.id && state.step(holds[index].step)?.status == .granted
+        where holds[index].host == host.id
+            && (state.step(holds[index].step)?.status == .granted
+                || host.disk.records.inFlight?.directive.step == holds[index].step)
             && !kept.contains(where: { $0.step == holds[index].step })
         {
             holds[index].isForgotten = true
@@ -530,109 +561,6 @@ final class Truth {
 
     func isHeld(_ guest: GuestID) -> Bool { current[guest] != nil }
     var heldGuests: [GuestID] { current.keys.sorted() }
-
-    // MARK: The end
-
-    /// After the faults have stopped and everything has had its time.
-    func checkEnd() {
-        for notice in coordinator.notices() {
-            violate(
-                "notices", "guests are still told of \(notice.step) at the end", kind: .liveness)
-        }
-        checkState()
-        for accepted in accepted { check(accepted) }
-        for guest in current.keys.sorted() {
-            violate("no guest is held", "guest \(guest) is held at the end", kind: .liveness)
-        }
-        for rollout in state.rollouts.values where !rollout.state.isOver {
-            let waiting = rollout.steps.filter { $0.status == .waiting || $0.status == .granted }
-            violate(
-                "every rollout ends",
-                "\(rollout.id) is \(rollout.state.rawValue): "
-                    + waiting.prefix(3).map { "\($0.id) on \($0.plan.host) is \($0.status)" }
-                    .joined(separator: ", ") + "; " + whyItWaits(rollout.id),
-                kind: .liveness)
-        }
-        for (set, lock) in state.locks where !lock.holders.contains(where: \.stuck) {
-            violate(
-                "no lock without an owner", "set \(set) is locked by \(lock.holders[0].step)",
-                kind: .liveness)
-        }
-        checkAnnotations()
-    }
-
-    /// Its agent and its guard were both hindered in it: what neither could note nobody knows.
-    private func isUncertain(_ hold: TrueHold) -> Bool {
-        world.faults.hinderedBoth(
-            hold.host, from: hold.began - 1_000_000, to: (hold.ended ?? hold.began) + 30_000_000)
-    }
-
-    private func whyItWaits(_ id: RolloutID) -> String {
-        let view = coordinator.rolloutView(id, connected: Set(world.hosts.map(\.id)))
-        return view?.steps.first { $0.phase == .waiting }?.reason ?? ""
-    }
-
-    private func checkAnnotations() {
-        if let first = world.notifier.undelivered.first {
-            violate("the outbox delivers each annotation", "\(first) never came to the sink")
-        }
-        let annotations = world.annotations
-        var used = annotations.map { _ in false }
-        for hold in holds where !hold.isForgotten {
-            let matches = annotations.indices.filter {
-                annotations[$0].guest == hold.guest && annotations[$0].step == hold.step
-            }
-            let held = "the hold of \(hold.guest) in \(hold.step)"
-            guard let index = matches.first(where: { !used[$0] }) else {
-                if isUncertain(hold) { continue }
-                violate(
-                    "exactly one annotation per hold",
-                    "\(held) has \(matches.isEmpty ? "none" : "one less than holds")")
-                continue
-            }
-            used[index] = true
-            let annotation = annotations[index]
-            let off = annotation.heldAt.microseconds - hold.heldAt.microseconds
-            if abs(off) > Self.startTolerance, !hold.isTimeless {
-                violate(
-                    "exactly one annotation per hold",
-                    "\(held) began \(off) µs before its annotation says")
-            }
-            if isUncertain(hold) || hold.isTimeless { continue }
-            if let length = hold.length, let told = annotation.holdMicroseconds,
-                told < length - Self.lengthTolerance || told > length + Self.lengthTolerance
-            {
-                violate(
-                    "exactly one annotation per hold",
-                    "\(held) took \(length) µs, its annotation says \(told) µs")
-            }
-        }
-        for index in annotations.indices where !used[index] {
-            let annotation = annotations[index]
-            // One that is gone: whether it stood still before nobody knows.
-            if annotation.holdMicroseconds == nil,
-                world.faults.hasKilledQEMU(of: annotation.guest)
-            {
-                continue
-            }
-            violate(
-                "exactly one annotation per hold",
-                "there is one of guest \(annotation.guest) in \(annotation.step), which was not held"
-            )
-        }
-    }
-
-    /// A STOP that was lost with a connection is noted with the moment of the command, which is earlier.
-    static let startTolerance: Int64 = 60_000
-    static let lengthTolerance: Int64 = 250_000
-}
-
-/// An annotation, as far as the checks need it.
-struct TrueAnnotation {
-    var guest: GuestID
-    var step: StepID
-    var heldAt: Timestamp
-    var holdMicroseconds: Int64?
 }
 
 /// A fact in a few words, for a trace.

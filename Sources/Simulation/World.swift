@@ -172,7 +172,10 @@ public final class World {
         store.trouble = .none
         network.delayDoublings = 3
         for server in servers { server.startIfDead() }
-        for host in hosts { host.startAgent() }
+        for host in hosts {
+            host.comeBack()
+            host.startAgent()
+        }
         notifier.startIfDead()
     }
 

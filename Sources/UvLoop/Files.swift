@@ -117,7 +117,7 @@ public enum Files {
         if durable { try checkErrno(fsync(descriptor), "fsync", path) }
     }
 
-    private static func writeAll(
+    fileprivate static func writeAll(
         _ descriptor: Int32, _ bytes: [UInt8], _ path: String
     ) throws(UvError) {
         var written = 0
@@ -330,6 +330,27 @@ extension stat {
         case S_IFBLK: .blockDevice
         default: .other
         }
+    }
+}
+
+/// A file that is added to, found by its name once: whoever replaces it by another one of that name
+/// gets nothing of what is added later.
+public final class AppendFile {
+    private let descriptor: Int32
+    private let path: String
+
+    /// - Throws: ``UvError``, `ENOENT` if there is no such file.
+    public init(path: String) throws(UvError) {
+        let flags = O_WRONLY | O_APPEND | O_CLOEXEC
+        descriptor = try checkErrno(Glibc.open(path, flags), "open", path)
+        self.path = path
+    }
+
+    deinit { Descriptors.close(descriptor) }
+
+    /// Adds `bytes` in one write.
+    public func append(_ bytes: [UInt8]) throws(UvError) {
+        try Files.writeAll(descriptor, bytes, path)
     }
 }
 

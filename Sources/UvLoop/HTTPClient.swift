@@ -87,10 +87,13 @@ public struct HTTPError: Error, Hashable, Sendable, CustomStringConvertible {
     public var kind: Kind
     /// libcurl's words.
     public var reason: String
+    /// Of an answer that began well and is too large.
+    public var status: Int?
     public var description: String { reason }
-    public init(_ kind: Kind, _ reason: String) {
+    public init(_ kind: Kind, _ reason: String, status: Int? = nil) {
         self.kind = kind
         self.reason = reason
+        self.status = status
     }
 }
 
@@ -240,7 +243,7 @@ public final class HTTPClient {
         number(CURLOPT_CONNECTTIMEOUT_MS, Int(max(1, mail.limit.millisecondsRoundedUp)))
         number(CURLOPT_TIMEOUT_MS, Int(max(1, mail.limit.millisecondsRoundedUp)))
         if mail.needsStartTLS { number(CURLOPT_USE_SSL, Int(CURLUSESSL_ALL.rawValue)) }
-        string(CURLOPT_CAINFO, mail.authorityFile)
+        trust(easy, onlyFile: mail.authorityFile)
         string(CURLOPT_USERNAME, mail.user)
         string(CURLOPT_PASSWORD, mail.password)
         string(CURLOPT_MAIL_FROM, "<\(mail.from)>")
@@ -266,6 +269,13 @@ public final class HTTPClient {
         _ = fermata_curl_set_error_buffer(easy, call.words)
         setWrite(call)
         add(call)
+    }
+
+    /// Who names authorities trusts these alone: libcurl would add those of the system's directory.
+    private func trust(_ easy: UnsafeMutableRawPointer, onlyFile path: String?) {
+        guard let path else { return }
+        _ = fermata_curl_set_string(easy, CURLOPT_CAINFO, path)
+        _ = fermata_curl_set_string(easy, CURLOPT_CAPATH, nil)
     }
 
     private func setWrite(_ call: HTTPCall) {
@@ -313,7 +323,7 @@ public final class HTTPClient {
         if let limit = request.limit {
             number(CURLOPT_TIMEOUT_MS, Int(max(1, limit.millisecondsRoundedUp)))
         }
-        string(CURLOPT_CAINFO, request.tls.authorityFile)
+        trust(easy, onlyFile: request.tls.authorityFile)
         string(CURLOPT_SSLCERT, request.tls.certificateFile)
         string(CURLOPT_SSLKEY, request.tls.keyFile)
         // A large body would otherwise wait for the server's leave.
@@ -401,7 +411,9 @@ public final class HTTPClient {
         let hasSent = fermata_curl_has_sent(call.easy.raw) != 0
         switch result {
         case CURLE_WRITE_ERROR where call.isTooLarge:
-            return HTTPError(.tooLarge, "the answer has more than \(call.bodyByteCountMax) bytes")
+            return HTTPError(
+                .tooLarge, "the answer has more than \(call.bodyByteCountMax) bytes",
+                status: fermata_curl_status(call.easy.raw))
         case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_CONNECT, CURLE_URL_MALFORMAT,
             CURLE_UNSUPPORTED_PROTOCOL:
             return HTTPError(.notSent, reason)

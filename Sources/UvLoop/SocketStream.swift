@@ -169,6 +169,18 @@ public final class SocketStream: ByteStream, LoopOwned {
         state == .closed ? 0 : uv_stream_get_write_queue_size(stream)
     }
 
+    /// Bytes written that a TCP peer has not acknowledged, wherever they are; nil when that cannot be told
+    /// any more. What it has acknowledged is with its kernel, and not always with its program.
+    public var unacknowledgedByteCount: Int? {
+        guard kind == .tcp, state == .open || state == .draining, writeFailure == nil else {
+            return nil
+        }
+        var descriptor: Int32 = -1
+        guard uv_fileno(asHandle(raw), &descriptor) == 0 else { return nil }
+        let count = fermata_unacknowledged(descriptor)
+        return count < 0 ? nil : Int(count) + uv_stream_get_write_queue_size(stream)
+    }
+
     public func write(_ bytes: [UInt8]) { write(bytes, then: nil) }
 
     public func write(_ bytes: [UInt8], completion: @escaping (UvError?) -> Void) {

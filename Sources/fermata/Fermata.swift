@@ -1,6 +1,7 @@
 import AgentShell
 import ArgumentParser
 import Foundation
+import SimulationShell
 
 /// The root of the command line.
 @main

@@ -7,6 +7,13 @@ struct NoticesCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "notices",
         abstract: "Lists what guests are told of coming holds, or acknowledges for one.",
+        discussion: """
+            Of a rollout with --notice, guests are told some time before they are held, and a step \
+            begins at once when all its guests have said that they are ready.
+
+              fermata notices
+              fermata notices acknowledge rollout-7.3 db-0
+            """,
         subcommands: [List.self, Acknowledge.self], defaultSubcommand: List.self)
 
     struct List: StaleQueryCommand {

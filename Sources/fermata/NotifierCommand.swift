@@ -1,5 +1,6 @@
 import ArgumentParser
 import Fleet
+import Foundation
 import Logging
 import NotifierShell
 import SessionShell
@@ -92,7 +93,9 @@ struct NotifierCommand: ParsableCommand {
                 sinks: sinks,
                 retention: Retention(bulletinDays: keep, annotationDays: keepAnnotations),
                 guests: guests,
-                software: Version.software, loop: loop, log: log)
+                software: Version.software,
+                pauseAt: ProcessInfo.processInfo.environment["FERMATA_TEST_PAUSE_AT"], loop: loop,
+                log: log)
         } catch {
             throw CommandFailure(error)
         }

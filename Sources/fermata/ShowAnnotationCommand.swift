@@ -1,4 +1,5 @@
 import ArgumentParser
+import Fleet
 import Foundation
 import Notices
 import NotifierShell
@@ -17,13 +18,16 @@ struct ShowAnnotationCommand: ParsableCommand {
         commandName: "show",
         abstract: "Shows the record of one hold, in any form in which sinks can get it.",
         discussion: """
-            The id stands in the table's JSON (`annotationId`) and in everything that sinks got.
+            The id stands in the table's JSON (`annotationId`) and in everything that sinks got. Of \
+            a step that is not over there is no annotation yet: its own name shows what was told last \
+            of each of its guests, that it is noticed, started or cancelled, say.
 
               fermata annotations show rollout-1.3-t7-db-0
+              fermata annotations show rollout-1.3
               fermata annotations show rollout-1.3-t7-db-0 --format html --templates /etc/fermata
             """)
 
-    @Argument(help: ArgumentHelp("The annotation.", valueName: "id"))
+    @Argument(help: ArgumentHelp("The annotation, or a step.", valueName: "id"))
     var annotationID: String
     @OptionGroup var database: DatabaseOption
     @Option(
@@ -38,39 +42,60 @@ struct ShowAnnotationCommand: ParsableCommand {
     func run() throws {
         let path = try database.path
         let templates = try templates.map { try readTemplates($0) } ?? .builtIn
-        let (rendered, isKnown) = try read(path, templates)
-        guard let rendered else {
+        let (found, cluster) = try read(path)
+        let renderer = BulletinRenderer(cluster: cluster, templates: templates)
+        let texts = found.compactMap { renderer.render($0, as: format).map(text) }
+        guard !texts.isEmpty else {
             throw CommandFailure(
-                .badInput,
-                isKnown
-                    ? "\(format.rawValue) has no form for this annotation"
-                    : "there is no annotation \(printable(annotationID)) in \(path)",
-                advice: isKnown
-                    ? "Give another --format." : "`fermata annotations --output json` has the ids.")
+                .badInput, "\(format.rawValue) has no form for this annotation",
+                advice: "Give another --format.")
         }
-        for header in rendered.headers {
-            StandardOutput.write("\(header.name): \(header.value)\n")
-        }
-        let body = String(decoding: rendered.body, as: UTF8.self)
-        StandardOutput.write(
-            (rendered.headers.isEmpty ? "" : "\n") + body + (body.hasSuffix("\n") ? "" : "\n"))
+        StandardOutput.write(texts.joined(separator: "\n"))
     }
 
+    private func text(_ rendered: RenderedBulletin) -> String {
+        let headers = rendered.headers.map { "\($0.name): \($0.value)\n" }.joined()
+        let body = String(decoding: rendered.body, as: UTF8.self)
+        return (headers.isEmpty ? "" : headers + "\n") + body + (body.hasSuffix("\n") ? "" : "\n")
+    }
+
+    /// - Returns: at least one.
     private func read(
-        _ path: String, _ templates: BulletinTemplates
-    ) throws(CommandFailure) -> (rendered: RenderedBulletin?, isKnown: Bool) {
-        do {
+        _ path: String
+    ) throws(CommandFailure) -> (found: [Bulletin], cluster: String) {
+        var newest: [Bulletin] = []
+        do throws(NotifierStoreError) {
             let store = try NotifierStore(readingFrom: path)
-            guard let bulletin = try store.bulletin(ofAnnotation: annotationID) else {
-                return (nil, false)
+            let cluster = try store.cluster()
+            if let hold = try store.bulletin(ofAnnotation: annotationID) {
+                return ([hold], cluster)
             }
-            let renderer = BulletinRenderer(cluster: try store.cluster(), templates: templates)
-            var size: SetSize?
-            if let set = bulletin.pair?.set { size = try store.size(of: set) }
-            return (renderer.render(bulletin, as: format, setSize: size), true)
+            if let other = try store.bulletin(annotationID) { return ([other], cluster) }
+            if let step { newest = try store.newestBulletins(of: step) }
+            if StepID(parsing: annotationID) != nil, !newest.isEmpty { return (newest, cluster) }
         } catch {
             throw CommandFailure(error)
         }
+        if let last = newest.first(where: { annotationID.hasSuffix("-\($0.guest)") }) {
+            throw CommandFailure(
+                .badInput,
+                "there is no annotation \(printable(annotationID)): what was told last of guest "
+                    + "\(last.guest) in \(last.step) is '\(last.state.rawValue)', at "
+                    + "\(last.at.rfc3339)",
+                advice: "`fermata annotations show \(last.step)` shows it.")
+        }
+        throw CommandFailure(
+            .badInput, "there is no annotation \(printable(annotationID)) in \(path)",
+            advice: "`fermata annotations --output json` has the ids.")
+    }
+
+    /// Of `rollout-1.3`, and of `rollout-1.3-t7-db-0`.
+    private var step: StepID? {
+        let words = annotationID.split(separator: "-", maxSplits: 2)
+        guard words.count >= 2, words[0] == "rollout" else {
+            return StepID(parsing: annotationID)
+        }
+        return StepID(parsing: "rollout-\(words[1])")
     }
 }
 

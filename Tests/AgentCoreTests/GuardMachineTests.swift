@@ -68,6 +68,29 @@ import Testing
         #expect(watch.handle(.continued(guestA, .old, at: 7, wasHeld: true), at: 7).isEmpty)
     }
 
+    @Test("a guest that stops once more is continued again, however often that is refused")
+    func stopsOnceMore() {
+        var watch = guarding(.holding(guestA, since: 0))
+        _ = watch.handle(.channelClosed, at: 1)
+        _ = watch.handle(.killed(guestA, .new), at: 2)
+        _ = watch.handle(.exited(guestA, .new), at: 3)
+        _ = watch.handle(.continued(guestA, .old, at: 4, wasHeld: false), at: 4)
+        #expect(watch.isFinished)
+        #expect(watch.handle(.stopped(guestA, at: 5, wall: epoch), at: 6).isEmpty)
+        #expect(!watch.isFinished)
+        #expect(brief(watch.handle(.continueFailed(guestA, .old), at: 7)) == "timer")
+        #expect(brief(watch.handle(.timerFired, at: 8)) == "cont:old")
+        let last = watch.handle(.continued(guestA, .old, at: 9, wasHeld: true), at: 9)
+        #expect(
+            last == [
+                .note(.stopped(guestA, at: 5, wall: epoch)),
+                .note(.resumed(guestA, .old, at: 9, by: .guard, wasHeld: true)), .finish,
+            ])
+        var disarmed = guarding(.holding(guestA, since: 0), .released(guestA), .disarm)
+        #expect(disarmed.handle(.stopped(guestA, at: 5, wall: epoch), at: 6).isEmpty)
+        #expect(disarmed.isFinished)
+    }
+
     @Test("after a commit the new one is continued at once")
     func commit() {
         var watch = guarding(.holding(guestA, since: 0), .committing(guestA))

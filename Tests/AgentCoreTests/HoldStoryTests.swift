@@ -201,7 +201,7 @@ import Testing
     func oneIsUnreachable() throws {
         let notes = [
             holding, stopped, .holding(guestB, at: 1_500, wall: epoch),
-            .stopped(guestB, at: 2_500, wall: epoch),
+            .stopped(guestB, at: 2_500, wall: epoch), .committing(guestB),
         ]
         func guest(_ id: GuestID, _ action: RecoveryAction) -> RecoveredGuest {
             RecoveredGuest(
@@ -277,6 +277,35 @@ import Testing
         #expect(try #require(finalReport(in: effects)).holds.isEmpty)
     }
 
+    @Test("found stopped by a command that came behind the guard's cont: held since that")
+    func stoppedLate() throws {
+        let notes = [holding, .resumed(guestA, .old, at: 3_000, by: .guard, wasHeld: false)]
+        var (hold, effects) = recover(.continueGuest(.old), notes)
+        for event: GuestEvent in [
+            .killed(.new), .exited(.new), .continued(.old, at: 903_000),
+            .confirmed(Confirmation(isHealthy: true)),
+        ] { effects = hold.handle(.guest(guestA, event), at: 903_000, wall: epoch) }
+        let record = try #require(finalReport(in: effects)?.holds.first)
+        #expect(record.holdMicroseconds == 900_000)
+        #expect(record.heldAt == Timestamp(microseconds: epoch.microseconds + 2_000))
+    }
+
+    @Test("the new one is continued only if the old one was killed for it, or about to be")
+    func committed() throws {
+        let committed = recover(.continueGuest(.new), [holding, stopped, .committing(guestA)])
+        #expect(committed.1.contains(.kill(guestA, .old)))
+        let givenUp = [
+            holding, stopped, .committing(guestA), .undoing(guestA, reason: "not killed"),
+        ]
+        for notes in [[holding, stopped], givenUp] {
+            let (_, effects) = recover(.continueGuest(.new), notes)
+            let report = try #require(finalReport(in: effects))
+            #expect(report.outcome == .lost)
+            #expect(report.holds.map(\.holdMicroseconds) == [nil])
+            #expect(effects.contains(.discard(guestA, .new)))
+        }
+    }
+
     @Test("lost: recorded without a length")
     func lost() throws {
         let (_, effects) = recover(.lost(reason: "both ended"), [holding, stopped])
@@ -285,13 +314,42 @@ import Testing
         #expect(report.holds[0].holdMicroseconds == nil)
     }
 
+    @Test("lost after its hold: recorded with the hold's length")
+    func lostAfterItsHold() throws {
+        let resumed = HoldNote.resumed(guestA, .new, at: 52_000, by: .agent, wasHeld: true)
+        let (_, effects) = recover(.lost(reason: "both ended"), [holding, stopped, resumed])
+        let record = try #require(finalReport(in: effects)?.holds.first)
+        #expect(record.outcome == .lost)
+        #expect(record.holdMicroseconds == 50_000)
+        // One that was about to be continued may never have gone on.
+        let continuing = HoldNote.continuing(guestA, .new, at: 51_000, by: .agent)
+        let (_, others) = recover(.lost(reason: "both ended"), [holding, stopped, continuing])
+        #expect(try #require(finalReport(in: others)).holds[0].holdMicroseconds == nil)
+    }
+
+    @Test("a restarted agent that was about to continue it had found it standing still")
+    func diedWhileItFinished() throws {
+        let notes = [
+            holding, .continuing(guestA, .old, at: 3_000, by: .agent),
+            .continuing(guestA, .old, at: 60_000, by: .restartedAgent),
+        ]
+        var (hold, effects) = recover(.keep(.old), notes)
+        effects = hold.handle(
+            .guest(guestA, .confirmed(Confirmation(isHealthy: true))), at: 903_000, wall: epoch)
+        #expect(try #require(finalReport(in: effects)).holds.count == 1)
+        // Of the one that began the step nobody knows whether its stop has come.
+        let (_, others) = recover(.keep(.old), Array(notes.prefix(2)))
+        #expect(try #require(finalReport(in: others)).holds.isEmpty)
+    }
+
     @Test("notes survive being written and read, and lines that are not whole are refused")
     func noteLines() {
         let notes: [HoldNote] = [
             .phase(.held, at: epoch), holding, stopped,
             .continuing(guestA, .old, at: 7, by: .agent),
             .resumed(guestA, .new, at: 8, by: .guard, wasHeld: true),
-            .undoing(guestA, reason: "tab\there"), .lost(guestA, reason: "why"),
+            .committing(guestA), .undoing(guestA, reason: "tab\there"),
+            .lost(guestA, reason: "why"),
             .processes(guestA, old: 17, new: 4711),
         ]
         for note in notes {

@@ -176,7 +176,7 @@ class ClusterCase(unittest.TestCase):
     def steps(self, rollout, guest):
         return [step for step in rollout["steps"] if guest in step["guests"]]
 
-    def assertRuns(self, guest, seconds=20):
+    def assertRuns(self, guest, seconds=60):
         """The guest executes: its counter goes on."""
         first = self.wait(lambda: self.cluster.try_ask(guest, "report"), seconds,
                           f"{guest} to answer")

@@ -53,7 +53,7 @@ class Service:
             self.process.kill()
             self.process.wait(30)
 
-    def terminate(self, seconds=20):
+    def terminate(self, seconds=60):
         self.process.terminate()
         return self.process.wait(seconds)
 
@@ -202,7 +202,7 @@ class GuestServiceCase(unittest.TestCase):
         self.assertEqual(answer.status, 200, answer)
         return answer.json
 
-    def wait_events(self, guest, condition, what, seconds=20, **options):
+    def wait_events(self, guest, condition, what, seconds=60, **options):
         """Waits until the guest's document fits; the document."""
         def look():
             document = self.document(guest, **options)

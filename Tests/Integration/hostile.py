@@ -75,7 +75,7 @@ class Bystander:
         report = wire.pb.HostReport(host="c", boot_id="x", agent_version="1")
         try:
             while not self.is_over.wait(0.1):
-                answer = self.session.request(report, timeout=20)
+                answer = self.session.request(report, timeout=90)
                 assert answer.kind == "HostReportCommitted", answer
                 self.count += 1
         except Exception as error:  # told to whoever asks
@@ -168,7 +168,7 @@ class HostileCase(unittest.TestCase):
                 session.send_bytes(send)
                 with self.assertRaises(wire.SessionClosed) as closed:
                     while True:
-                        session.receive(timeout=20)
+                        session.receive(timeout=90)
                 self.assertEqual(closed.exception.code, code, str(closed.exception))
                 for word in words:
                     self.assertIn(word, closed.exception.reason)
@@ -179,7 +179,7 @@ class HostileCase(unittest.TestCase):
     # ---- connections
 
     @classmethod
-    def connect(cls, prefix, timeout=20):
+    def connect(cls, prefix, timeout=90):
         return wire.connect("127.0.0.1", cls.port, str(cls.pki / prefix), timeout)
 
     def open(self, prefix="operator-alice", **changes):
@@ -208,7 +208,7 @@ class HostileCase(unittest.TestCase):
         stream = self.plain()
         try:
             with context.wrap_socket(stream) as secure:
-                secure.settimeout(20)
+                secure.settimeout(60)
                 decoder = wire.FrameDecoder()
                 decoder.append(secure.recv(4096))
                 frame = decoder.next()

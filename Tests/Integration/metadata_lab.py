@@ -257,7 +257,7 @@ class Pacemaker:
         """A command in a guest; what it printed."""
         done = subprocess.run(
             ["nsenter", "-t", str(self.first(guest)), "-m", "-u", "-i", "-p", "-n", *command],
-            capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=60,
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=90,
             env=self.cluster.environment)
         if check and done.returncode != 0:
             raise AssertionError(f"{' '.join(command)} in {guest}: {done.stderr}")

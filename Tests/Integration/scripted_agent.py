@@ -89,7 +89,7 @@ class ScriptedAgent:
         self.session.send(self.report(), self.session.next_correlation())
 
 
-def wait_finished(fermata_json, rollout, seconds=20):
+def wait_finished(fermata_json, rollout, seconds=90):
     """Waits until a rollout is over; the whole of it. `fermata_json` runs a command."""
     return wait_until(
         lambda: (lambda r: r if r["finishedAt"] else None)(fermata_json("rollout", "show", rollout)),

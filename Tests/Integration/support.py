@@ -16,6 +16,8 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "cluster"), str(ROOT / "proto-spec" / "python")]
 
+from lab import wait_until  # the tests import it from here
+
 FERMATA = str((ROOT / os.environ.get("FERMATA", ".build/debug/fermata")).resolve())
 CACHE = (ROOT / os.environ.get("FERMATA_CACHE", ".cache")).resolve()
 
@@ -40,25 +42,13 @@ class Result:
                 f"stdout: {self.out}\nstderr: {self.err}")
 
 
-def fermata(*arguments, timeout=60, environment=None, **options):
+def fermata(*arguments, timeout=180, environment=None, **options):
     """Runs one command of the binary to its end."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("FERMATA_")}
     completed = subprocess.run(
         [FERMATA, *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
         stdin=subprocess.DEVNULL, env=clean | (environment or {}), check=False, **options)
     return Result([str(a) for a in arguments], completed)
-
-
-def wait_until(condition, seconds=30, what="the condition", interval=0.05):
-    """Asks again and again until `condition()` is true, and returns what it gave."""
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"{what} did not come true in {seconds} s")
-        time.sleep(interval)
 
 
 class Scratch(unittest.TestCase):

@@ -156,7 +156,7 @@ class Adoption(Asking, ClusterCase):
     def greeting(self, name):
         """The version that the QEMU behind a guest's monitor tells."""
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(10)
+            s.settimeout(60)
             s.connect(str(self.cluster.monitor(name)))
             qemu = json.loads(s.makefile().readline())["QMP"]["version"]["qemu"]
         return f"{qemu['major']}.{qemu['minor']}.{qemu['micro']}"
@@ -307,7 +307,7 @@ class Adoption(Asking, ClusterCase):
 
     def qmp(self, name, command):
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(10)
+            s.settimeout(60)
             s.connect(str(self.cluster.monitor(name)))
             lines = s.makefile("rw")
             lines.readline()
@@ -338,7 +338,7 @@ class Adoption(Asking, ClusterCase):
         agent = c.agents["x"]
         agent.stop()
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(10)
+            s.settimeout(60)
             s.connect(str(c.monitor("mule")))
             self.assertIn("QMP", s.makefile().readline())
             agent.start()

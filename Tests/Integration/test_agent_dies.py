@@ -140,7 +140,7 @@ class FalseLeader(ClusterCase):
     def play_leader(self, listener, target):
         """Waits for the agent of host b and sends it a directive with token 1; what it keeps."""
         while True:
-            session = listener.accept(timeout=30)
+            session = listener.accept(timeout=90)
             session.receive_hello()
             session.accept_hello()
             report = session.receive(timeout=10)

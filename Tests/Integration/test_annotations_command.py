@@ -36,7 +36,8 @@ class Record(Scratch):
             process.wait(30)
 
     def is_made(self):
-        if not self.database.exists():
+        # Whoever reads while it is being made could be in the notifier's way.
+        if not self.database.with_name(self.database.name + "-wal").exists():
             return False
         database = sqlite3.connect(self.database)
         try:
@@ -67,6 +68,22 @@ class Record(Scratch):
                 f"VALUES ({', '.join('?' * len(columns))})", list(columns.values()))
         database.close()
         return columns["annotationId"]
+
+    def bulletin(self, state, guest, step, annotation=None, set_guests=None):
+        """What was told of a guest; of an annotation with how many guests its set had."""
+        with sqlite3.connect(self.database) as database:
+            at = microseconds(moment("2026-04-11T21:59:00"))
+            columns = {
+                "bulletinId": annotation or f"rollout-1.{step}-{guest}-{state}-{at}", "state": state,
+                "history": 1, "sequence": step, "atMicroseconds": at, "guest": guest, "host": "a",
+                "rollout": 1, "step": step, "release": "qemu-7.2.22", "component": "hypervisor",
+                "version": "7.2.22", "reason": "", "recordedAtMicroseconds": at,
+                "setGuestCount": set_guests, "setUpdateDomainCount": set_guests}
+            database.execute(
+                f"INSERT INTO bulletin ({', '.join(columns)}) "
+                f"VALUES ({', '.join('?' * len(columns))})", list(columns.values()))
+        database.close()
+        return columns["bulletinId"]
 
     def run_with_database(self, *arguments):
         return fermata(*arguments, "--database", self.database)
@@ -102,12 +119,14 @@ class Annotations(Record):
             self.assertEqual(result.code, 0, str(result))
             return result.out
 
+        # How large the set was is kept with what was told; without it nothing is advised.
+        self.assertNotIn("only guest", show("text"))
+        self.bulletin("failed", "g0", 1, annotation=name, set_guests=1)
         listed = self.run_with_database("annotations", "--output", "json").json[0]
         own = json.loads(show("json"))
         self.assertEqual((own["state"], own["id"]), ("failed", name))
         self.assertEqual({key: own[key] for key in listed if key != "text"},
                          {key: listed[key] for key in listed if key != "text"})
-        # The record knows of one guest only in this set, and so does the advice.
         self.assertIn("the only guest of availability set db", show("text"))
         self.assertIn("&lt;the new QEMU&gt;", show("html"))
         self.assertIn("\\<the new QEMU\\>", show("markdown"))
@@ -122,6 +141,23 @@ class Annotations(Record):
         properties = json.loads(show("availabilityStatus"))["data"]["resourceInfo"]["properties"]
         self.assertEqual(properties["availabilityState"], "Available")
         self.assertFails(self.run_with_database("annotations", "show", "other"), BAD_INPUT, "other")
+
+    def test_a_step_that_is_not_over_is_shown_and_told_of(self):
+        started = self.bulletin("started", "g0", 4)
+        self.bulletin("noticed", "g1", 4)
+        for name in ("rollout-1.4", started):
+            result = self.run_with_database("annotations", "show", name)
+            self.assertEqual(result.code, 0, str(result))
+            self.assertIn("the pause of guest g0 on host a began to be prepared", result.out)
+        shown = self.run_with_database("annotations", "show", "rollout-1.4", "--format", "json").out
+        told = [json.loads(line) for line in shown.splitlines() if line]
+        self.assertEqual([(t["guest"], t["state"]) for t in told],
+                         [("g0", "started"), ("g1", "noticed")])
+        self.assertFails(self.run_with_database("annotations", "show", "rollout-1.4-t9-g1"), BAD_INPUT,
+                         "there is no annotation", "guest g1 in rollout-1.4 is 'noticed'",
+                         "annotations show rollout-1.4")
+        self.assertFails(self.run_with_database("annotations", "show", "rollout-1.5"), BAD_INPUT,
+                         "there is no annotation")
 
     def test_templates_are_written_changed_checked_and_used(self):
         name = self.hold("g0", moment("2026-04-11T22:00:00"), 14)

@@ -74,7 +74,7 @@ class Announce(ClusterCase):
         (_, environment), = c.qemus(GUEST)
         path = (c.run_directory(HOST) / "g" / GUEST / environment["FERMATA_GENERATION"] / "guard")
         with socket.socket(socket.AF_UNIX) as monitor:
-            monitor.settimeout(20)
+            monitor.settimeout(60)
             monitor.connect(str(path))
             with monitor.makefile("rb") as replies:
                 replies.readline()

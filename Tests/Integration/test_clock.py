@@ -14,7 +14,7 @@ class GuestAgent:
         path = (cluster.run_directory(cluster.guests[guest].host) / "g" / guest
                 / environment["FERMATA_GENERATION"] / "ga")
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
         self.socket.connect(str(path))
         self.file = self.socket.makefile("rb")
         self.socket.sendall(b'\xff{"execute":"guest-sync-delimited","arguments":{"id":4711}}\n')

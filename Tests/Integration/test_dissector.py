@@ -304,7 +304,7 @@ class Captured(ServerCase, DissectorCase):
         done = subprocess.run(
             ["tshark", "-X", f"lua_script:{LUA}", "-o", f"tls.keylog_file:{self.keys}", "-r",
              self.capture, "-Y", name, "-T", "fields", "-e", name], capture_output=True, text=True,
-            timeout=60, check=False)
+            timeout=90, check=False)
         return done.stdout.replace(",", "\n").splitlines()
 
     def test_a_session_of_the_python_client_is_decrypted_and_named(self):

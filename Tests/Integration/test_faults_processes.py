@@ -179,7 +179,7 @@ class SecondQEMU(FaultCase):
         done = subprocess.run(
             [self.cluster.old["path"], "-display", "none", "-M", "none", "-S", "-blockdev",
              f"driver=qcow2,node-name=d,file.driver=file,file.filename={disk}"],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=90, check=False,
             env={"QEMU_MODULE_DIR": self.cluster.old["moduleDirectory"]})
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("lock", done.stderr)

@@ -135,8 +135,8 @@ class HandOver(HACase):
             how(old)
             self.wait(lambda: any(s.says_it_leads() for n, s in self.cluster.servers.items()
                                   if n != old), 10, "another one to lead")
-            # At once: nobody waits for a silence. (The command itself takes a part of it.)
-            self.assertLess(time.monotonic() - began, 2.5)
+            # Nobody waited for a silence, which takes 6 s. bench-takeover measures how long it takes.
+            self.assertLess(time.monotonic() - began, 5.5)
             self.acknowledge()
             self.roll_free()
             self.assertTrue(hold.keeps_waiting())

@@ -62,7 +62,7 @@ class HandshakeVectors(Scratch):
             self.made[uris] = str(prefix)
         return self.made[uris]
 
-    def first_frame(self, uris, data, seconds=10):
+    def first_frame(self, uris, data, seconds=60):
         """The server's first frame; "alert" or "end" if TLS or the connection ends before it, and
         None if nothing comes."""
         context = wire.tls_context(self.credentials(*uris), False)
@@ -86,7 +86,7 @@ class HandshakeVectors(Scratch):
         except (ssl.SSLError, ConnectionError):
             return "alert"
 
-    def outcome(self, uris, data, seconds=10):
+    def outcome(self, uris, data, seconds=60):
         """What handshakes.json tells of it."""
         frame = self.first_frame(uris, data, seconds)
         if frame is None:

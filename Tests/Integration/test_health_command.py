@@ -75,7 +75,7 @@ class HealthOfACluster(unittest.TestCase):
         try:
             started = time.monotonic()
             self.assertIll(self.server("operator-alice", "--timeout", "1"), "did not answer")
-            self.assertLess(time.monotonic() - started, 5)
+            self.assertLess(time.monotonic() - started, 30)
         finally:
             self.cluster.server.signal(signal.SIGCONT)
         wait_until(lambda: self.server().code == 0, 20, "the server to be healthy again")

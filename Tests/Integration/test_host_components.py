@@ -255,7 +255,7 @@ class HostComponents(ClusterCase):
         self.assertEqual(step["outcome"], "failed", step)
         (hold,) = step["holds"]
         self.assertEqual(hold["resumedBy"], "guard", hold)
-        self.assertLess(hold["holdMilliseconds"], 2000, "the guard did not act at once")
+        self.assertLess(hold["holdMilliseconds"], 6000, "the guard waited for the deadline")
         # Apply was killed, not left to finish under running guests, and then undone.
         self.assertNotIn("applied", self.marks(name))
         self.assertIn("undo", self.marks(name))

@@ -261,7 +261,7 @@ class HostileFrames(HostileCase):
         def wait():
             # It hears the server's pings, and then why it is closed.
             with self.assertRaises(wire.SessionClosed) as closed:
-                session.receive(timeout=20)
+                session.receive(timeout=90)
             self.assertEqual(closed.exception.code, "TIMEOUT")
             session.close_connection()
         self.assertCounts("sessions_closed", "timeout", wait)

@@ -35,7 +35,7 @@ class HostileTLS(HostileCase):
                 def send():
                     stream = self.plain()
                     stream.sendall(data)
-                    stream.settimeout(20)
+                    stream.settimeout(60)
                     self.assertEqual(stream.recv(100), b"")
                 self.assertCounts("connections_refused", "plaintext", send)
 
@@ -65,7 +65,7 @@ class HostileTLS(HostileCase):
                     stream = self.plain()
                     stream.sendall(data)
                     stream.shutdown(socket.SHUT_WR)
-                    stream.settimeout(20)
+                    stream.settimeout(60)
                     while stream.recv(4096):
                         pass
                     wait_until(lambda: self.refused_count() > before, 20, "it to be counted")
@@ -78,7 +78,7 @@ class HostileTLS(HostileCase):
         """The client's certificate comes in a thousand pieces, each of which takes a turn."""
         stream = self.plain()
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream.settimeout(20)
+        stream.settimeout(60)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         secure = self.context(self.pki / "operator-alice").wrap_bio(incoming, outgoing)
 
@@ -180,7 +180,7 @@ class HostileTLS(HostileCase):
         before = self.refused_count()
         for pieces in (recorded, [b"".join(recorded)], recorded[:1] + recorded[2:]):
             stream = self.plain()
-            stream.settimeout(20)
+            stream.settimeout(60)
             try:
                 for piece in pieces:
                     stream.sendall(piece)
@@ -234,7 +234,7 @@ class HostileTLS(HostileCase):
         # A good certificate, but no hello of ours inside.
         mute = self.connect("operator-alice")
         for stream in (silent, partial):
-            stream.settimeout(20)
+            stream.settimeout(60)
             self.assertEqual(stream.recv(100), b"", "closed")
         with self.assertRaises(wire.SessionClosed) as closed:
             mute.receive()

@@ -89,7 +89,7 @@ class Notices(ServerCase):
         waited = self.seconds(events, "step_noticed", "step_granted")
         self.assertGreaterEqual(waited, NOTICE_SECONDS)
         # A fraction of a second on an idle machine.
-        self.assertLess(waited, NOTICE_SECONDS + 5)
+        self.assertLess(waited, NOTICE_SECONDS + 30)
 
     def test_a_leader_that_is_killed_holds_to_the_time(self):
         self.add_release("two", "2")
@@ -108,7 +108,7 @@ class Notices(ServerCase):
         noticed = next(e for e in events if e.WhichOneof("body") == "step_noticed").step_noticed
         late = (granted.at_microseconds - noticed.not_before_microseconds) / 1e6
         self.assertGreaterEqual(late, 0)
-        self.assertLess(late, 20)  # a slow machine may need longer than the notice for the restart
+        self.assertLess(late, 60)  # a slow machine may need longer than the notice for the restart
         self.assertEqual(sum(e.WhichOneof("body") == "step_noticed" for e in events), 1)
 
     def test_an_abort_takes_the_notice_back(self):
@@ -145,7 +145,7 @@ class Deliveries(ServerCase):
         session.send(pb.ClaimDeliveries(), session.next_correlation())
         return session
 
-    def lease(self, session, seconds=30):
+    def lease(self, session, seconds=90):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             received = session.receive(deadline - time.monotonic())

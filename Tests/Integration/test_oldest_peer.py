@@ -110,7 +110,7 @@ class OldestPeer(Scratch):
                 if script.get("stops"):
                     self.assertIsNone(process.poll(), "it has ended by itself")
                     process.terminate()
-                out, err = process.communicate(timeout=20)
+                out, err = process.communicate(timeout=90)
             except Mismatch as mismatch:
                 process.kill()
                 out, err = process.communicate()

@@ -80,7 +80,7 @@ class Asking:
         command = self.cluster.inside(namespace) + [
             FERMATA, "preflight", "--host-file", str(self.cluster.host_file(host)), "--json",
             *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False,
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False,
                               stdin=subprocess.DEVNULL)
         self.assertIn(done.returncode, (0, 1) if code is None else (code,),
                       done.stdout + done.stderr)
@@ -300,12 +300,12 @@ class Preflight(Asking, unittest.TestCase):
         for line in (b"\xff\x00\n", b"{}\n", b'{"preflight":{"guests":["../x"]}}\n', b"[" * 60000 +
                      b"\n"):
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(20)
+                client.settimeout(60)
                 client.connect(path)
                 client.sendall(line)
                 self.assertIn("error", json.loads(client.makefile().readline()))
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(20)
+            client.settimeout(60)
             client.connect(path)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 client.sendall(b"x" * 200_000)

@@ -57,7 +57,7 @@ class ServerCase(Scratch):
 
     def client(self, *arguments, code=0, credentials=None):
         done = subprocess.run(self.client_command(*arguments, credentials=credentials),
-                              capture_output=True, text=True, timeout=60, check=False)
+                              capture_output=True, text=True, timeout=90, check=False)
         self.assertEqual(done.returncode, code, f"{arguments}\n{done.stdout}\n{done.stderr}")
         return done.stdout if code == 0 else done.stderr
 
@@ -121,7 +121,7 @@ class PythonClient(ServerCase):
         self.assertIn("connecting again", self.wait_session(follower))
         with ScriptedAgent(self.address, self.pki / "agent-a", ["g-1"], version="2"):
             self.assertEqual(self.roll("three")["state"], "succeeded")
-            out, err = follower.communicate(timeout=30)
+            out, err = follower.communicate(timeout=90)
         self.assertEqual(follower.returncode, 0, err)
         lines += [json.loads(line) for line in out.splitlines()]
         events = [line for line in lines if "sequence" in line]
@@ -164,7 +164,7 @@ class PythonClient(ServerCase):
         self.assertNotIn("TIMEOUT", log.read_text())
         with ScriptedAgent(self.address, self.pki / "agent-a", ["g-1"]):
             self.roll("two")
-        out, err = follower.communicate(timeout=20)
+        out, err = follower.communicate(timeout=90)
         self.assertEqual((follower.returncode, err), (0, ""))
         self.assertIn("rollout 1 started", out)
 

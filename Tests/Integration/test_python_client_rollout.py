@@ -18,7 +18,7 @@ class PythonClientRollout(ClusterCase):
 
     def test_it_lists_the_same_guests_and_follows_a_rollout_in_order(self):
         done = subprocess.run(self.command("guests", "--json"), capture_output=True, text=True,
-                              timeout=60, check=False)
+                              timeout=90, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         ours = {g["report"]["id"]: (g["host"], g["report"].get("set"), g.get("update_domain"),
                                     g["report"]["state"], g["report"]["hypervisor_version"])

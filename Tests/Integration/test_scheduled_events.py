@@ -148,7 +148,7 @@ class ScheduledEvents(GuestServiceCase):
         self.cli("rollout", "abort", rollout, "--reason", "a test")
 
     def test_a_stream_and_a_long_poll_hear_of_a_change(self):
-        stream = socket.create_connection(("127.0.0.1", self.notifier.port), timeout=30,
+        stream = socket.create_connection(("127.0.0.1", self.notifier.port), timeout=90,
                                           source_address=("127.9.0.1", 0))
         self.addCleanup(stream.close)
         stream.sendall(b"GET /v1/events HTTP/1.1\r\nHost: m\r\nAccept: text/event-stream\r\n\r\n")
@@ -199,7 +199,7 @@ class ScheduledEvents(GuestServiceCase):
         self.assertEqual(name.body, b"db-0")
 
     def test_a_stranger_is_told_so(self):
-        stranger = socket.create_connection(("127.0.0.1", self.notifier.port), timeout=20)
+        stranger = socket.create_connection(("127.0.0.1", self.notifier.port), timeout=90)
         with stranger:
             stranger.sendall(f"GET {EVENTS} HTTP/1.1\r\nHost: m\r\nMetadata: true\r\n\r\n".encode())
             self.assertIn(b"403 Forbidden", stranger.recv(4096))
@@ -212,7 +212,7 @@ class Hostile(GuestServiceCase):
         self.wait_ready()
         self.addCleanup(lambda: self.assertEqual(self.ask("db-1").status, 200))
 
-    def exchange(self, *pieces, seconds=20, address="127.9.0.1", pause=0.0, half=False):
+    def exchange(self, *pieces, seconds=60, address="127.9.0.1", pause=0.0, half=False):
         """Sends the pieces; what comes until the server closes, or a whole answer."""
         connection = socket.create_connection(
             ("127.0.0.1", self.notifier.port), timeout=seconds, source_address=(address, 0))
@@ -323,14 +323,14 @@ class Hostile(GuestServiceCase):
         self.assertIn(b"HTTP/1.1 200 OK", received)
 
     def test_slow_headers_and_bodies_are_given_up(self):
-        self.assertEqual(self.status("GET / HTTP/1.1\r\nHost: m\r\n", seconds=40), 408)
+        self.assertEqual(self.status("GET / HTTP/1.1\r\nHost: m\r\n", seconds=60), 408)
         self.assertEqual(self.status(
-            self.get(EVENTS, "Content-Length: 30", method="POST"), "{", seconds=40), 408)
+            self.get(EVENTS, "Content-Length: 30", method="POST"), "{", seconds=60), 408)
 
     def test_requests_sent_ahead_are_answered_in_their_order(self):
         pipeline = self.get("/healthz") + self.get(EVENTS) + self.get("/nothing", "Connection: close")
         connection = socket.create_connection(
-            ("127.0.0.1", self.notifier.port), timeout=20, source_address=("127.9.0.2", 0))
+            ("127.0.0.1", self.notifier.port), timeout=90, source_address=("127.9.0.2", 0))
         with connection:
             connection.sendall(pipeline.encode())
             received = b""
@@ -342,7 +342,7 @@ class Hostile(GuestServiceCase):
     def test_who_floods_is_asked_to_wait_and_others_are_served(self):
         statuses = []
         connection = socket.create_connection(
-            ("127.0.0.1", self.notifier.port), timeout=20, source_address=("127.9.0.3", 0))
+            ("127.0.0.1", self.notifier.port), timeout=90, source_address=("127.9.0.3", 0))
         with connection, connection.makefile("rb") as answers:
             for _ in range(90):
                 connection.sendall(self.get(EVENTS).encode())
@@ -364,7 +364,7 @@ class Hostile(GuestServiceCase):
         try:
             for _ in range(60):
                 connections.append(socket.create_connection(
-                    ("127.0.0.1", self.notifier.port), timeout=20,
+                    ("127.0.0.1", self.notifier.port), timeout=90,
                     source_address=("127.9.0.4", 0)))
             closed = 0
             for connection in connections:

@@ -174,6 +174,39 @@ import Testing
         #expect(record.pending(Self.hook.id, limit: 9).isEmpty)
     }
 
+    @Test("hand-overs that fail together are one failure: the next try comes after the first wait")
+    func failTogether() throws {
+        for number in UInt32(1)...9 { try keep(number...number, guest: "db-\(number)") }
+        let hook = MemoryReceiver()
+        let wide = Sink(id: Self.hook.id, inFlightMax: 9)
+        let delivery = Delivery(store: record, loop: loop, ways: [(wide, hook)], tell: { _ in })
+        delivery.wake()
+        #expect(hook.handOvers.count == 9)
+        for _ in 0..<9 { hook.answer(.later(reason: "reset", afterMilliseconds: nil)) }
+        loop.run(milliseconds: 1_100)
+        #expect(hook.handOvers.count == 1)
+        hook.answer(.taken)
+        loop.run(milliseconds: 100)
+        #expect(hook.handOvers.count == 8)
+    }
+
+    @Test("a clock that was set back keeps nothing longer than a wait of ours, after a restart")
+    func clockSetBack() throws {
+        try keep(1...1)
+        let hook = MemoryReceiver()
+        let first = delivery(hook)
+        first.wake()
+        hook.answer(.later(reason: "away", afterMilliseconds: nil))
+        loop.run(milliseconds: 100)
+        first.stop()
+        loop.wallOffset = -1_800_000_000
+        let second = delivery(hook)
+        second.wake()
+        #expect(hook.handOvers.isEmpty)
+        loop.run(milliseconds: 60_000)
+        #expect(hook.ids == ["rollout-1.1-t7-db-0"])
+    }
+
     @Test("a wait that was asked for is kept")
     func retryAfter() {
         let policy = RetryPolicy()

@@ -182,7 +182,9 @@ final class TestLoop: EventLoop {
     }
     private var timers: [(at: Int64, timer: Timer)] = []
     private(set) var nowMilliseconds: Int64 = 0
-    var wallMicroseconds: Int64 { Samples.now.microseconds + nowMilliseconds * 1_000 }
+    /// By how much its clock was set, in microseconds.
+    var wallOffset: Int64 = 0
+    var wallMicroseconds: Int64 { Samples.now.microseconds + nowMilliseconds * 1_000 + wallOffset }
 
     func after(_ delay: Duration, _ body: @escaping () -> Void) -> Timer {
         let timer = Timer()

@@ -83,6 +83,29 @@ import Testing
         #expect(board.document("web-0").incarnation == 2)
     }
 
+    @Test("with its rollout a step's event goes, also of guests that were not held")
+    func rolloutIsOver() {
+        var board = S.board()
+        let notice = S.notice(1, ["db-0", "web-0"], sets: ["db", "web"], isStarted: true)
+        var other = S.notice(2, ["lone"], sets: [])
+        other.step = StepID(rollout: RolloutID(8), number: 1)
+        _ = board.apply(S.granted(1, notice))
+        _ = board.apply(S.event(2, .stepNoticed(other)))
+        #expect(board.apply(S.held(3, notice, "db-0")) == .changed)
+        func changed(_ sequence: UInt64, _ state: RolloutState) -> FleetEvent {
+            let rollout = notice.step.rollout
+            return S.event(
+                sequence, .rolloutChanged(rollout: rollout, state: state, reason: ""))
+        }
+        #expect(board.apply(changed(4, .stopping)) == .unchanged)
+        #expect(board.resources("web-0") == [["web-0"]])
+        #expect(board.apply(changed(5, .failed)) == .changed)
+        #expect(board.resources("web-0").isEmpty && board.document("web-0").incarnation == 6)
+        #expect(board.document("db-0").incarnation == 4)
+        #expect(board.resources("lone") == [["lone"]])
+        #expect(board.takeChanges()?.removed == [notice.step])
+    }
+
     @Test("a step without notice is told as started, the same by event and by query")
     func unnoticed() {
         var seen = S.board()

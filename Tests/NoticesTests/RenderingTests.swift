@@ -48,10 +48,8 @@ import Testing
 @Suite struct RenderingTests {
     private let renderer = BulletinRenderer(cluster: "demo")
 
-    private func body(
-        _ bulletin: Bulletin, _ format: BulletinFormat, setSize: SetSize? = nil
-    ) throws -> String {
-        let rendered = try #require(renderer.render(bulletin, as: format, setSize: setSize))
+    private func body(_ bulletin: Bulletin, _ format: BulletinFormat) throws -> String {
+        let rendered = try #require(renderer.render(bulletin, as: format))
         return String(decoding: rendered.body, as: UTF8.self)
     }
 
@@ -178,12 +176,15 @@ import Testing
     func advice() throws {
         let succeeded = Samples.bulletin(.succeeded, record: Samples.record())
         func advice(_ guests: Int, _ domains: Int, _ bulletin: Bulletin) throws -> String {
-            try body(
-                bulletin, .text, setSize: SetSize(guestCount: guests, updateDomainCount: domains))
+            var bulletin = bulletin
+            bulletin.setSize = SetSize(guestCount: guests, updateDomainCount: domains)
+            return try body(bulletin, .text)
         }
         #expect(try advice(1, 1, succeeded).contains("It is the only guest of availability set db"))
         #expect(try advice(3, 1, succeeded).contains("All 3 guests of availability set db are in"))
         #expect(try advice(3, 3, succeeded).contains("updated one update domain at a time"))
+        #expect(try !advice(3, 3, succeeded).contains("put two or more guests"))
+        #expect(try !body(succeeded, .text).contains("only guest"), "nothing is known of the set")
         let lost = Samples.bulletin(.failed, record: Samples.record(.lost, hold: nil))
         #expect(try !advice(1, 1, lost).contains("only guest"))
     }

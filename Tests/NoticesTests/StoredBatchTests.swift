@@ -46,6 +46,65 @@ import Testing
         #expect(record.contents.outbox.isEmpty, "sinks get annotations unless they ask for more")
     }
 
+    @Test("sinks of a set are told of its guests, and of no others, when a whole host is held")
+    func setsOfAHost() throws {
+        let guests = ["db-0", "lone", "web-0"].map { GuestID(checked: $0) }
+        let db = Samples.pair("db", 1)
+        let web = Samples.pair("web", 0)
+        let granted = FleetEvent(
+            sequence: 1, at: Samples.now,
+            body: .stepGranted(
+                step: StepID(rollout: RolloutID(1), number: 3), host: HostID(checked: "h"),
+                guests: guests, pairs: [db, web], release: ReleaseID(checked: "r"),
+                component: .network, version: "2"))
+        func view(_ pair: SetPair, _ guest: GuestID) -> SetView {
+            SetView(
+                id: pair.set, updateDomainCount: 5,
+                domains: [.init(updateDomain: pair.updateDomain, guests: [guest])],
+                lockedUpdateDomain: nil, warnings: [])
+        }
+        let filter = BulletinFilter(states: [.started], sets: [db.set])
+        let sink = Sink(id: SinkID(checked: "db"), filter: filter)
+        func told(_ book: SetBook) throws -> [String] {
+            let record = MemoryRecord()
+            _ = try record.store(
+                events: [granted], lastSequence: 1, recordedAt: Samples.now, sinks: [sink],
+                book: book)
+            #expect(record.contents.bulletins.map(\.guest) == guests)
+            return record.pending(sink.id, limit: 9).map(\.bulletin.guest.rawValue)
+        }
+        let whole = SetBook([view(db, guests[0]), view(web, guests[2])])
+        #expect(try told(whole) == ["db-0"])
+        #expect(!whole.isDoubted(by: [Samples.other(1)]) && whole.isDoubted(by: [granted]))
+        // What is not known may be of the set.
+        #expect(try told(SetBook()) == ["db-0", "lone", "web-0"])
+        #expect(try told(SetBook([view(db, guests[0])])) == ["db-0"])
+        #expect(try told(SetBook([view(web, guests[2])])) == ["db-0", "lone"])
+    }
+
+    @Test("how large its set was is kept with a hold's bulletin")
+    func setSize() throws {
+        var event = Samples.holdFinished(1, step: 1)
+        guard case .holdFinished(var hold) = event.body else { return }
+        hold.pair = Samples.pair("db", 0)
+        event.body = .holdFinished(hold)
+        let domains = (0...2).compactMap { number in
+            UpdateDomain(number).map {
+                SetView.Domain(updateDomain: $0, guests: [GuestID(checked: "db-\(number)")])
+            }
+        }
+        let view = SetView(
+            id: SetID(checked: "db"), updateDomainCount: 5, domains: domains,
+            lockedUpdateDomain: nil, warnings: [])
+        _ = try record.store(
+            events: [event], lastSequence: 1, recordedAt: Samples.now, sinks: [],
+            book: SetBook([view]))
+        #expect(
+            record.contents.bulletins.map(\.setSize) == [
+                SetSize(guestCount: 3, updateDomainCount: 3)
+            ])
+    }
+
     @Test("what is known by number, or by name and start, adds nothing")
     func known() throws {
         _ = try store([Samples.holdFinished(1, step: 1)])

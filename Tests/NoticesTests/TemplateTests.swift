@@ -50,7 +50,7 @@ import Testing
         _ = try BulletinTemplates(sources([("text", text)]), directory: "/t")
         let given = Samples.bulletins.map { _, bulletin in
             TemplateFields(
-                bulletin, words: BulletinWords(bulletin, setSize: nil), cluster: "demo",
+                bulletin, words: BulletinWords(bulletin), cluster: "demo",
                 escaping: .none)
         }
         // Those of a fact are its own, and no sample was resumed by another than its agent.

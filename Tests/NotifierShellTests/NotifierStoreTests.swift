@@ -180,6 +180,42 @@ import Testing
         #expect(synchronous == 2)
     }
 
+    @Test("the newest of a step is found; possible sets and the size of its set are kept")
+    func newestOfStep() throws {
+        let step = StepID(rollout: RolloutID(1), number: 1)
+        let guests = ["db-0", "db-1"].map { GuestID(checked: $0) }
+        let pairs = (0...1).compactMap { number in
+            UpdateDomain(number).map {
+                SetPair(set: SetID(checked: "db-\(number)"), updateDomain: $0)
+            }
+        }
+        let granted = FleetEvent(
+            sequence: 1, at: Samples.now,
+            body: .stepGranted(
+                step: step, host: HostID(checked: "a"), guests: guests, pairs: pairs,
+                release: ReleaseID(checked: "r"), component: .network, version: "2"))
+        _ = try keep([granted])
+        let told = try store.newestBulletins(of: step)
+        #expect(told.map(\.state) == [.started, .started])
+        #expect(told.map(\.possiblePairs) == [pairs, pairs])
+        #expect(try store.bulletin(told[0].id) == told[0])
+        var event = Samples.holdFinished(2, step: 1)
+        guard case .holdFinished(var hold) = event.body else { return }
+        hold.pair = pairs[0]
+        event.body = .holdFinished(hold)
+        let view = SetView(
+            id: pairs[0].set, updateDomainCount: 5,
+            domains: [.init(updateDomain: pairs[0].updateDomain, guests: [guests[0]])],
+            lockedUpdateDomain: nil, warnings: [])
+        _ = try store.store(
+            events: [event], lastSequence: 2, recordedAt: Samples.now, sinks: [Sink(id: .file)],
+            book: SetBook([view]))
+        let size = SetSize(guestCount: 1, updateDomainCount: 1)
+        #expect(try store.newestBulletins(of: step).map(\.state) == [.succeeded, .started])
+        #expect(try store.pending(.file, after: 0, limit: 9).map(\.bulletin.setSize) == [size])
+        #expect(try store.bulletin(ofAnnotation: hold.holdID)?.setSize == size)
+    }
+
     @Test("what is old is deleted, annotations only if that is wanted")
     func retention() throws {
         _ = try keep((1...3).map { Samples.holdFinished($0, step: UInt32($0)) })

@@ -15,6 +15,7 @@ final class Lab {
     var monitors: [SimulatedMonitor] = []
     /// What happened to the guest, and what monitors told.
     var changes: [String] = []
+    var unsettledCount = 0
     var events: [String] = []
 
     init(_ fate: HandOverFate = .completes(after: 20_000)) {
@@ -32,6 +33,7 @@ final class Lab {
             case .stopped(let cause): changes.append("stopped by \(cause)")
             case .resumed: changes.append("resumed")
             case .doubled: changes.append("doubled")
+            case .unsettled: unsettledCount += 1
             case .corrupted: changes.append("corrupted")
             case .booted: changes.append("booted")
             case .gone: changes.append("gone")
@@ -94,6 +96,8 @@ final class Lab {
         #expect(lab.ask(lab.new, .cont) == "done")
         #expect(lab.changes == ["stopped by command", "resumed"])
         #expect(lab.guest.executing === lab.new)
+        // The old one has not been killed.
+        #expect(lab.unsettledCount == 1)
     }
 
     @Test(
@@ -108,6 +112,7 @@ final class Lab {
         lab.pass()
         #expect(lab.ask(lab.old, .cont) == "done")
         #expect(lab.changes == ["stopped by command", "resumed"])
+        #expect(lab.unsettledCount == 0)
     }
 
     @Test("a killed process executes nothing at once; its lock and sockets go later")

@@ -26,6 +26,23 @@ import UvLoop
         }
     }
 
+    @Test("what is added to a file that another one has replaced does not come into that one")
+    func appendFile() throws {
+        try withDirectory { directory in
+            let path = "\(directory)/file"
+            let missing = #expect(throws: UvError.self) { try AppendFile(path: path) }
+            #expect(missing?.name == "ENOENT")
+            try Files.create(path: path, bytes: [1], durable: false)
+            let file = try AppendFile(path: path)
+            try file.append([2, 3])
+            try file.append([4])
+            #expect(try Files.read(path: path, byteCountMax: 99) == [1, 2, 3, 4])
+            try Files.writeAtomically(path: path, bytes: [5], durable: false)
+            try file.append([6])
+            #expect(try Files.read(path: path, byteCountMax: 99) == [5])
+        }
+    }
+
     @Test("the loop goes on while something is added to a file; a failure is told, once")
     func appendBeside() throws {
         try withDirectory { directory in

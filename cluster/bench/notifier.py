@@ -121,7 +121,9 @@ def fill(path, count):
                 " '2', 1000000, 14200, 'succeeded', '', 'agent', -14000, 100, '', '1', '2', ?)",
                 (number, name, guest, number, number, time.time_ns() // 1000))
             database.execute(
-                "INSERT INTO bulletin VALUES (?, ?, 'succeeded', 1, 0, 1000000, ?, 'a', 'db', 0, 1, ?,"
+                "INSERT INTO bulletin (number, bulletinId, state, history, sequence, atMicroseconds, guest,"
+                " host, availabilitySet, updateDomain, rollout, step, token, release, component, version,"
+                " notBeforeMicroseconds, reason, recordedAtMicroseconds) VALUES (?, ?, 'succeeded', 1, 0, 1000000, ?, 'a', 'db', 0, 1, ?,"
                 " ?, 'q', 'hypervisor', '2', NULL, '', ?)",
                 (number, name, guest, number, number, time.time_ns() // 1000))
             database.execute("INSERT INTO outbox (bulletin, sink) VALUES (?, 'hook')", (number,))

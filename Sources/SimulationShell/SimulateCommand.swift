@@ -1,10 +1,12 @@
-import ArgumentParser
+// `fermata simulate`, in a target of its own: the check of the deliberate bugs builds it without the rest of Fermata.
+
+public import ArgumentParser
 import Fleet
 import Foundation
 import Simulation
 
-struct SimulateCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
+public struct SimulateCommand: ParsableCommand {
+    public static let configuration = CommandConfiguration(
         commandName: "simulate",
         abstract: "Runs whole clusters on a virtual clock and looks for what breaks a promise.",
         discussion: """
@@ -59,7 +61,9 @@ struct SimulateCommand: ParsableCommand {
 
     static let shrinkRunsMax = 200
 
-    func validate() throws {
+    public init() {}
+
+    public func validate() throws {
         if let mutant {
             #if !MUTANTS
                 throw ValidationError(
@@ -113,7 +117,7 @@ struct SimulateCommand: ParsableCommand {
         return Scenario(seed: seed, profile: profile)
     }
 
-    func run() throws {
+    public func run() throws {
         CrashNote.install()
         #if MUTANTS
             Mutant.active = mutant.flatMap { Mutant(rawValue: $0) }
@@ -122,12 +126,12 @@ struct SimulateCommand: ParsableCommand {
         if trace {
             let scenario = try scenario(range().lowerBound)
             CrashNote.tell(scenario)
-            Seeds.trace(scenario, into: &results) { StandardOutput.write($0 + "\n") }
+            Seeds.trace(scenario, into: &results) { write($0 + "\n") }
             for failed in results.failed { show(failed) }
         } else {
             try runAll(&results)
         }
-        StandardOutput.write(results.json + "\n")
+        write(results.json + "\n")
         if results.exitCode != 0 { Foundation.exit(results.exitCode) }
     }
 
@@ -147,9 +151,10 @@ struct SimulateCommand: ParsableCommand {
             guard Date().timeIntervalSince(told) > 5 else { continue }
             told = Date()
             let perMinute = Double(results.counts.steps) / told.timeIntervalSince(started) * 60
-            StandardError.write(
+            let line =
                 "simulate: \(results.seedCount) seeds, \(results.counts.steps) steps, "
-                    + "\(Int(perMinute)) a minute, \(results.failed.count) failed\n")
+                + "\(Int(perMinute)) a minute, \(results.failed.count) failed\n"
+            try? FileHandle.standardError.write(contentsOf: Data(line.utf8))
         }
     }
 
@@ -172,20 +177,27 @@ struct SimulateCommand: ParsableCommand {
             change("guests of a host", before.guests, after.guests),
             change("seconds", before.seconds, after.seconds),
         ]
-        StandardOutput.write(
+        write(
             "shrunk in \(shrinker.runCount) runs: \(changes.joined(separator: ", "))\n"
                 + "  \(shrinker.scenario)\n")
         for violation in shrinker.outcome.violations { show(violation) }
     }
 
     private func show(_ failed: FailedSeed) {
-        StandardOutput.write("\(failed.scenario), step \(failed.step):\n")
+        write("\(failed.scenario), step \(failed.step):\n")
         for violation in failed.violations { show(violation) }
-        if !trace { for line in failed.lines { StandardOutput.write("    \(line)\n") } }
+        if !trace { for line in failed.lines { write("    \(line)\n") } }
+    }
+
+    /// At once. Ends the process quietly if nobody reads any more, as one that SIGPIPE ends.
+    private func write(_ text: String) {
+        do {
+            try FileHandle.standardOutput.write(contentsOf: Data(text.utf8))
+        } catch { Foundation.exit(128 + SIGPIPE) }
     }
 
     private func show(_ violation: Violation) {
-        StandardOutput.write(
+        write(
             "  \(violation.kind.rawValue): \(violation.invariant): \(violation.text)\n")
     }
 }
