@@ -227,9 +227,7 @@ public final class NotifierShell {
         case .eventBatch(let events, let lastSequence):
             // What guests are told and what is recorded of an event become durable together, and only
             // then is anything given out.
-            let hasHold = events.contains {
-                if case .holdFinished = $0.body { true } else { false }
-            }
+            let hasHold = events.contains(where: \.isHold)
             if hasHold { pause.reached("heard") }
             try delivery.holdBack { () throws(NotifierStoreError) in
                 try store.together { () throws(NotifierStoreError) in
@@ -239,6 +237,7 @@ public final class NotifierShell {
                 if hasHold { pause.reached("stored") }
             }
             board?.publish()
+            if !isForOneHost { sets.onEvents(events) }
         case .deliveryLease(let lease):
             if !isForOneHost { try self.lease.onLease(lease, correlation: correlation) }
         default:
@@ -248,7 +247,6 @@ public final class NotifierShell {
             send(answer)
             if case .acknowledgeEvents = answer { pause.reached("acknowledged") }
         }
-        if case .eventBatch(let events, _) = message, !isForOneHost { sets.onEvents(events) }
     }
 
     /// Dead letters that were replayed, say.
@@ -318,6 +316,10 @@ public final class NotifierShell {
             onFatal?(.store(error))
         }
     }
+}
+
+extension FleetEvent {
+    fileprivate var isHold: Bool { if case .holdFinished = body { true } else { false } }
 }
 
 extension FollowProblem {
