@@ -8,6 +8,7 @@ import Notices
 final class Desk {
     let loop: any EventLoop
     let cluster: String
+    let proxies: TrustedProxies
     let post: @Sendable (ServerRequest) -> Void
     private(set) var board = NoticeBoard()
     /// Rises with every board, so that what was looked up in an older one is known to be old.
@@ -18,7 +19,9 @@ final class Desk {
     private(set) var nowMilliseconds: Int64 = 0
 
     private var connections: [ObjectIdentifier: Connection] = [:]
-    private var cached: [GuestID: CachedDocument] = [:]
+    /// One for all guests of an audience, but for those whose number is their own.
+    private var cached: [Audience: CachedDocument] = [:]
+    private var cachedApart: [GuestID: CachedDocument] = [:]
     private var clients: [String: Client] = [:]
     /// Connections of those whom the board does not know.
     private var strangerCount = 0
@@ -29,10 +32,12 @@ final class Desk {
     private static let strangersMax = 256
 
     init(
-        loop: any EventLoop, cluster: String, post: @escaping @Sendable (ServerRequest) -> Void
+        loop: any EventLoop, cluster: String, proxies: TrustedProxies,
+        post: @escaping @Sendable (ServerRequest) -> Void
     ) {
         self.loop = loop
         self.cluster = cluster
+        self.proxies = proxies
         self.post = post
     }
 
@@ -73,8 +78,9 @@ final class Desk {
             $0.value.connectionCount == 0 && $0.value.bucket.isFull(atMilliseconds: nowMilliseconds)
         }
         for name in gone.keys { clients[name] = nil }
-        let forgotten = cached.keys.filter { board.guest($0) == nil }
-        for guest in forgotten { cached[guest] = nil }
+        // What is asked for again is made again.
+        cached = [:]
+        cachedApart = [:]
     }
 
     /// In microseconds.
@@ -90,19 +96,28 @@ final class Desk {
     func admit(_ channel: any Channel) -> Connection? {
         guard !isStopping, let ip = channel.remoteAddress?.ipAddress else { return nil }
         let address = IPAddress(ip)
-        let client = clients[ip] ?? Client(bucket: TokenBucket(atMilliseconds: nowMilliseconds))
-        let isStranger = board.isReady && address.flatMap { board.guest(at: $0) } == nil
-        guard client.connectionCount < HTTPLimits.connectionsPerAddressMax,
+        let client = client(ip)
+        let isProxy = proxies.contains(address)
+        let isStranger =
+            board.isReady && !isProxy && address.flatMap { board.guest(at: $0) } == nil
+        guard isProxy || client.connectionCount < HTTPLimits.connectionsPerAddressMax,
             !isStranger || strangerCount < Self.strangersMax
         else { return nil }
         client.connectionCount += 1
-        clients[ip] = client
         if isStranger { strangerCount += 1 }
         let connection = Connection(
             desk: self, channel: channel, client: client, ip: ip, address: address)
         connection.countsAsStranger = isStranger
         connections[ObjectIdentifier(connection)] = connection
         return connection
+    }
+
+    /// - Parameter ip: of one that is connected, or that a proxy asks for.
+    func client(_ ip: String) -> Client {
+        if let known = clients[ip] { return known }
+        let client = Client(bucket: TokenBucket(atMilliseconds: nowMilliseconds))
+        clients[ip] = client
+        return client
     }
 
     func leave(_ connection: Connection) {
@@ -121,9 +136,12 @@ final class Desk {
     /// The bytes of a guest's document, as far as they have been asked for since it changed.
     func cache(for guest: BoardGuest) -> CachedDocument {
         let incarnation = board.incarnation(for: guest)
-        if let known = cached[guest.id], known.incarnation == incarnation { return known }
+        // One that came from another set has a number of its own until the next change.
+        let isApart = incarnation != board.incarnation(of: guest.audience)
+        let known = isApart ? cachedApart[guest.id] : cached[guest.audience]
+        if let known, known.incarnation == incarnation { return known }
         let fresh = CachedDocument(incarnation: incarnation)
-        cached[guest.id] = fresh
+        if isApart { cachedApart[guest.id] = fresh } else { cached[guest.audience] = fresh }
         return fresh
     }
 }
@@ -136,7 +154,7 @@ final class Client {
     init(bucket: TokenBucket) { self.bucket = bucket }
 }
 
-/// The bytes of one guest's document, each made when it is asked for first.
+/// The bytes of a document, each made when it is asked for first.
 final class CachedDocument {
     let incarnation: UInt64
     let tag: String

@@ -14,7 +14,7 @@
 public import Fleet
 import Logging
 import NoticeServer
-import Notices
+public import Notices
 import SessionCore
 public import UvLoop
 import Wire
@@ -24,9 +24,14 @@ public struct GuestService: Sendable {
     public var listen: [SocketAddress]
     /// Only guests of this host, and no annotations; nil serves all guests.
     public var host: HostID?
-    public init(listen: [SocketAddress], host: HostID?) {
+    /// Believed when they say for whom they ask.
+    public var proxies: TrustedProxies
+    public init(
+        listen: [SocketAddress], host: HostID?, proxies: TrustedProxies = TrustedProxies()
+    ) {
         self.listen = listen
         self.host = host
+        self.proxies = proxies
     }
 }
 
@@ -49,6 +54,7 @@ final class BoardFollower {
     /// Without the guests it cannot be told whose documents an event changes: it waits for them.
     private var hasGuests = false
     private var waiting: [FleetEvent] = []
+    private var isUnpublished = false
     private var isAskingNotices = false
     private var isAskingGuests = false
     /// Newest event that the leader was heard to have.
@@ -85,7 +91,8 @@ final class BoardFollower {
             let connectionsMax = max(64, Descriptors.raiseLimit() - 128)
             server = NoticeHTTPServer(
                 listen: service.listen.map { ListenAddress(ip: $0.ip, port: $0.port) },
-                cluster: cluster, connectionsMax: connectionsMax, log: log,
+                cluster: cluster, proxies: service.proxies, connectionsMax: connectionsMax,
+                log: log,
                 post: { mailbox.post($0) })
         } catch {
             throw .cannotListen("the web: \(error)")
@@ -127,6 +134,7 @@ final class BoardFollower {
         guarded { () throws(NotifierStoreError) in try sendAcknowledgements() }
     }
 
+    /// Keeps what follows from events; ``publish()`` gives it out, when it is durable.
     func onBatch(_ events: [FleetEvent], lastSequence: UInt64) throws(NotifierStoreError) {
         self.lastSequence = max(lastSequence, events.last?.sequence ?? 0)
         if self.lastSequence < board.cursor { needsNotices = true }
@@ -151,7 +159,7 @@ final class BoardFollower {
             }
         }
         if needsNotices { askNotices() }
-        try keep(andPublish: isChanged)
+        try keep(isChanged: isChanged)
         if !board.knowsAllGuests { askGuestsSoon() }
     }
 
@@ -174,7 +182,8 @@ final class BoardFollower {
         // Events that came before the answer were passed over; the answer may be older than they.
         needsNotices = sequence < lastSequence
         if needsNotices { askNotices() }
-        try keep(andPublish: true)
+        try keep(isChanged: true)
+        publish()
         if !board.knowsAllGuests { askGuestsSoon() }
     }
 
@@ -201,12 +210,14 @@ final class BoardFollower {
                 "two guests have one address; neither is known by it",
                 metadata: ["address": "\(address)"])
         }
-        try keep(andPublish: isChanged)
-        guard !hasGuests else { return }
-        hasGuests = true
-        let events = waiting
-        waiting = []
-        try fold(events)
+        try keep(isChanged: isChanged)
+        if !hasGuests {
+            hasGuests = true
+            let events = waiting
+            waiting = []
+            try fold(events)
+        }
+        publish()
     }
 
     private func askGuestsSoon() {
@@ -224,9 +235,15 @@ final class BoardFollower {
         loop.after(.seconds(1)) { [weak self] in self.map(ask) }
     }
 
-    private func keep(andPublish publishes: Bool) throws(NotifierStoreError) {
+    private func keep(isChanged: Bool) throws(NotifierStoreError) {
         if let changes = board.takeChanges() { try store.save(changes) }
-        if publishes { server.publish(board) }
+        if isChanged { isUnpublished = true }
+    }
+
+    /// Gives out what has changed.
+    func publish() {
+        if isUnpublished { server.publish(board) }
+        isUnpublished = false
     }
 
     // MARK: The web server
