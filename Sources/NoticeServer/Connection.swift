@@ -45,6 +45,10 @@ final class Connection: ChannelInboundHandler {
     let ip: String
     let address: IPAddress?
     var countsAsStranger = false
+    /// It asks for others.
+    private let isProxy: Bool
+    /// Who asks with the request at hand; nil if a proxy does not say for whom it asks.
+    private var asker: IPAddress?
     private unowned let desk: Desk
     private let channel: any Channel
     private(set) var state = State.idle
@@ -71,6 +75,8 @@ final class Connection: ChannelInboundHandler {
         self.channel = channel
         self.ip = ip
         self.address = address
+        asker = address
+        isProxy = desk.proxies.contains(address)
         since = desk.nowMilliseconds
     }
 
@@ -175,6 +181,7 @@ final class Connection: ChannelInboundHandler {
     private func handle(_ head: RequestHead, _ body: [UInt8]) {
         isHeadOnly = head.method == "HEAD"
         isChunked = !head.isVersion10
+        let (head, client) = isProxy ? forwarded(head) : (head, client)
         if let seconds = desk.takeToken(of: client) {
             return answer(
                 .error(
@@ -189,6 +196,14 @@ final class Connection: ChannelInboundHandler {
         } catch {
             answer(error)
         }
+    }
+
+    /// What a proxy passes on, as if the guest had asked, and whose share of requests it uses up.
+    private func forwarded(_ head: RequestHead) -> (RequestHead, Client) {
+        let asker = desk.proxies.asker(in: head)
+        if asker != self.asker { known = nil }
+        self.asker = asker
+        return (head.withoutForwarding, asker.map { desk.client("\($0)") } ?? client)
     }
 
     private func answerEvents(
@@ -251,11 +266,23 @@ final class Connection: ChannelInboundHandler {
                 503, "The notifier has not reached its server yet.",
                 fields: [HTTPField("Retry-After", "1")])
         }
-        if let guest = address.flatMap({ desk.board.guest(at: $0) }) { return guest }
-        desk.post(.unknownAddress(ip))
-        closesAfter = true
-        throw .error(
-            403, "\(ip) is not the address of a guest here. Its host's file has to name it.")
+        guard let asker else {
+            throw isProxy
+                ? .error(400, "The proxy does not say for whom it asks (X-Forwarded-For).")
+                : stranger(ip)
+        }
+        guard let guest = desk.board.guest(at: asker) else {
+            throw stranger(isProxy ? "\(asker)" : ip)
+        }
+        return guest
+    }
+
+    private func stranger(_ name: String) -> GuestAnswer {
+        desk.post(.unknownAddress(name))
+        // Not a proxy's connection: others ask over it.
+        closesAfter = closesAfter || !isProxy
+        return .error(
+            403, "\(name) is not the address of a guest here. Its host's file has to name it.")
     }
 
     private var health: GuestAnswer {

@@ -8,6 +8,7 @@ import Notices
 final class Desk {
     let loop: any EventLoop
     let cluster: String
+    let proxies: TrustedProxies
     let post: @Sendable (ServerRequest) -> Void
     private(set) var board = NoticeBoard()
     /// Rises with every board, so that what was looked up in an older one is known to be old.
@@ -31,10 +32,12 @@ final class Desk {
     private static let strangersMax = 256
 
     init(
-        loop: any EventLoop, cluster: String, post: @escaping @Sendable (ServerRequest) -> Void
+        loop: any EventLoop, cluster: String, proxies: TrustedProxies,
+        post: @escaping @Sendable (ServerRequest) -> Void
     ) {
         self.loop = loop
         self.cluster = cluster
+        self.proxies = proxies
         self.post = post
     }
 
@@ -93,19 +96,28 @@ final class Desk {
     func admit(_ channel: any Channel) -> Connection? {
         guard !isStopping, let ip = channel.remoteAddress?.ipAddress else { return nil }
         let address = IPAddress(ip)
-        let client = clients[ip] ?? Client(bucket: TokenBucket(atMilliseconds: nowMilliseconds))
-        let isStranger = board.isReady && address.flatMap { board.guest(at: $0) } == nil
-        guard client.connectionCount < HTTPLimits.connectionsPerAddressMax,
+        let client = client(ip)
+        let isProxy = proxies.contains(address)
+        let isStranger =
+            board.isReady && !isProxy && address.flatMap { board.guest(at: $0) } == nil
+        guard isProxy || client.connectionCount < HTTPLimits.connectionsPerAddressMax,
             !isStranger || strangerCount < Self.strangersMax
         else { return nil }
         client.connectionCount += 1
-        clients[ip] = client
         if isStranger { strangerCount += 1 }
         let connection = Connection(
             desk: self, channel: channel, client: client, ip: ip, address: address)
         connection.countsAsStranger = isStranger
         connections[ObjectIdentifier(connection)] = connection
         return connection
+    }
+
+    /// - Parameter ip: of one that is connected, or that a proxy asks for.
+    func client(_ ip: String) -> Client {
+        if let known = clients[ip] { return known }
+        let client = Client(bucket: TokenBucket(atMilliseconds: nowMilliseconds))
+        clients[ip] = client
+        return client
     }
 
     func leave(_ connection: Connection) {

@@ -59,10 +59,12 @@ public final class NoticeHTTPServer: Sendable {
 
     /// - Parameters:
     ///   - cluster: its name, for the instance document.
+    ///   - proxies: those that are believed when they say for whom they ask.
     ///   - connectionsMax: of all together; more wait in the kernel.
     ///   - post: takes requests; called on the server's thread.
     public init(
-        listen: [ListenAddress], cluster: String, connectionsMax: Int, log: Logger,
+        listen: [ListenAddress], cluster: String, proxies: TrustedProxies = TrustedProxies(),
+        connectionsMax: Int, log: Logger,
         post: @escaping @Sendable (ServerRequest) -> Void
     ) {
         self.listen = listen
@@ -73,7 +75,7 @@ public final class NoticeHTTPServer: Sendable {
         desk = .makeEmptyBox(valueType: Desk.self, eventLoop: loop)
         listeners = .makeEmptyBox(valueType: [Task<Void, Never>].self, eventLoop: loop)
         loop.execute { [desk, loop] in
-            desk.value = Desk(loop: loop, cluster: cluster, post: post)
+            desk.value = Desk(loop: loop, cluster: cluster, proxies: proxies, post: post)
         }
     }
 

@@ -106,8 +106,7 @@ public struct BulletinRenderer: Sendable {
     /// One line, for an e-mail or a title. UTF-8, not encoded for a mail header.
     public func subject(_ bulletin: Bulletin) -> String {
         let fields = TemplateFields(
-            bulletin, words: BulletinWords(bulletin), cluster: cluster,
-            escaping: .none)
+            bulletin, words: BulletinWords(bulletin), cluster: cluster, escaping: .none)
         // A template may have broken the line; a header must not.
         return oneLine(templates.render(.subject, fields))
     }

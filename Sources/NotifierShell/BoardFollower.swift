@@ -14,7 +14,7 @@
 public import Fleet
 import Logging
 import NoticeServer
-import Notices
+public import Notices
 import SessionCore
 public import UvLoop
 import Wire
@@ -24,9 +24,14 @@ public struct GuestService: Sendable {
     public var listen: [SocketAddress]
     /// Only guests of this host, and no annotations; nil serves all guests.
     public var host: HostID?
-    public init(listen: [SocketAddress], host: HostID?) {
+    /// Believed when they say for whom they ask.
+    public var proxies: TrustedProxies
+    public init(
+        listen: [SocketAddress], host: HostID?, proxies: TrustedProxies = TrustedProxies()
+    ) {
         self.listen = listen
         self.host = host
+        self.proxies = proxies
     }
 }
 
@@ -86,7 +91,8 @@ final class BoardFollower {
             let connectionsMax = max(64, Descriptors.raiseLimit() - 128)
             server = NoticeHTTPServer(
                 listen: service.listen.map { ListenAddress(ip: $0.ip, port: $0.port) },
-                cluster: cluster, connectionsMax: connectionsMax, log: log,
+                cluster: cluster, proxies: service.proxies, connectionsMax: connectionsMax,
+                log: log,
                 post: { mailbox.post($0) })
         } catch {
             throw .cannotListen("the web: \(error)")

@@ -88,7 +88,7 @@ private final class SyslogStream {
         resolve(place, on: loop) { [weak self] result in
             guard let self else { return }
             switch result {
-            case .success(let addresses): connect(addresses[0])
+            case .success(let addresses): connect(addresses[...])
             case .failure(let error): end("\(error)")
             }
         }
@@ -112,7 +112,9 @@ private final class SyslogStream {
         lookLater()
     }
 
-    private func connect(_ address: SocketAddress) {
+    /// - Parameter addresses: of the name, at least one; tried one after the other.
+    private func connect(_ addresses: ArraySlice<SocketAddress>) {
+        let address = addresses[addresses.startIndex]
         SocketStream.connectTCP(address, on: loop, timeout: Self.connectLimit) {
             [weak self] result in
             guard let self else { return }
@@ -128,7 +130,9 @@ private final class SyslogStream {
                 let early = early
                 self.early = []
                 for (bytes, completion) in early { write(bytes, completion) }
-            case .failure(let error): end("\(error)")
+            case .failure(let error):
+                let others = addresses.dropFirst()
+                others.isEmpty ? end("\(error)") : connect(others)
             }
         }
     }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Fleet
 import Foundation
 import Logging
+import Notices
 import NotifierShell
 import SessionShell
 import UvLoop
@@ -38,6 +39,11 @@ struct NotifierCommand: ParsableCommand {
             "Serve guests here; repeat it for several. Port 0 takes a free one.",
             valueName: "address:port"))
     var listen: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "A reverse proxy: believe it, and nobody else, when it says in X-Forwarded-For for which "
+                + "guest it asks. Repeat it for several.", valueName: "address"))
+    var trustForwardedFrom: [String] = []
     @Option(
         help: ArgumentHelp(
             "Serve only this host's guests, and publish no annotations.", valueName: "name"))
@@ -112,8 +118,15 @@ struct NotifierCommand: ParsableCommand {
                 }
                 addresses.append(address)
             }
+            let proxies = try trustedProxies
+            guard trustForwardedFrom.isEmpty || !addresses.isEmpty else {
+                throw CommandFailure(
+                    .usage, "--trust-forwarded-from is about guests, and none are served",
+                    advice: "Add --listen ADDRESS:PORT.")
+            }
             guard let host else {
-                return addresses.isEmpty ? nil : GuestService(listen: addresses, host: nil)
+                return addresses.isEmpty
+                    ? nil : GuestService(listen: addresses, host: nil, proxies: proxies)
             }
             guard let name = HostID(host) else {
                 throw CommandFailure(.usage, "\(host) is no name of a host")
@@ -123,7 +136,22 @@ struct NotifierCommand: ParsableCommand {
                     .usage, "--host serves guests, and no address to do so is given",
                     advice: "Add --listen 169.254.169.254:80.")
             }
-            return GuestService(listen: addresses, host: name)
+            return GuestService(listen: addresses, host: name, proxies: proxies)
+        }
+    }
+
+    private var trustedProxies: TrustedProxies {
+        get throws(CommandFailure) {
+            var addresses: [IPAddress] = []
+            for text in trustForwardedFrom {
+                guard let address = IPAddress(text) else {
+                    throw CommandFailure(
+                        .usage, "--trust-forwarded-from \(text) is no IP address",
+                        advice: "Give the address from which the proxy connects, such as 10.0.0.8.")
+                }
+                addresses.append(address)
+            }
+            return TrustedProxies(addresses)
         }
     }
 }

@@ -13,15 +13,17 @@ struct NotifierCommands: ParsableCommand {
         abstract: "Follows the fleet, keeps a record of each hold and tells of it.",
         discussion: """
             A notifier listens to what the leader says and passes it on. It has three uses, and one \
-            process can do the first two:
+            process does all of them.
 
-              the record   each hold becomes one annotation in its SQLite file, exactly once; \
-            `fermata annotations` and `fermata availability` read that file
-              sinks        webhooks, Grafana, Alertmanager, the journal, syslog, files, mail and \
-            commands are told, each at least once; `check-sinks`, `test-sink` and `dead-letters` \
-            below are about them
-              guests       with --listen, guests read over HTTP what is coming and acknowledge it, \
-            as from the metadata service that their agents already poll
+            The record: each hold becomes one annotation in its SQLite file, exactly once. `fermata \
+            annotations` and `fermata availability` read that file.
+
+            Sinks: webhooks, Grafana, Alertmanager, the journal, syslog, files, mail and commands \
+            are told, each at least once. `check-sinks`, `test-sink` and `dead-letters` below are \
+            about them.
+
+            Guests: with --listen they read over HTTP what is coming and acknowledge it, as from \
+            the metadata service that their agents already poll.
 
               fermata notifier --server 10.0.0.1:7450 --credentials pki/notifier-main \\
                   --database /var/lib/fermata/notifier.db --sinks /etc/fermata/sinks.yaml \\

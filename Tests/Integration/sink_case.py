@@ -2,6 +2,7 @@
 that read strictly, web servers that misbehave."""
 import http.server
 import logging
+import os
 import re
 import socket
 import ssl
@@ -11,6 +12,12 @@ import time
 import warnings
 
 from support import wait_until  # first: it sets the path for the others
+
+
+def with_mount(source, target):
+    """What runs a command so that it sees `source` at `target`, and nobody else does."""
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return ["unshare", *user, "--mount", "sh", "-c", f'mount --bind {source} {target} && exec "$@"', "sh"]
 
 
 # ---- certificates ----

@@ -4,7 +4,7 @@ import socket
 
 from support import wait_until  # first: it sets the path for the others
 
-from sink_case import Rsyslog, StrictSyslog
+from sink_case import Rsyslog, StrictSyslog, with_mount
 from test_sinks import SinkCase, free_port
 
 
@@ -18,18 +18,20 @@ class Syslog(SinkCase):
         rsyslog = Rsyslog(self.directory, free_port()).start()
         self.addCleanup(rsyslog.kill)
         deaf = self.syslog(reads=False)
+        # A name with two addresses, and nobody at the first.
+        hosts = self.write("hosts", "::1 logs.example\n127.0.0.1 logs.example\n")
         self.start_notifier(f"""
 sinks:
   - name: by-udp
     syslog: {{udp: "127.0.0.1:{rsyslog.port}", facility: 16}}
     retry: {{first: 50ms, longest: 200ms}}
   - name: by-tcp
-    syslog: {{tcp: "localhost:{rsyslog.port}"}}
+    syslog: {{tcp: "logs.example:{rsyslog.port}"}}
     retry: {{first: 50ms, longest: 200ms}}
   - name: deaf
     syslog: {{tcp: "127.0.0.1:{deaf.port}"}}
     retry: {{first: 50ms, longest: 200ms}}
-""")
+""", inside=with_mount(hosts, "/etc/hosts"))
         guests = [f"db-{number}" for number in range(16)]
         self.hold(guests, "2")
         first = sorted(a["annotationId"] for a in self.annotations(16))

@@ -1,9 +1,9 @@
 """Webhooks and mail servers with certificates: whom a sink trusts, and what becomes of what it does not send."""
 import subprocess
 
-from support import wait_until  # first: it sets the path for the others
+from support import fermata, wait_until  # first: it sets the path for the others
 
-from sink_case import Authority, MailServer, Web, well
+from sink_case import Authority, MailServer, Web, well, with_mount
 from test_sinks import SinkCase
 
 
@@ -29,8 +29,7 @@ class Certificates(SinkCase):
         for name in ("ca-certificates.crt", "one.pem"):
             (trusted / name).write_text(authority.file.read_text())
         subprocess.run(["openssl", "rehash", trusted], check=True, capture_output=True, timeout=60)
-        return ["unshare", "--mount", "sh", "-c",
-                f'mount --bind {trusted} /etc/ssl/certs && exec "$@"', "sh"]
+        return with_mount(trusted, "/etc/ssl/certs")
 
     def test_webhooks(self):
         right = self.web(self.ours.context("127.0.0.1"))
@@ -65,7 +64,6 @@ class Certificates(SinkCase):
         wait_until(lambda: sorted(stranger.keys) == sorted(ids * 2), 60, "it to be sent")
 
     def replay(self, sink):
-        from support import fermata
         return fermata("notifier", "dead-letters", "replay", "--database", self.database, "--sink",
                        sink).out
 
