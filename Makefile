@@ -129,9 +129,10 @@ bench-locks: build lab
 	$(PYTHON) cluster/bench/locks.py --fermata $(FERMATA_RELEASE) \
 		--bench .build/release/hosts-bench --cache $(CACHE)
 
-bench-events: deps
+bench-events: build
 	swift build -c release --product events-bench
-	$(PYTHON) cluster/bench/events.py --bench .build/release/events-bench
+	$(PYTHON) cluster/bench/events.py --fermata $(FERMATA_RELEASE) \
+		--bench .build/release/events-bench
 
 COUNT ?= 1000
 soak: build lab

@@ -81,7 +81,9 @@ public struct IPAddress: Hashable, Comparable, Sendable, CustomStringConvertible
             guard let bytes = groups(utf8[...]), bytes.count == 16 else { return nil }
             return bytes
         }
-        guard let head = groups(utf8[..<gap]), let tail = groups(utf8[(gap + 2)...]),
+        // An IPv4 address can only be at the end.
+        guard !utf8[..<gap].contains(UInt8(ascii: ".")), let head = groups(utf8[..<gap]),
+            let tail = groups(utf8[(gap + 2)...]),
             head.count + tail.count <= 14
         else { return nil }
         return head + [UInt8](repeating: 0, count: 16 - head.count - tail.count) + tail

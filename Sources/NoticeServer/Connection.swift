@@ -260,6 +260,8 @@ final class Connection: ChannelInboundHandler {
 
     private func whoAsks() throws(GuestAnswer) -> BoardGuest {
         guard desk.board.isReady else {
+            // It may be that there were no guests yet when the leader was asked.
+            desk.post(.unknownAddress(ip))
             throw .error(
                 503, "The notifier has not reached its server yet.",
                 fields: [HTTPField("Retry-After", "1")])

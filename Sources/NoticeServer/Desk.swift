@@ -19,7 +19,9 @@ final class Desk {
     private(set) var nowMilliseconds: Int64 = 0
 
     private var connections: [ObjectIdentifier: Connection] = [:]
-    private var cached: [GuestID: CachedDocument] = [:]
+    /// One for all guests of an audience, but for those whose number is their own.
+    private var cached: [Audience: CachedDocument] = [:]
+    private var cachedApart: [GuestID: CachedDocument] = [:]
     private var clients: [String: Client] = [:]
     /// Connections of those whom the board does not know.
     private var strangerCount = 0
@@ -76,8 +78,9 @@ final class Desk {
             $0.value.connectionCount == 0 && $0.value.bucket.isFull(atMilliseconds: nowMilliseconds)
         }
         for name in gone.keys { clients[name] = nil }
-        let forgotten = cached.keys.filter { board.guest($0) == nil }
-        for guest in forgotten { cached[guest] = nil }
+        // What is asked for again is made again.
+        cached = [:]
+        cachedApart = [:]
     }
 
     /// In microseconds.
@@ -133,9 +136,12 @@ final class Desk {
     /// The bytes of a guest's document, as far as they have been asked for since it changed.
     func cache(for guest: BoardGuest) -> CachedDocument {
         let incarnation = board.incarnation(for: guest)
-        if let known = cached[guest.id], known.incarnation == incarnation { return known }
+        // One that came from another set has a number of its own until the next change.
+        let isApart = incarnation != board.incarnation(of: guest.audience)
+        let known = isApart ? cachedApart[guest.id] : cached[guest.audience]
+        if let known, known.incarnation == incarnation { return known }
         let fresh = CachedDocument(incarnation: incarnation)
-        cached[guest.id] = fresh
+        if isApart { cachedApart[guest.id] = fresh } else { cached[guest.audience] = fresh }
         return fresh
     }
 }
@@ -148,7 +154,7 @@ final class Client {
     init(bucket: TokenBucket) { self.bucket = bucket }
 }
 
-/// The bytes of one guest's document, each made when it is asked for first.
+/// The bytes of a document, each made when it is asked for first.
 final class CachedDocument {
     let incarnation: UInt64
     let tag: String

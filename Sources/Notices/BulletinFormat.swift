@@ -35,8 +35,6 @@ public struct RenderedBulletin: Hashable, Sendable {
     /// What a request carries besides `Content-Type`; for other sinks without meaning.
     public var headers: [Header]
     public var body: [UInt8]
-    /// One line, for an e-mail or a title. UTF-8, not encoded for a mail header.
-    public var subject: String
 
     public struct Header: Hashable, Sendable {
         public var name: String
@@ -48,11 +46,10 @@ public struct RenderedBulletin: Hashable, Sendable {
         }
     }
 
-    public init(contentType: String, headers: [Header] = [], body: String, subject: String) {
+    public init(contentType: String, headers: [Header] = [], body: String) {
         self.contentType = contentType
         self.headers = headers
         self.body = Array(body.utf8)
-        self.subject = subject
     }
 }
 
@@ -71,19 +68,15 @@ public struct BulletinRenderer: Sendable {
     ///   ``BulletinFormat/tells(of:)``.
     public func render(_ bulletin: Bulletin, as format: BulletinFormat) -> RenderedBulletin? {
         let words = BulletinWords(bulletin)
-        func fields(_ escaping: ValueEscaping) -> [String: Any] {
-            templateFields(of: bulletin, words: words, cluster: cluster, escaping: escaping)
+        func fields(_ escaping: ValueEscaping) -> TemplateFields {
+            TemplateFields(bulletin, words: words, cluster: cluster, escaping: escaping)
         }
-        let plain = fields(.none)
-        // A template may have broken the line; a header must not.
-        let subject = oneLine(templates.render(.subject, plain))
         func rendered(
             _ contentType: String, _ body: String, headers: [RenderedBulletin.Header] = []
         ) -> RenderedBulletin {
-            RenderedBulletin(
-                contentType: contentType, headers: headers, body: body, subject: subject)
+            RenderedBulletin(contentType: contentType, headers: headers, body: body)
         }
-        func data() -> JSON { bulletin.json(text: oneLine(templates.render(.text, plain))) }
+        func data() -> JSON { bulletin.json(text: oneLine(templates.render(.text, fields(.none)))) }
         switch format {
         case .json: return rendered(jsonType, data().compact)
         case .cloudEvent:
@@ -100,7 +93,8 @@ public struct BulletinRenderer: Sendable {
             guard let change = AvailabilityChange(bulletin) else { return nil }
             let json = change.json(bulletin, cluster: cluster)
             return rendered(CloudEvent.contentType, json.compact)
-        case .text: return rendered("text/plain; charset=utf-8", templates.render(.text, plain))
+        case .text:
+            return rendered("text/plain; charset=utf-8", templates.render(.text, fields(.none)))
         case .markdown:
             return rendered(
                 "text/markdown; charset=utf-8", templates.render(.markdown, fields(.markdown)))
@@ -109,10 +103,33 @@ public struct BulletinRenderer: Sendable {
         }
     }
 
+    /// One line, for an e-mail or a title. UTF-8, not encoded for a mail header.
+    public func subject(_ bulletin: Bulletin) -> String {
+        let fields = TemplateFields(
+            bulletin, words: BulletinWords(bulletin), cluster: cluster, escaping: .none)
+        // A template may have broken the line; a header must not.
+        return oneLine(templates.render(.subject, fields))
+    }
+
     private var jsonType: String { "application/json; charset=utf-8" }
 }
 
 /// Every run of white space becomes one space, and what steers a terminal goes.
 private func oneLine(_ text: String) -> String {
-    printable(text.split(whereSeparator: \.isWhitespace).joined(separator: " "))
+    // Plain ASCII, as nearly always, without a look at properties of characters.
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(text.utf8.count)
+    let isPlain = text.utf8.allSatisfy { byte in
+        switch byte {
+        case 0x21...0x7E: bytes.append(byte)
+        case 0x20, 0x09...0x0D: if let last = bytes.last, last != 0x20 { bytes.append(0x20) }
+        default: return false
+        }
+        return true
+    }
+    if isPlain {
+        if bytes.last == 0x20 { bytes.removeLast() }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+    return printable(text.split(whereSeparator: \.isWhitespace).joined(separator: " "))
 }

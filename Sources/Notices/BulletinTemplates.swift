@@ -59,7 +59,7 @@ public struct BulletinTemplates: Sendable {
         library = MustacheLibrary(templates: templates)
     }
 
-    func render(_ name: Name, _ fields: [String: Any]) -> String {
+    func render(_ name: Name, _ fields: TemplateFields) -> String {
         guard let text = library.render(fields, withTemplate: name.rawValue) else {
             preconditionFailure("no template \(name) although it was checked")
         }

@@ -27,6 +27,9 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
     public var onFailure: ((Record.Failure) -> Void)?
     /// Rows of these sinks were marked.
     public var onSettled: (() -> Void)?
+    /// Asked before each hand-over to a shared sink, besides ``openShared(_:)``: this process may have
+    /// stood still since. If not, nothing is handed over before the next ``openShared(_:)``.
+    public var mayServeShared: () -> Bool = { true }
 
     private final class Way {
         var lane: Lane
@@ -54,6 +57,11 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
     private var marks: [OutboxMark] = []
     private var flushing: Turns.TimerHandle?
     private var hasStopped = false
+    /// Called when nothing is on its way any more; nothing new begins.
+    private var finished: (() -> Void)?
+    private var finishing: Turns.TimerHandle?
+    private var isHeldBack = false
+    private var wasHeldBack = false
 
     /// Marks that wait for others to be written with them, and for how long.
     private static var marksMax: Int { 512 }
@@ -87,17 +95,57 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
         }
     }
 
+    /// Hands nothing over before `body` has ended: what it has read there may not be durable yet.
+    public func holdBack<Failure: Error>(
+        while body: () throws(Failure) -> Void
+    ) throws(Failure) {
+        isHeldBack = true
+        do {
+            try body()
+        } catch {
+            isHeldBack = false
+            throw error
+        }
+        isHeldBack = false
+        if wasHeldBack { wake() }
+        wasHeldBack = false
+    }
+
     /// Lets shared sinks be served from here, or no longer. What is on its way comes to its end.
     ///
     /// Whoever opens has marked what others have delivered.
     public func openShared(_ isOpen: Bool) {
         if isOpen { flush() }
-        for way in ways where way.lane.sink.isShared && way.isOpen != isOpen {
-            way.isOpen = isOpen
-            way.lane.beginAnew()
-            way.isExhausted = false
+        for way in ways where way.lane.sink.isShared {
+            if way.isOpen != isOpen {
+                way.isOpen = isOpen
+                way.lane.beginAnew()
+                way.isExhausted = false
+            }
             run(way)
         }
+    }
+
+    /// Hands nothing more over, waits for what is on its way, and then is as after ``stop()``.
+    ///
+    /// - Parameter limit: what is not answered by then may go once more, under the same key.
+    public func finish(within limit: Duration, completion: @escaping () -> Void) {
+        finished = completion
+        finishing = loop.after(limit) { [weak self] in self?.endFinishing() }
+        endIfAtRest()
+    }
+
+    private func endIfAtRest() {
+        guard finished != nil, hasStopped || ways.allSatisfy(\.lane.isAtRest) else { return }
+        endFinishing()
+    }
+
+    private func endFinishing() {
+        finishing?.cancel()
+        let completion = finished
+        finished = nil
+        stop()
+        completion?()
     }
 
     /// Writes down what has been delivered; nothing more goes out.
@@ -115,13 +163,18 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
     }
 
     private func run(_ way: Way) {
-        guard way.isOpen, !way.isRunning, !hasStopped else { return }
+        guard way.isOpen, !way.isRunning, !hasStopped, finished == nil else { return }
+        guard !isHeldBack else {
+            wasHeldBack = true
+            return
+        }
         way.isRunning = true
         defer { way.isRunning = false }
         way.timer?.cancel()
         way.timer = nil
         for _ in 0..<Self.startsMax {
             guard fill(way), !hasStopped else { return }
+            if way.lane.sink.isShared, !mayServeShared() { return }
             guard let (handOver, items) = way.lane.start(now: now) else {
                 // One that finds nothing may find something further back.
                 if way.lane.loadCount > 0, !way.isExhausted { continue }
@@ -190,6 +243,7 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
         } else if flushing == nil, !marks.isEmpty {
             flushing = loop.after(Self.markDelay) { [weak self] in self?.flush() }
         }
+        endIfAtRest()
         run(way)
     }
 

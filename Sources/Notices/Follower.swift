@@ -33,7 +33,6 @@ public final class Follower<Record: NoticeRecord, Turns: EventLoop> {
     private let delivery: Delivery<Record, Turns>
     private let now: () -> Timestamp
     private let tell: (FollowProblem) -> Void
-    private let pause: (any PausePoint)?
     private var acknowledged: UInt64?
     /// What is known of sets now.
     public var book = SetBook()
@@ -41,12 +40,10 @@ public final class Follower<Record: NoticeRecord, Turns: EventLoop> {
     /// - Parameters:
     ///   - now: the wall clock; goes into the record and is never compared.
     ///   - tell: takes what an operator should know of.
-    ///   - pause: where a test may make the process end.
     public init(
         store: Record, delivery: Delivery<Record, Turns>, now: @escaping () -> Timestamp,
-        tell: @escaping (FollowProblem) -> Void, pause: (any PausePoint)? = nil
+        tell: @escaping (FollowProblem) -> Void
     ) {
-        self.pause = pause
         self.store = store
         self.delivery = delivery
         self.now = now
@@ -78,12 +75,9 @@ public final class Follower<Record: NoticeRecord, Turns: EventLoop> {
         _ events: [FleetEvent], lastSequence: UInt64
     ) throws(Record.Failure) -> [Message] {
         let before = try store.cursor()
-        let hasHold = events.contains { if case .holdFinished = $0.body { true } else { false } }
-        if hasHold { pause?.reached("heard") }
         let batch = try store.store(
             events: events, lastSequence: lastSequence, recordedAt: now(), sinks: delivery.sinks,
             book: book)
-        if hasHold { pause?.reached("stored") }
         if batch.hasBegunAnew {
             tell(.begunAnew(ours: before, leaders: lastSequence))
             acknowledged = nil

@@ -94,6 +94,8 @@ public struct Lane: Sendable {
     public init(_ sink: Sink) { self.sink = sink }
 
     public var isIdle: Bool { waiting.isEmpty && inFlight.isEmpty }
+    /// Nothing is on its way.
+    public var isAtRest: Bool { inFlight.isEmpty }
     public var waitingCount: Int { waiting.count }
 
     /// How many more may be loaded now; 0 while there is enough to do.

@@ -58,7 +58,7 @@ extension BulletinRenderer {
         let plain = render(bulletin, as: .text)
         let html = render(bulletin, as: .html)
         return MailMessage.bytes(
-            bulletin, subject: plain?.subject ?? bulletin.id,
+            bulletin, subject: subject(bulletin),
             plain: String(decoding: plain?.body ?? [], as: UTF8.self),
             html: String(decoding: html?.body ?? [], as: UTF8.self), settings: settings)
     }

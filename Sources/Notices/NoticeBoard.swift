@@ -122,7 +122,12 @@ public struct NoticeBoard: Sendable {
     }
 
     public func incarnation(for guest: BoardGuest) -> UInt64 {
-        max(incarnations[guest.audience] ?? base, floors[guest.id] ?? 0, 1)
+        max(incarnation(of: guest.audience), floors[guest.id] ?? 0)
+    }
+
+    /// Of those of its guests that have no higher number of their own.
+    public func incarnation(of audience: Audience) -> UInt64 {
+        max(incarnations[audience] ?? base, 1)
     }
 
     /// The notice of an event that this guest can see.

@@ -52,7 +52,7 @@ public protocol NoticeTransaction {
 /// others may put rows into the outbox again, or take dead ones out.
 ///
 /// Everything is synchronous, and durable when it returns: what is acknowledged after that, the
-/// leader forgets.
+/// leader forgets. Only marks need not be: after a power cut the newest may be gone.
 public protocol NoticeRecord: AnyObject {
     associatedtype Transaction: NoticeTransaction
     /// Why the record cannot be used any more.

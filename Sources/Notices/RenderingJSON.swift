@@ -28,9 +28,9 @@ extension Bulletin {
             .init("reason", .string(annotation?.record.reason ?? reason)),
         ]
         var members = own
-        if let annotation, case .object(let more) = annotation.json {
-            members += more.filter { member in
-                member.key != "text" && !own.contains { $0.key == member.key }
+        if let annotation {
+            members += annotation.members.filter { member in
+                !own.contains { $0.key == member.key }
             }
         }
         members.append(.init("text", .string(text)))

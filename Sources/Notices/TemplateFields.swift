@@ -1,4 +1,5 @@
 import Fleet
+import Mustache
 import Presentation
 
 /// How a value is made safe for the document that it is put into.
@@ -104,59 +105,84 @@ package let templateFieldNames: [(name: String, meaning: String)] = [
     ("value", "of a fact"),
 ]
 
-/// What a template is given. A field that does not apply is not there, so that `{{#field}}` asks for it.
-func templateFields(
-    of bulletin: Bulletin, words: BulletinWords, cluster: String, escaping: ValueEscaping
-) -> [String: Any] {
-    var fields: [String: Any] = [:]
-    func set(_ name: String, _ value: String?) {
-        guard let value, !value.isEmpty else { return }
-        fields[name] = escaping(value)
+/// What a template is given. A field that does not apply is nil, so that `{{#field}}` asks for it. Each is
+/// made when the template names it: most name few.
+struct TemplateFields: MustacheParent {
+    let bulletin: Bulletin
+    let words: BulletinWords
+    let cluster: String
+    let escaping: ValueEscaping
+
+    init(
+        _ bulletin: Bulletin, words: BulletinWords, cluster: String, escaping: ValueEscaping
+    ) {
+        self.bulletin = bulletin
+        self.words = words
+        self.cluster = cluster
+        self.escaping = escaping
     }
-    let record = bulletin.annotation?.record
-    set("id", bulletin.id)
-    set("state", bulletin.state.rawValue)
-    for state in Bulletin.State.allCases { fields[state.rawValue] = bulletin.state == state }
-    fields["unhealthy"] = record?.outcome == .unhealthy
-    fields["lost"] = record?.outcome == .lost
-    set("cluster", cluster)
-    set("guest", bulletin.guest.rawValue)
-    set("host", bulletin.host.rawValue)
-    set("set", bulletin.pair?.set.rawValue)
-    set("updateDomain", bulletin.pair.map { "\($0.updateDomain.number)" })
-    set("rollout", bulletin.step.rollout.description)
-    set("step", bulletin.step.description)
-    set("token", bulletin.token?.description)
-    set("release", bulletin.release.rawValue)
-    set("component", bulletin.component.description)
-    set("version", bulletin.version)
-    set("at", bulletin.at.rfc3339)
-    set("notBefore", bulletin.notBefore?.rfc3339)
-    set("heldAt", record?.heldAt.rfc3339)
-    set("holdMilliseconds", record?.holdMicroseconds.map { JSON.thousandths($0).compact })
-    set("hold", record?.holdMicroseconds.map { spanText(microseconds: $0) })
-    set("outcome", record?.outcome.rawValue)
-    set("reason", record?.reason ?? bulletin.reason)
-    set("resumedBy", record?.resumedBy.rawValue)
-    set(
-        "clockErrorBefore",
-        record?.clockErrorBeforeMicroseconds.map { clockErrorText(microseconds: $0) })
-    set(
-        "clockErrorAfter",
-        record?.clockErrorAfterMicroseconds.map { clockErrorText(microseconds: $0) })
-    set("hypervisorBefore", record?.hypervisorBefore)
-    set("hypervisorAfter", record?.hypervisorAfter)
-    set("headline", words.headline)
-    set("happened", words.happened)
-    set("memory", words.memory)
-    set("resumer", words.resumer)
-    set("clock", words.clock)
-    set("advice", words.advice)
-    fields["sentences"] = words.sentences.map { escaping($0) }
-    fields["facts"] = facts(of: bulletin).map { fact in
-        ["label": escaping(fact.label), "value": escaping(fact.value)]
+
+    func child(named name: String) -> Any? {
+        if let state = Bulletin.State(rawValue: name) { return bulletin.state == state }
+        switch name {
+        case "unhealthy": return bulletin.annotation?.record.outcome == .unhealthy
+        case "lost": return bulletin.annotation?.record.outcome == .lost
+        case "sentences": return words.sentences.map { escaping($0) }
+        case "facts":
+            return facts(of: bulletin).map { fact in
+                ["label": escaping(fact.label), "value": escaping(fact.value)]
+            }
+        default:
+            guard let text = text(named: name), !text.isEmpty else { return nil }
+            return escaping(text)
+        }
     }
-    return fields
+
+    private func text(named name: String) -> String? {
+        switch name {
+        case "id": bulletin.id
+        case "state": bulletin.state.rawValue
+        case "cluster": cluster
+        case "guest": bulletin.guest.rawValue
+        case "host": bulletin.host.rawValue
+        case "set": bulletin.pair?.set.rawValue
+        case "updateDomain": bulletin.pair.map { "\($0.updateDomain.number)" }
+        case "rollout": bulletin.step.rollout.description
+        case "step": bulletin.step.description
+        case "token": bulletin.token?.description
+        case "release": bulletin.release.rawValue
+        case "component": bulletin.component.description
+        case "version": bulletin.version
+        case "at": bulletin.at.rfc3339
+        case "notBefore": bulletin.notBefore?.rfc3339
+        case "headline": words.headline
+        case "happened": words.happened
+        case "memory": words.memory
+        case "resumer": words.resumer
+        case "clock": words.clock
+        case "advice": words.advice
+        default: textOfHold(named: name)
+        }
+    }
+
+    private func textOfHold(named name: String) -> String? {
+        let record = bulletin.annotation?.record
+        return switch name {
+        case "heldAt": record?.heldAt.rfc3339
+        case "holdMilliseconds": record?.holdMicroseconds.map { JSON.thousandths($0).compact }
+        case "hold": record?.holdMicroseconds.map { spanText(microseconds: $0) }
+        case "outcome": record?.outcome.rawValue
+        case "reason": record?.reason ?? bulletin.reason
+        case "resumedBy": record?.resumedBy.rawValue
+        case "clockErrorBefore":
+            record?.clockErrorBeforeMicroseconds.map { clockErrorText(microseconds: $0) }
+        case "clockErrorAfter":
+            record?.clockErrorAfterMicroseconds.map { clockErrorText(microseconds: $0) }
+        case "hypervisorBefore": record?.hypervisorBefore
+        case "hypervisorAfter": record?.hypervisorAfter
+        default: nil
+        }
+    }
 }
 
 /// What a reader of a table of facts wants to see, in this order.

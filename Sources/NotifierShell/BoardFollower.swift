@@ -54,6 +54,7 @@ final class BoardFollower {
     /// Without the guests it cannot be told whose documents an event changes: it waits for them.
     private var hasGuests = false
     private var waiting: [FleetEvent] = []
+    private var isUnpublished = false
     private var isAskingNotices = false
     private var isAskingGuests = false
     /// Newest event that the leader was heard to have.
@@ -133,6 +134,7 @@ final class BoardFollower {
         guarded { () throws(NotifierStoreError) in try sendAcknowledgements() }
     }
 
+    /// Keeps what follows from events; ``publish()`` gives it out, when it is durable.
     func onBatch(_ events: [FleetEvent], lastSequence: UInt64) throws(NotifierStoreError) {
         self.lastSequence = max(lastSequence, events.last?.sequence ?? 0)
         if self.lastSequence < board.cursor { needsNotices = true }
@@ -157,7 +159,7 @@ final class BoardFollower {
             }
         }
         if needsNotices { askNotices() }
-        try keep(andPublish: isChanged)
+        try keep(isChanged: isChanged)
         if !board.knowsAllGuests { askGuestsSoon() }
     }
 
@@ -180,7 +182,8 @@ final class BoardFollower {
         // Events that came before the answer were passed over; the answer may be older than they.
         needsNotices = sequence < lastSequence
         if needsNotices { askNotices() }
-        try keep(andPublish: true)
+        try keep(isChanged: true)
+        publish()
         if !board.knowsAllGuests { askGuestsSoon() }
     }
 
@@ -207,12 +210,14 @@ final class BoardFollower {
                 "two guests have one address; neither is known by it",
                 metadata: ["address": "\(address)"])
         }
-        try keep(andPublish: isChanged)
-        guard !hasGuests else { return }
-        hasGuests = true
-        let events = waiting
-        waiting = []
-        try fold(events)
+        try keep(isChanged: isChanged)
+        if !hasGuests {
+            hasGuests = true
+            let events = waiting
+            waiting = []
+            try fold(events)
+        }
+        publish()
     }
 
     private func askGuestsSoon() {
@@ -230,9 +235,15 @@ final class BoardFollower {
         loop.after(.seconds(1)) { [weak self] in self.map(ask) }
     }
 
-    private func keep(andPublish publishes: Bool) throws(NotifierStoreError) {
+    private func keep(isChanged: Bool) throws(NotifierStoreError) {
         if let changes = board.takeChanges() { try store.save(changes) }
-        if publishes { server.publish(board) }
+        if isChanged { isUnpublished = true }
+    }
+
+    /// Gives out what has changed.
+    func publish() {
+        if isUnpublished { server.publish(board) }
+        isUnpublished = false
     }
 
     // MARK: The web server

@@ -54,7 +54,7 @@ struct PendingAcknowledgement: Hashable {
 extension NotifierStore {
     func boardMemory() throws(NotifierStoreError) -> BoardMemory {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 var memory = BoardMemory()
                 if let row = try Row.fetchOne(database, sql: "SELECT * FROM board") {
                     memory.cursor = UInt64(clamping: row["sequence"] as Int64)
@@ -86,7 +86,7 @@ extension NotifierStore {
     /// Keeps what has changed, all or nothing.
     func save(_ changes: BoardMemory) throws(NotifierStoreError) {
         try guarded(path, "write to") {
-            try queue.write { database in
+            try write { database in
                 try database.execute(
                     sql: "UPDATE board SET sequence = ?, base = ?, numberOffset = ?",
                     arguments: [
@@ -125,7 +125,7 @@ extension NotifierStore {
     /// - Returns: in the order of steps and guests.
     func pendingAcknowledgements() throws(NotifierStoreError) -> [PendingAcknowledgement] {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 try Row.fetchAll(
                     database,
                     sql: "SELECT * FROM boardAcknowledgement ORDER BY rollout, step, guest"
@@ -153,7 +153,7 @@ extension NotifierStore {
         _ sql: String, _ pending: PendingAcknowledgement
     ) throws(NotifierStoreError) {
         try guarded(path, "write to") {
-            try queue.write { database in
+            try write { database in
                 try database.execute(
                     sql: sql,
                     arguments: [

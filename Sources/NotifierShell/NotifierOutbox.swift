@@ -9,7 +9,8 @@ import Presentation
 //      └────mark dead─────────▶ dead ───────replay──▶    ″
 //                                 └────────drop─────▶ (gone)
 //
-// A row that comes back gets a new number: readers only ever look behind what they have seen.
+// A row that comes back gets a new number: readers only ever look behind what they have seen. What other
+// notifiers have delivered does not concern it: they say that of what was due before.
 
 /// One row of the outbox that its sink has not taken and will not be asked about again.
 public struct DeadLetter: Hashable, Sendable {
@@ -62,7 +63,7 @@ extension NotifierStore {
             ORDER BY outbox.number LIMIT ?
             """
         return try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 let statement = try database.cachedStatement(sql: sql)
                 let rows = try Row.fetchAll(statement, arguments: [sink.rawValue, number, limit])
                 return try rows.map { row in
@@ -82,7 +83,8 @@ extension NotifierStore {
 
     public func mark(_ marks: [OutboxMark], at time: Timestamp) throws(NotifierStoreError) {
         try guarded(path, "write to") {
-            try queue.write { database in
+            // What is marked and forgotten goes once more, under the same key.
+            try writeSoon { database in
                 for mark in marks { try mark.write(to: database, at: time) }
             }
         }
@@ -90,14 +92,16 @@ extension NotifierStore {
 
     public func settledUpTo(_ sink: SinkID) throws(NotifierStoreError) -> UInt64 {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 let position = try NotifierTransaction(database: database).position()
+                // Bulletins of one history are numbered in the order of their events.
                 let first = try Int64.fetchOne(
                     database,
                     sql: """
-                        SELECT min(sequence) FROM outbox JOIN bulletin
-                            ON bulletin.number = outbox.bulletin
-                        WHERE sink = ? AND history = ? AND \(isPending)
+                        SELECT sequence FROM outbox INDEXED BY outboxUnsettled
+                            CROSS JOIN bulletin ON bulletin.number = outbox.bulletin
+                        WHERE sink = ? AND history = ? AND \(isPending) AND isAgain = 0
+                        ORDER BY outbox.bulletin LIMIT 1
                         """, arguments: [sink.rawValue, position.history])
                 return UInt64(clamping: first.map { $0 - 1 } ?? position.sequence)
             }
@@ -108,13 +112,14 @@ extension NotifierStore {
         _ sink: SinkID, upTo sequence: UInt64, at time: Timestamp
     ) throws(NotifierStoreError) {
         try guarded(path, "write to") {
-            try queue.write { database in
+            try write { database in
                 let position = try NotifierTransaction(database: database).position()
                 try database.execute(
                     sql: """
                         UPDATE outbox SET deliveredAtMicroseconds = ?
-                        WHERE sink = ? AND \(isPending) AND bulletin IN (
-                            SELECT number FROM bulletin WHERE history = ? AND sequence <= ?)
+                        WHERE sink = ? AND \(isPending) AND isAgain = 0 AND EXISTS (
+                            SELECT 1 FROM bulletin WHERE number = outbox.bulletin
+                                AND history = ? AND sequence <= ?)
                         """,
                     arguments: [
                         time.microseconds, sink.rawValue, position.history,
@@ -127,7 +132,7 @@ extension NotifierStore {
     /// How many rows wait for a sink that is not among these.
     public func pendingForOthers(than sinks: [SinkID]) throws(NotifierStoreError) -> [String: Int] {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 let rows = try Row.fetchAll(
                     database,
                     sql: "SELECT sink, count(*) AS n FROM outbox WHERE \(isPending) GROUP BY sink")
@@ -148,7 +153,7 @@ extension NotifierStore {
     ) throws(NotifierStoreError) -> [DeadLetter] {
         let (condition, values) = filter.condition
         return try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 try Row.fetchAll(
                     database,
                     sql: """
@@ -175,7 +180,7 @@ extension NotifierStore {
     public func drop(_ filter: DeadLetterFilter) throws(NotifierStoreError) -> Int {
         let (condition, values) = filter.condition
         return try guarded(path, "write to") {
-            try queue.write { database in
+            try write { database in
                 try database.execute(
                     sql: "DELETE FROM outbox WHERE \(condition)", arguments: values)
                 return database.changesCount
@@ -212,7 +217,7 @@ extension NotifierStore {
         _ selection: String, _ values: StatementArguments
     ) throws(NotifierStoreError) -> Int {
         try guarded(path, "write to") {
-            try queue.write { database in
+            try write { database in
                 let rows = try Row.fetchAll(database, sql: selection, arguments: values)
                 for row in rows {
                     let place: [any DatabaseValueConvertible] = [row[0] as Int64, row[1] as String]
@@ -220,7 +225,7 @@ extension NotifierStore {
                         sql: "DELETE FROM outbox WHERE bulletin = ? AND sink = ?",
                         arguments: StatementArguments(place))
                     try database.execute(
-                        sql: "INSERT INTO outbox (bulletin, sink) VALUES (?, ?)",
+                        sql: "INSERT INTO outbox (bulletin, sink, isAgain) VALUES (?, ?, 1)",
                         arguments: StatementArguments(place))
                 }
                 return rows.count
@@ -231,7 +236,7 @@ extension NotifierStore {
     /// A number that another process's changes make another one.
     public func changeNumber() throws(NotifierStoreError) -> Int64 {
         try guarded(path, "read") {
-            try queue.read { try Int64.fetchOne($0, sql: "PRAGMA data_version") ?? 0 }
+            try read { try Int64.fetchOne($0, sql: "PRAGMA data_version") ?? 0 }
         }
     }
 }

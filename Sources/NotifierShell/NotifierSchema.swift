@@ -5,7 +5,8 @@ import GRDB
 //   follower (one row)   cluster, sequence of the last event stored, history
 //   annotation           one row for each hold; annotationId is the idempotency key
 //   bulletin             one row for all that is told of one guest; those with an annotation have its id
-//   outbox               one row for each bulletin and sink: pending until it is delivered or dead
+//   outbox               one row for each bulletin and sink: pending until it is delivered or dead;
+//                        isAgain if an operator has put it in again, which other notifiers know nothing of
 //   gap                  events that the leader no longer had when this notifier asked for them
 //
 // `history` counts how often the leader's events were seen to begin anew (a restored backup):
@@ -83,6 +84,15 @@ var notifierMigrator: DatabaseMigrator {
                 ALTER TABLE bulletin ADD COLUMN possiblePairs TEXT NOT NULL DEFAULT '';
                 ALTER TABLE bulletin ADD COLUMN setGuestCount INTEGER;
                 ALTER TABLE bulletin ADD COLUMN setUpdateDomainCount INTEGER;
+                """)
+    }
+    migrator.registerMigration("4 rows put in again") { database in
+        try database.execute(
+            sql: """
+                ALTER TABLE outbox ADD COLUMN isAgain INTEGER NOT NULL DEFAULT 0;
+                CREATE INDEX outboxUnsettled ON outbox (sink, bulletin)
+                    WHERE deliveredAtMicroseconds IS NULL AND deadAtMicroseconds IS NULL
+                        AND isAgain = 0;
                 """)
     }
     return migrator

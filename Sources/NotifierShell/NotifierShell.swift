@@ -79,6 +79,7 @@ public final class NotifierShell {
     private var ticking: UvLoop.Timer?
     private var cleaning: UvLoop.Timer?
     private var touching: UvLoop.Timer?
+    private var claiming: UvLoop.Timer?
     private var changeNumber: Int64 = 0
     private let board: BoardFollower?
     private var isReady = false
@@ -91,6 +92,8 @@ public final class NotifierShell {
     /// Old bulletins deleted in one turn, and the pause between turns while there are more.
     private static let cleanCountMax = 500
     private static let cleanPause = Duration.milliseconds(50)
+    /// For what is on its way when the process is to end.
+    private static let finishLimit = Duration.seconds(5)
 
     /// Opens the database and locks it.
     ///
@@ -136,10 +139,12 @@ public final class NotifierShell {
         } catch {
             throw .sink(error)
         }
-        lease = LeaseFollower(store: store, delivery: delivery, loop: loop)
+        lease = LeaseFollower(
+            store: store, delivery: delivery, loop: loop,
+            clock: { HoldClock.nowMicroseconds / 1_000 })
         follower = Follower(
             store: store, delivery: delivery,
-            now: { Timestamp(microseconds: WallClock.nowMicroseconds) }, tell: tell, pause: pause)
+            now: { Timestamp(microseconds: WallClock.nowMicroseconds) }, tell: tell)
         sets.onBook = { [follower] in follower.book = $0 }
         if let guests {
             board = try BoardFollower(
@@ -171,21 +176,8 @@ public final class NotifierShell {
     /// Delivers what is left from before, and begins to follow.
     public func start() {
         client.onReady = { [unowned self] _ in onSession() }
-        client.onMessage = { [unowned self] message, _ in
-            guarded { () throws(NotifierStoreError) in
-                // First the board: where following begins is what the record has, so that events
-                // the board has not seen are asked for again.
-                if case .eventBatch(let events, let lastSequence) = message {
-                    try board?.onBatch(events, lastSequence: lastSequence)
-                }
-                guard !isForOneHost else { return }
-                if case .deliveryLease(let lease) = message { try self.lease.onLease(lease) }
-                for answer in try follower.onMessage(message) {
-                    send(answer)
-                    if case .acknowledgeEvents = answer { pause.reached("acknowledged") }
-                }
-                if case .eventBatch(let events, _) = message { sets.onEvents(events) }
-            }
+        client.onMessage = { [unowned self] message, correlation in
+            guarded { () throws(NotifierStoreError) in try onMessage(message, correlation) }
         }
         client.onDown = { [unowned self] down in
             lease.onDown()
@@ -196,7 +188,9 @@ public final class NotifierShell {
         touching = loop.every(Self.touchInterval) { [unowned self] in
             guard client.isReady else { return }
             NotifierHealth.touch(databasePath)
-            claim()
+        }
+        claiming = loop.every(LeaseFollower<NotifierStore, Loop>.claimInterval) { [unowned self] in
+            if client.isReady { claim() }
         }
         if !isForOneHost { sets.start() }
         clean()
@@ -206,18 +200,54 @@ public final class NotifierShell {
         client.start()
     }
 
-    /// Ends the session; what is stored and not delivered is delivered by the next start.
-    public func stop() {
-        for timer in [ticking, touching, cleaning] { timer?.cancel() }
+    /// Waits a moment for what is on its way to sinks, lets another notifier deliver, and ends the
+    /// session. What is stored and not delivered is delivered by that one, or by the next start.
+    ///
+    /// - Parameter completion: called once, now or later: nothing is left to do then.
+    public func stop(completion: @escaping () -> Void) {
+        for timer in [ticking, touching, claiming, cleaning] { timer?.cancel() }
         sets.stop()
-        delivery.stop()
         board?.stop()
-        client.stop("the notifier is shutting down")
-        lock.release()
+        delivery.finish(within: Self.finishLimit) { [self] in
+            for message in (try? lease.onEnd()) ?? [] { send(message) }
+            client.stop("the notifier is shutting down")
+            lock.release()
+            completion()
+        }
     }
 
     /// Uses these from the next connect on.
     public func use(_ credentials: Credentials) { client.use(credentials) }
+
+    private func onMessage(
+        _ message: Message, _ correlation: UInt64
+    ) throws(NotifierStoreError) {
+        var answers: [Message] = []
+        switch message {
+        case .eventBatch(let events, let lastSequence):
+            // What guests are told and what is recorded of an event become durable together, and only
+            // then is anything given out.
+            let hasHold = events.contains(where: \.isHold)
+            if hasHold { pause.reached("heard") }
+            try delivery.holdBack { () throws(NotifierStoreError) in
+                try store.together { () throws(NotifierStoreError) in
+                    try board?.onBatch(events, lastSequence: lastSequence)
+                    if !isForOneHost { answers = try follower.onMessage(message) }
+                }
+                if hasHold { pause.reached("stored") }
+            }
+            board?.publish()
+            if !isForOneHost { sets.onEvents(events) }
+        case .deliveryLease(let lease):
+            if !isForOneHost { try self.lease.onLease(lease, correlation: correlation) }
+        default:
+            if !isForOneHost { answers = try follower.onMessage(message) }
+        }
+        for answer in answers {
+            send(answer)
+            if case .acknowledgeEvents = answer { pause.reached("acknowledged") }
+        }
+    }
 
     /// Dead letters that were replayed, say.
     private func lookForChanges() {
@@ -245,7 +275,10 @@ public final class NotifierShell {
     /// Asks to be the one that delivers to shared sinks.
     private func claim() {
         guard !isForOneHost else { return }
-        for message in lease.claim() { send(message) }
+        let correlation = client.nextCorrelation()
+        for message in lease.claim(correlation) {
+            client.send(message, correlation: message == .claimDeliveries ? correlation : 0)
+        }
     }
 
     private func onSession() {
@@ -270,7 +303,7 @@ public final class NotifierShell {
     private func send(_ message: Message) {
         let correlation =
             switch message {
-            case .followEvents, .claimDeliveries: client.nextCorrelation()
+            case .followEvents: client.nextCorrelation()
             default: UInt64(0)
             }
         client.send(message, correlation: correlation)
@@ -283,6 +316,10 @@ public final class NotifierShell {
             onFatal?(.store(error))
         }
     }
+}
+
+extension FleetEvent {
+    fileprivate var isHold: Bool { if case .holdFinished = body { true } else { false } }
 }
 
 extension FollowProblem {

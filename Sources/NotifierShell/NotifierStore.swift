@@ -20,6 +20,8 @@ public import Presentation
 public final class NotifierStore: NoticeRecord {
     public let path: String
     let queue: DatabaseQueue
+    /// While changes are made together.
+    private var open: Database?
 
     /// Opens for writing, and creates what is not there.
     ///
@@ -83,10 +85,51 @@ public final class NotifierStore: NoticeRecord {
         try self.init(existing: path, mayChange: false)
     }
 
+    /// Makes all changes within `body` durable together, which costs one write to the disk: all of them come
+    /// true, or if it throws none.
+    public func together<Value>(
+        _ body: () throws(NotifierStoreError) -> Value
+    ) throws(NotifierStoreError) -> Value {
+        precondition(open == nil, "changes are made together already")
+        return try guarded(path, "write to") {
+            try queue.write { database in
+                open = database
+                defer { open = nil }
+                return try body()
+            }
+        }
+    }
+
+    func read<Value>(_ body: (Database) throws -> Value) throws -> Value {
+        if let open { return try body(open) }
+        return try queue.read(body)
+    }
+
+    func write<Value>(_ body: (Database) throws -> Value) throws -> Value {
+        if let open { return try body(open) }
+        return try queue.write(body)
+    }
+
+    /// Survives this process's death; a power cut may undo the newest.
+    func writeSoon(_ body: (Database) throws -> Void) throws {
+        if let open { return try body(open) }
+        try queue.writeWithoutTransaction { database in
+            try database.execute(sql: "PRAGMA synchronous = NORMAL")
+            let result = Result {
+                try database.inTransaction {
+                    try body(database)
+                    return .commit
+                }
+            }
+            try database.execute(sql: "PRAGMA synchronous = FULL")
+            try result.get()
+        }
+    }
+
     /// Sequence of the last event stored; 0 if none.
     public func cursor() throws(NotifierStoreError) -> UInt64 {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 UInt64(clamping: try NotifierTransaction(database: database).position().sequence)
             }
         }
@@ -96,7 +139,7 @@ public final class NotifierStore: NoticeRecord {
         _ body: (NotifierTransaction) throws -> Value
     ) throws(NotifierStoreError) -> Value {
         try guarded(path, "write to") {
-            try queue.write { try body(NotifierTransaction(database: $0)) }
+            try write { try body(NotifierTransaction(database: $0)) }
         }
     }
 
@@ -107,7 +150,7 @@ public final class NotifierStore: NoticeRecord {
         let (condition, values) = filter.condition
         let sql = "SELECT * FROM annotation \(condition) ORDER BY number DESC LIMIT ?"
         return try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 try Row.fetchAll(database, sql: sql, arguments: values + [limit]).reversed().map {
                     row in
                     guard let annotation = Annotation(row: row) else {

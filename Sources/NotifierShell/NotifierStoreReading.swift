@@ -9,7 +9,7 @@ extension NotifierStore {
     /// The cluster that is followed.
     public func cluster() throws(NotifierStoreError) -> String {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 try String.fetchOne(database, sql: "SELECT cluster FROM follower") ?? ""
             }
         }
@@ -21,7 +21,7 @@ extension NotifierStore {
     /// - Returns: nil if there is none.
     public func bulletin(ofAnnotation id: String) throws(NotifierStoreError) -> Bulletin? {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 let sql = """
                     SELECT annotation.*, setGuestCount, setUpdateDomainCount FROM annotation
                         LEFT JOIN bulletin ON bulletinId = annotationId WHERE annotationId = ?
@@ -43,7 +43,7 @@ extension NotifierStore {
     /// not over, or did not take place.
     public func newestBulletins(of step: StepID) throws(NotifierStoreError) -> [Bulletin] {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 try Row.fetchAll(
                     database,
                     sql: """
@@ -62,7 +62,7 @@ extension NotifierStore {
     /// One that is no annotation, by its id as sinks got it.
     public func bulletin(_ id: String) throws(NotifierStoreError) -> Bulletin? {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 let sql = "SELECT * FROM bulletin WHERE bulletinId = ?"
                 return try Row.fetchOne(database, sql: sql, arguments: [id])
                     .flatMap { Bulletin(row: $0) }
@@ -75,7 +75,7 @@ extension NotifierStore {
         of guest: GuestID? = nil
     ) throws(NotifierStoreError) -> [AvailabilityRecord] {
         try guarded(path, "read") {
-            try queue.read { database in
+            try read { database in
                 let condition = AnnotationFilter(guest: guest).condition
                 let rows = try Row.fetchCursor(
                     database,

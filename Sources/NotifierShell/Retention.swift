@@ -28,7 +28,7 @@ extension NotifierStore {
     ) throws(NotifierStoreError) -> Int {
         func limit(_ days: Int) -> Int64 { now.microseconds - Int64(days) * 86_400_000_000 }
         return try guarded(path, "write to") {
-            try queue.write { database in
+            try write { database in
                 func delete(_ table: String, before: Int64) throws -> Int {
                     try database.execute(
                         sql: """

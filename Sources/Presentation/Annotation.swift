@@ -38,34 +38,40 @@ public struct Annotation: Hashable, Sendable {
         return "\(component)Update\(outcome.prefix(1).uppercased())\(outcome.dropFirst())"
     }
 
-    public var json: JSON {
-        [
-            "annotationId": .string(annotationID),
-            "annotation": .string(name),
-            "guest": .string(record.guest.rawValue),
-            "host": .string(host.rawValue),
-            "availabilitySet": JSON(pair?.set.rawValue),
-            "updateDomain": JSON(pair?.updateDomain.number),
-            "heldAt": .string(record.heldAt.rfc3339),
-            "holdMilliseconds": JSON(microseconds: record.holdMicroseconds),
-            "outcome": .string(record.outcome.rawValue),
-            "reason": .string(record.reason),
-            "component": .string(component.description),
-            "release": .string(release.rawValue),
-            "version": .string(version),
-            "rollout": .string(step.rollout.description),
-            "step": .string(step.description),
-            "token": .unsigned(token.number),
-            "resumedBy": .string(record.resumedBy.rawValue),
-            "clockErrorMillisecondsBefore": JSON(
-                microseconds: record.clockErrorBeforeMicroseconds),
-            "clockErrorMillisecondsAfter": JSON(microseconds: record.clockErrorAfterMicroseconds),
-            "clockNote": .string(record.clockNote),
-            "hypervisorBefore": .string(record.hypervisorBefore),
-            "hypervisorAfter": .string(record.hypervisorAfter),
-            "recordedAt": .string(recordedAt.rfc3339),
-            "text": .string(text),
+    public var json: JSON { .object(members + [.init("text", .string(text))]) }
+
+    /// Of ``json``, all but the text.
+    package var members: [JSON.Member] {
+        let members: [(String, JSON)] = [
+            ("annotationId", .string(annotationID)),
+            ("annotation", .string(name)),
+            ("guest", .string(record.guest.rawValue)),
+            ("host", .string(host.rawValue)),
+            ("availabilitySet", JSON(pair?.set.rawValue)),
+            ("updateDomain", JSON(pair?.updateDomain.number)),
+            ("heldAt", .string(record.heldAt.rfc3339)),
+            ("holdMilliseconds", JSON(microseconds: record.holdMicroseconds)),
+            ("outcome", .string(record.outcome.rawValue)),
+            ("reason", .string(record.reason)),
+            ("component", .string(component.description)),
+            ("release", .string(release.rawValue)),
+            ("version", .string(version)),
+            ("rollout", .string(step.rollout.description)),
+            ("step", .string(step.description)),
+            ("token", .unsigned(token.number)),
+            ("resumedBy", .string(record.resumedBy.rawValue)),
+            (
+                "clockErrorMillisecondsBefore",
+                JSON(
+                    microseconds: record.clockErrorBeforeMicroseconds)
+            ),
+            ("clockErrorMillisecondsAfter", JSON(microseconds: record.clockErrorAfterMicroseconds)),
+            ("clockNote", .string(record.clockNote)),
+            ("hypervisorBefore", .string(record.hypervisorBefore)),
+            ("hypervisorAfter", .string(record.hypervisorAfter)),
+            ("recordedAt", .string(recordedAt.rfc3339)),
         ]
+        return members.map { JSON.Member($0.0, $0.1) }
     }
 }
 

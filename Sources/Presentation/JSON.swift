@@ -144,6 +144,14 @@ func padded(_ value: some BinaryInteger, width: Int) -> String {
 /// readers of JSON lines take for control characters or line ends.
 private func writeJSONString(_ text: String, to output: inout String) {
     output += "\""
+    let isPlain = text.utf8.allSatisfy {
+        (0x20...0x7E).contains($0) && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\")
+    }
+    if isPlain {
+        output += text
+        output += "\""
+        return
+    }
     for scalar in text.unicodeScalars {
         switch scalar {
         case "\"": output += "\\\""

@@ -172,6 +172,8 @@ final class SimulatedQEMU {
     }
 
     var isExecuting: Bool { isAlive && runstate == "running" }
+    /// It has all of its guest, as it was last: it could be continued.
+    var isWhole: Bool { isAlive && stateOfRun == guest.runCount }
 
     // MARK: Life
 

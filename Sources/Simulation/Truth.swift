@@ -511,7 +511,7 @@ final class Truth {
         let left = holds[number].since + limit - host.place.holdMicroseconds
         host.place.timeline.after(host.place.real(max(0, left)) + 1_000) { [self] in
             guard current[guest.id] == number, holds[number].length == nil,
-                guest.processes.contains(where: \.isAlive)
+                guest.processes.contains(where: \.isWhole)
             else { return }
             let excuse = world.faults.excuse(for: host, guest.id)
             if excuse > extra {

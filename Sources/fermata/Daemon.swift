@@ -70,6 +70,8 @@ final class DaemonProcess {
     let loop: Loop
     /// Orderly end: called once, in the loop.
     var onStop: (() -> Void)?
+    /// The same for one that needs a while: what it is given is to be called when it is done.
+    var onStopping: ((_ completion: @escaping () -> Void) -> Void)?
     private var failure: CommandFailure?
     private var isStopping = false
     private var watches: [SignalWatch] = []
@@ -114,6 +116,8 @@ final class DaemonProcess {
         self.failure = failure
         onStop?()
         onStop = nil
-        _ = loop.after(Self.farewell) { [loop] in loop.stop() }
+        let end = { [loop] in _ = loop.after(Self.farewell) { loop.stop() } }
+        if let onStopping { onStopping(end) } else { end() }
+        onStopping = nil
     }
 }

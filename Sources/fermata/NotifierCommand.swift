@@ -78,7 +78,7 @@ struct NotifierCommand: ParsableCommand {
             StandardOutput.announce("fermata notifier listening on \(address)")
         }
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
-        process.onStop = { shell.stop() }
+        process.onStopping = { shell.stop(completion: $0) }
         process.keep(credentials, log: log) { shell.use($0) }
         shell.start()
         try process.run()

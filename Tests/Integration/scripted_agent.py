@@ -15,14 +15,15 @@ pb = wire.pb
 
 
 class ScriptedAgent:
-    """Host `a` with the given guests, until the `with` ends. `version`: their QEMU; `problem`: why
-    they cannot be handed over."""
+    """Host `a` (the name in its credentials) with the given guests, until the `with` ends. `version`: their
+    QEMU; `problem`: why they cannot be handed over; `more`: other fields of a guest's report, by guest."""
 
-    def __init__(self, address, credentials, guests, version="1", key_log=None, problem=""):
+    def __init__(self, address, credentials, guests, version="1", key_log=None, problem="",
+                 more=None):
         self.host, _, self.port = address.rpartition(":")
         self.credentials, self.key_log = str(credentials), key_log
         self.versions = dict.fromkeys(sorted(guests), version)
-        self.problem = problem
+        self.problem, self.more = problem, more or {}
         self.session = None
         self.error = None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -50,7 +51,7 @@ class ScriptedAgent:
             host=self.session.own.name, agent_version="scripted", boot_id="b", guests=[
                 pb.GuestReport(id=guest, state=pb.GUEST_STATE_RUNNING, memory_bytes=2**28,
                                vcpu_count=1, hypervisor_version=version, has_guest_agent=True,
-                               hand_over_problem=self.problem)
+                               **{"hand_over_problem": self.problem} | self.more.get(guest, {}))
                 for guest, version in self.versions.items()])
 
     def _run(self):
@@ -65,17 +66,22 @@ class ScriptedAgent:
         except BaseException as error:  # raised again at the end of the `with`
             self.error = error
 
+    def times(self):
+        """When a hold began and how long it was, in microseconds."""
+        return 1, 12_500
+
     def _on_directive(self, directive, correlation):
         names = dict(step=directive.step, token=directive.token)
         self.session.send(pb.DirectiveAnswer(accepted=pb.Empty(), **names), correlation)
         for phase in (pb.STEP_PHASE_PREPARING, pb.STEP_PHASE_HELD, pb.STEP_PHASE_RESUMED):
             self.session.send(pb.StepProgress(phase=phase, at_microseconds=1, **names))
         version = directive.release.hypervisor.version
+        held_at, hold = self.times()
         self.session.send(pb.StepReport(
             outcome=pb.STEP_OUTCOME_SUCCEEDED, holds=[
                 pb.HoldRecord(
-                    guest=guest, outcome=pb.STEP_OUTCOME_SUCCEEDED, held_at_microseconds=1,
-                    hold_microseconds=12_500, resumed_by=pb.RESUMER_AGENT,
+                    guest=guest, outcome=pb.STEP_OUTCOME_SUCCEEDED, held_at_microseconds=held_at,
+                    hold_microseconds=hold, resumed_by=pb.RESUMER_AGENT,
                     clock_error_before_microseconds=-7, clock_error_after_microseconds=3,
                     hypervisor_before=self.versions[guest], hypervisor_after=version)
                 for guest in directive.guests], **names), self.session.next_correlation())

@@ -85,6 +85,30 @@ import Testing
         #expect(!problems.all.isEmpty)
     }
 
+    @Test("nothing goes out before the change in which it was recorded is over")
+    func heldBack() throws {
+        let hook = MemoryReceiver()
+        let delivery = delivery(hook)
+        try delivery.holdBack { () throws(any Error) in
+            try keep(1...1)
+            delivery.wake()
+            loop.run(milliseconds: 100)
+            #expect(hook.handOvers.isEmpty && file.lines.isEmpty)
+        }
+        #expect(hook.ids == ["rollout-1.1-t7-db-0"] && isFileWhole)
+        struct Undone: Error {}
+        #expect(throws: Undone.self) {
+            try delivery.holdBack { () throws(any Error) in
+                delivery.wake()
+                throw Undone()
+            }
+        }
+        // It is over for those that follow.
+        try keep(2...2, guest: "db-1")
+        delivery.wake()
+        #expect(hook.handOvers.count == 2)
+    }
+
     @Test("one that does not answer delays no other sink, and one guest is told things in order")
     func lanes() throws {
         try keep(1...2)
@@ -210,13 +234,15 @@ import Testing
         var shared = Self.hook
         shared.isShared = true
         let delivery = Delivery(store: record, loop: loop, ways: [(shared, hook)], tell: { _ in })
-        let lease = LeaseFollower(store: record, delivery: delivery, loop: loop)
+        let lease = LeaseFollower(
+            store: record, delivery: delivery, loop: loop, clock: { [loop] in loop.nowMilliseconds }
+        )
         delivery.wake()
-        #expect(hook.handOvers.isEmpty && lease.claim() == [.claimDeliveries])
+        #expect(hook.handOvers.isEmpty && lease.claim(7) == [.claimDeliveries])
         try lease.onLease(
             DeliveryLease(
                 holder: "n", number: 4, isYours: true,
-                delivered: [DeliveredSequence(sink: "hook", sequence: 2)]))
+                delivered: [DeliveredSequence(sink: "hook", sequence: 2)]), correlation: 7)
         #expect(hook.ids == ["rollout-1.3-t7-db-0"])
         hook.answer(.taken)
         loop.run(milliseconds: 100)

@@ -140,9 +140,44 @@ import Testing
         // Nothing pending is put there twice.
         #expect(try operatorStore.replay(AnnotationFilter(), to: .file) == 0)
         #expect(try operatorStore.drop(DeadLetterFilter()) == 0)
+        // What another notifier has delivered was due before: what was put in again still is.
         try store.markDelivered(.file, upTo: 3, at: Samples.now)
+        #expect(
+            try store.pending(.file, after: 0, limit: 9).map(\.bulletin.id)
+                == ["rollout-1.1-t7-db-0"])
+        #expect(try store.settledUpTo(.file) == 3)
+        #expect(try operatorStore.replay(AnnotationFilter(), to: .file) == 2)
+    }
+
+    @Test("changes that are made together come true together, or none of them")
+    func together() throws {
+        let step = StepID(rollout: RolloutID(1), number: 1)
+        let guest = GuestID(checked: "db-0")
+        func change(fails: Bool) throws(NotifierStoreError) {
+            try store.together { () throws(NotifierStoreError) in
+                _ = try store.store(
+                    events: [Samples.holdFinished(1, step: 1)], lastSequence: 1,
+                    recordedAt: Samples.now, sinks: [Sink(id: .file)])
+                try store.save(PendingAcknowledgement(step: step, guest: guest))
+                // What has been done is seen within.
+                #expect(try store.cursor() == 1)
+                #expect(try store.pending(.file, after: 0, limit: 9).count == 1)
+                if fails { throw NotifierStoreError.missing(path: "x") }
+            }
+        }
+        #expect(throws: NotifierStoreError.missing(path: "x")) { try change(fails: true) }
+        #expect(try store.cursor() == 0 && store.annotations(limit: 9).isEmpty)
+        #expect(try store.pendingAcknowledgements().isEmpty)
+        try change(fails: false)
+        #expect(try store.cursor() == 1 && store.annotations(limit: 9).count == 1)
+        #expect(try store.pendingAcknowledgements().count == 1)
+        // Marks are written in a lighter way; what comes after them is not.
+        let items = try store.pending(.file, after: 0, limit: 9)
+        try store.mark(
+            [OutboxMark(number: items[0].number, change: .delivered)], at: Samples.now)
         #expect(try store.pending(.file, after: 0, limit: 9).isEmpty)
-        #expect(try operatorStore.replay(AnnotationFilter(), to: .file) == 3)
+        let synchronous = try store.queue.read { try Int.fetchOne($0, sql: "PRAGMA synchronous") }
+        #expect(synchronous == 2)
     }
 
     @Test("the newest of a step is found; possible sets and the size of its set are kept")
