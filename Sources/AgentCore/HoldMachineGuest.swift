@@ -96,7 +96,6 @@ extension HoldMachine {
         if guests[index].reason.isEmpty { guests[index].reason = reason }
         effects.append(.cancelTimer(.abort(id)))
         effects.append(.note(.undoing(id, reason: reason)))
-        if mutated(.undoBeforeKill) { return continueOld(index, at: now) }
         effects.append(.kill(id, .new))
         effects.append(.switchQueues(id, to: .old))
     }

@@ -70,6 +70,10 @@ static inline int fermata_lock_exclusive(int descriptor) {
     return fermata_result(flock(descriptor, LOCK_EX | LOCK_NB));
 }
 
+static inline int fermata_unlock(int descriptor) {
+    return fermata_result(flock(descriptor, LOCK_UN));
+}
+
 static inline int fermata_set_close_on_exec(int descriptor, int on) {
     return fcntl(descriptor, F_SETFD, on ? FD_CLOEXEC : 0);
 }

@@ -103,8 +103,6 @@ package enum Mutant: String, CaseIterable, Sendable {
     case applyBeforePaused
     /// The new process goes on before the old one is dead.
     case continueBeforeKill
-    /// The old process goes on before the new one is dead.
-    case undoBeforeKill
     /// The word of one of the two processes is enough for a commit.
     case movedOnOneWord
     /// The old process is continued whatever state its migration is in.

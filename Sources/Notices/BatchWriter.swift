@@ -97,9 +97,10 @@ private struct BatchWriter<Transaction: NoticeTransaction> {
     private enum Saved { case new, known, conflicting }
 
     private func derive(_ event: FleetEvent) throws -> [Bulletin] {
-        try Bulletin.all(of: event, recordedAt: recordedAt, book: book) { step in
-            try transaction.bulletins(of: step, history: position.history)
-        }
+        try Bulletin.all(
+            of: event, recordedAt: recordedAt, book: book,
+            told: { try transaction.bulletins(of: $0, history: position.history) },
+            unfinished: { try transaction.unfinished(of: $0, history: position.history) })
     }
 
     private func save(_ bulletin: Bulletin) throws -> Saved {

@@ -5,6 +5,8 @@
 //   holdFinished            succeeded or failed, of that guest: the annotation
 //   noticeWithdrawn, stepEndedWithoutHold, stepEnded
 //                           cancelled, of each guest that was told that something is to come
+//   rolloutChanged, to one that is over
+//                           likewise: of a step without notice nothing says that some were not held
 //   any other               nothing
 //
 // An event does not say which of several guests is in which pair: that is looked up in the SetBook, and
@@ -23,7 +25,7 @@ extension Bulletin {
     ///   - told: what was told of a step before, oldest first.
     package static func all(
         of event: FleetEvent, recordedAt: Timestamp, book: SetBook,
-        told: (StepID) throws -> [Bulletin]
+        told: (StepID) throws -> [Bulletin], unfinished: (RolloutID) throws -> [Bulletin]
     ) rethrows -> [Bulletin] {
         switch event.body {
         case .holdFinished(let hold):
@@ -44,6 +46,9 @@ extension Bulletin {
         case .stepEndedWithoutHold(let step, _, let reason), .noticeWithdrawn(let step, let reason),
             .stepEnded(let step, _, _, let reason):
             return cancelled(by: event, try told(step), reason: reason)
+        case .rolloutChanged(let rollout, let state, _) where state.isOver:
+            let reason = "its step ended without a hold of this guest"
+            return cancelled(by: event, try unfinished(rollout), reason: reason)
         case .rolloutStarted, .rolloutChanged, .noticeAcknowledged, .lockReleased:
             return []
         }
@@ -76,18 +81,29 @@ extension Bulletin {
     private static func cancelled(
         by event: FleetEvent, _ told: [Bulletin], reason: String
     ) -> [Bulletin] {
-        var newest: [GuestID: Bulletin] = [:]
-        for bulletin in told { newest[bulletin.guest] = bulletin }
-        return newest.values.filter { $0.state == .noticed || $0.state == .started }
-            .sorted { $0.guest < $1.guest }.map { before in
-                var bulletin = before
-                bulletin.id = "\(before.id)-cancelled"
-                bulletin.state = .cancelled
-                bulletin.sequence = event.sequence
-                bulletin.at = event.at
-                bulletin.notBefore = nil
-                bulletin.reason = reason
-                return bulletin
-            }
+        newest(told).filter(\.isUnfinished).map { before in
+            var bulletin = before
+            bulletin.id = "\(before.id)-cancelled"
+            bulletin.state = .cancelled
+            bulletin.sequence = event.sequence
+            bulletin.at = event.at
+            bulletin.notBefore = nil
+            bulletin.reason = reason
+            return bulletin
+        }
     }
+
+    /// Of each guest of each step, in ascending order.
+    ///
+    /// - Parameter told: oldest first.
+    package static func newest(_ told: [Bulletin]) -> [Bulletin] {
+        var newest: [StepID: [GuestID: Bulletin]] = [:]
+        for bulletin in told { newest[bulletin.step, default: [:]][bulletin.guest] = bulletin }
+        return newest.values.flatMap(\.values).sorted {
+            ($0.step, $0.guest) < ($1.step, $1.guest)
+        }
+    }
+
+    /// It says that something is to come.
+    package var isUnfinished: Bool { state == .noticed || state == .started }
 }

@@ -50,6 +50,9 @@ public final class LeaseFollower<Record: NoticeRecord, Turns: EventLoop> {
         delivery.mayServeShared = { [weak self] in self?.isValid ?? false }
     }
 
+    /// Whether there is anything to claim for.
+    public var hasSinks: Bool { !sinks.isEmpty }
+
     private var isValid: Bool { number != nil && clock() < validUntil }
 
     /// What to send when a session is there, and every ``claimInterval``: also to hear how far others are.

@@ -38,6 +38,8 @@ public protocol NoticeTransaction {
     func hasBulletin(_ id: String) throws -> Bool
     /// What was told of a step, oldest first.
     func bulletins(of step: StepID, history: Int64) throws -> [Bulletin]
+    /// Of each guest of a rollout's steps what was told last, if that is that something is to come.
+    func unfinished(of rollout: RolloutID, history: Int64) throws -> [Bulletin]
     /// Adds a bulletin, with its annotation if it has one, and a row of the outbox for each of the
     /// sinks, behind what is there.
     ///

@@ -83,6 +83,9 @@ public final class NotifierShell {
     private var changeNumber: Int64 = 0
     private let board: BoardFollower?
     private var isReady = false
+    /// The leader of this session says the release with a grant. One of the first version 1 did not, and
+    /// would close the session on a query, which notifiers could not ask yet.
+    private var isLeaderOfToday = false
 
     /// How often what another process has put into the outbox is looked for.
     private static let changeInterval = Duration.milliseconds(500)
@@ -237,7 +240,7 @@ public final class NotifierShell {
                 if hasHold { pause.reached("stored") }
             }
             board?.publish()
-            if !isForOneHost { sets.onEvents(events) }
+            if !isForOneHost { learn(events) }
         case .deliveryLease(let lease):
             if !isForOneHost { try self.lease.onLease(lease, correlation: correlation) }
         default:
@@ -247,6 +250,11 @@ public final class NotifierShell {
             send(answer)
             if case .acknowledgeEvents = answer { pause.reached("acknowledged") }
         }
+    }
+
+    private func learn(_ events: [FleetEvent]) {
+        isLeaderOfToday = isLeaderOfToday || events.contains(where: \.saysItsRelease)
+        if isLeaderOfToday { sets.onEvents(events) }
     }
 
     /// Dead letters that were replayed, say.
@@ -272,9 +280,9 @@ public final class NotifierShell {
         }
     }
 
-    /// Asks to be the one that delivers to shared sinks.
+    /// Asks to be the one that delivers to shared sinks; without any, gives up what an earlier process had.
     private func claim() {
-        guard !isForOneHost else { return }
+        guard !isForOneHost, lease.hasSinks || isLeaderOfToday else { return }
         let correlation = client.nextCorrelation()
         for message in lease.claim(correlation) {
             client.send(message, correlation: message == .claimDeliveries ? correlation : 0)
@@ -288,6 +296,7 @@ public final class NotifierShell {
                 sequence = board.cursor
                 send(.followEvents(afterSequence: sequence, progress: false))
             } else {
+                isLeaderOfToday = false
                 sets.onSession()
                 send(try follower.onEstablished())
             }
@@ -320,6 +329,14 @@ public final class NotifierShell {
 
 extension FleetEvent {
     fileprivate var isHold: Bool { if case .holdFinished = body { true } else { false } }
+
+    fileprivate var saysItsRelease: Bool {
+        switch body {
+        case .stepNoticed: true
+        case .stepGranted(_, _, _, _, let release, _, _): !release.rawValue.isEmpty
+        default: false
+        }
+    }
 }
 
 extension FollowProblem {

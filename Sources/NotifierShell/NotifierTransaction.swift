@@ -59,6 +59,18 @@ public struct NotifierTransaction: NoticeTransaction {
         ).compactMap { Bulletin(row: $0) }
     }
 
+    public func unfinished(of rollout: RolloutID, history: Int64) throws -> [Bulletin] {
+        try Row.fetchAll(
+            database,
+            sql: """
+                SELECT * FROM bulletin WHERE state IN ('noticed', 'started') AND number IN (
+                    SELECT max(number) FROM bulletin WHERE rollout = ? AND history = ?
+                    GROUP BY step, guest)
+                ORDER BY number
+                """, arguments: [Int64(bitPattern: rollout.number), history]
+        ).compactMap { Bulletin(row: $0) }
+    }
+
     public func insert(
         _ bulletin: Bulletin, history: Int64, recordedAt: Timestamp, sinks: [SinkID]
     ) throws {

@@ -5,8 +5,8 @@ import SessionCore
 import UvLoop
 import Wire
 
-/// Asks the leader for its availability sets: with each session, when events make one doubt what is known,
-/// and now and then. Nothing waits for the answer; until it is there no advice is given.
+/// Asks the leader for its availability sets: when events make one doubt what is known, and now and then
+/// after that. Nothing waits for the answer; until it is there no advice is given.
 final class SetBookKeeper {
     var onBook: ((SetBook) -> Void)?
 
@@ -15,6 +15,7 @@ final class SetBookKeeper {
     private let log: Logger
     private var book = SetBook()
     private var isAsking = false
+    private var hasAsked = false
     private var asking: UvLoop.Timer?
     /// Before that it is not asked again because of events.
     private var restsUntil: Int64 = .min
@@ -31,13 +32,17 @@ final class SetBookKeeper {
         self.log = log
     }
 
-    func start() { asking = loop.every(Self.interval) { [unowned self] in ask() } }
+    func start() {
+        asking = loop.every(Self.interval) { [unowned self] in if hasAsked { ask() } }
+    }
 
     func stop() { asking?.cancel() }
 
+    /// With a new one nothing is asked until events give a reason.
     func onSession() {
         isAsking = false
-        ask()
+        hasAsked = false
+        restsUntil = .min
     }
 
     func onEvents(_ events: [FleetEvent]) {
@@ -48,6 +53,7 @@ final class SetBookKeeper {
     private func ask() {
         guard client.isReady, !isAsking else { return }
         isAsking = true
+        hasAsked = true
         let began = loop.nowMilliseconds
         client.request(.query(.sets), timeout: Self.timeout) { [weak self] result in
             guard let self else { return }

@@ -68,6 +68,13 @@ final class SimulatedRecord: NoticeRecord {
             }.map(\.bulletin)
         }
 
+        func unfinished(of rollout: RolloutID, history: Int64) -> [Bulletin] {
+            let told = (disk.bulletins + newBulletins).filter {
+                $0.history == history && $0.bulletin.step.rollout == rollout
+            }
+            return Bulletin.newest(told.map(\.bulletin)).filter(\.isUnfinished)
+        }
+
         func insert(
             _ bulletin: Bulletin, history: Int64, recordedAt: Timestamp, sinks: [SinkID]
         ) {

@@ -365,6 +365,8 @@ public final class FileLock {
     /// Harmless when repeated.
     public func release() {
         guard descriptor >= 0 else { return }
+        // Closing alone leaves it to a child that was forked and has not called exec yet.
+        _ = fermata_unlock(descriptor)
         Descriptors.close(descriptor)
         descriptor = -1
     }

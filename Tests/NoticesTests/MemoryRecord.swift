@@ -58,6 +58,11 @@ final class MemoryRecord: NoticeRecord {
             contents.bulletins.filter { $0.step == step }
         }
 
+        func unfinished(of rollout: RolloutID, history: Int64) -> [Bulletin] {
+            Bulletin.newest(contents.bulletins.filter { $0.step.rollout == rollout })
+                .filter(\.isUnfinished)
+        }
+
         func insert(
             _ bulletin: Bulletin, history: Int64, recordedAt: Timestamp, sinks: [SinkID]
         ) throws {

@@ -46,6 +46,23 @@ import Testing
         #expect(record.contents.outbox.isEmpty, "sinks get annotations unless they ask for more")
     }
 
+    @Test("a guest that was not held with its host is told so at the end of the rollout")
+    func notHeld() throws {
+        let step = StepID(rollout: RolloutID(1), number: 1)
+        let granted = FleetEvent(
+            sequence: 1, at: Samples.now,
+            body: .stepGranted(
+                step: step, host: HostID(checked: "h"),
+                guests: ["db-0", "db-1"].map { GuestID(checked: $0) }, pairs: [],
+                release: ReleaseID(checked: "r"), component: .network, version: "2"))
+        _ = try store([granted, Samples.holdFinished(2, step: 1)])
+        #expect(record.contents.bulletins.count == 3)
+        _ = try store([Samples.other(3), Samples.other(4)])
+        let told = record.contents.bulletins.dropFirst(3)
+        #expect(told.map(\.state) == [.cancelled] && told.map(\.guest.rawValue) == ["db-1"])
+        #expect(told.first?.reason == "its step ended without a hold of this guest")
+    }
+
     @Test("sinks of a set are told of its guests, and of no others, when a whole host is held")
     func setsOfAHost() throws {
         let guests = ["db-0", "lone", "web-0"].map { GuestID(checked: $0) }

@@ -214,6 +214,9 @@ import Testing
         #expect(try store.newestBulletins(of: step).map(\.state) == [.succeeded, .started])
         #expect(try store.pending(.file, after: 0, limit: 9).map(\.bulletin.setSize) == [size])
         #expect(try store.bulletin(ofAnnotation: hold.holdID)?.setSize == size)
+        // The rollout is over: whoever was not held is told so.
+        _ = try keep([Samples.other(3)])
+        #expect(try store.newestBulletins(of: step).map(\.state) == [.succeeded, .cancelled])
     }
 
     @Test("what is old is deleted, annotations only if that is wanted")
