@@ -81,6 +81,7 @@ final class AgentProcess {
 
     func feed(_ event: AgentMachine.Event) {
         guard process.isAlive else { return }
+        if case .stepEnded(let report) = event { world.truth.stepEnds(report.step, on: host) }
         events.append(event)
         guard !isDraining else { return }
         isDraining = true

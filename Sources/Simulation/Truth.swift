@@ -82,8 +82,8 @@ final class Truth {
     /// Guests that a step had when their host lost power, or that it left without having seen to them: with
     /// the step. They are out until they execute, or until an operator has seen to their set.
     private var missing: [GuestID: StepID] = [:]
-    /// Guests that began anew when that step of theirs was over, though its report is still on its way: who
-    /// is out again by then is so because of what happened after the step.
+    /// Guests that executed when that step of theirs was over, or after, though its report may still be on
+    /// its way: who is out again by then is so because of what happened after the step.
     private var cameBack: [GuestID: StepID] = [:]
 
     init(_ world: World) { self.world = world }
@@ -279,7 +279,9 @@ final class Truth {
     /// Whoever does not execute when its step is over, and has not been seen well, is not there yet. If it
     /// is on record as running, its host fell silent after the step.
     private func noteMissing(_ report: StepReport) {
-        guard let plan = state.step(report.step)?.plan, let host = world.host(plan.host)
+        guard let plan = state.step(report.step)?.plan, let host = world.host(plan.host),
+            // One that its agent has refused has touched nobody.
+            let kept = kept[host.id], kept >= report.token
         else { return }
         for guest in host.guests
         where plan.guests.contains(guest.id) && !guest.isExecuting
@@ -289,6 +291,11 @@ final class Truth {
         {
             missing[guest.id] = report.step
         }
+    }
+
+    /// An agent is done with a step, and is about to say so.
+    func stepEnds(_ step: StepID, on host: SimulatedHost) {
+        for guest in host.guests where guest.isExecuting { cameBack[guest.id] = step }
     }
 
     /// Nobody of another update domain of its sets may be out.
