@@ -4,8 +4,9 @@
     run_side_by_side.py [--at-once N] [MODULE…]     (default: all of this directory, two at a time)
 
 A module's output comes when it has ended. A module that failed is run once more when all the others
-are done, with nothing beside it: up to AGAIN_MAX of them. If it passes then, the computer was too busy for it
-(a hold lasts 30 s by the clock, whatever else runs), which is said, with what failed, at the end.
+are done, with nothing beside it: up to AGAIN_MAX of them. If it passes then, the computer was too busy
+for it (a hold lasts 30 s by the clock, whatever else runs), which is said, with what failed, at the
+end.
 
 The end repeats every failure, since a log may be cut in the middle. The last lines are those of
 unittest, over all modules, so that whoever counts tests reads one result: `Ran N tests in S s`, then
@@ -33,7 +34,8 @@ LONG = collections.defaultdict(lambda: 5, {
     "test_ha_leader": 180, "test_ha_store": 170, "test_faults_processes": 110, "test_faults_restart": 80,
     "test_agent_dies": 90, "test_host_components": 90, "test_examples": 80, "test_adoption": 75,
     "test_preflight": 60, "test_faults_monitor": 60, "test_faults_guest_agent": 60,
-    "test_rollout": 60, "test_health": 50, "test_faults_resources": 50, "test_systemd": 40, "test_notifier_dies": 45, "test_notifiers": 80,
+    "test_rollout": 60, "test_health": 50, "test_faults_resources": 50, "test_systemd": 40,
+    "test_notifier_dies": 45, "test_notifiers": 80,
     "test_clocks_of_host": 30, "test_hostile_tls": 30, "test_bad_qemu": 30,
 })
 
