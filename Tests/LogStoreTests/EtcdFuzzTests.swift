@@ -31,6 +31,7 @@ struct EtcdFuzzTests {
         /// Nil while it does not lead.
         var next: UInt64?
         var isBusy = false
+        var isSaving = false
 
         init(_ bench: Bench, _ endpoints: [String], number: Int) throws {
             self.number = number
@@ -65,6 +66,8 @@ struct EtcdFuzzTests {
             guard !writer.isBusy else { return }
             guard let first = writer.next else {
                 writer.isBusy = true
+                // What was being saved in another epoch is over.
+                writer.isSaving = false
                 writer.store.lead(as: LogWriter(name: "\(writer.number)", address: ""), after: 0) {
                     writer.isBusy = false
                     if case .success(let log) = $0 {
@@ -105,9 +108,12 @@ struct EtcdFuzzTests {
                 writer.relay.release()
             case 6 where !writer.isBusy: writer.next = nil
             case 7:
-                if let next = writer.next, !writer.isBusy, next > 2 {
+                if let next = writer.next, !writer.isBusy, !writer.isSaving, next > 2 {
                     var left = [[UInt8](repeating: 1, count: 10), [2]][...]
-                    writer.store.save(index: next - 2, next: { left.popFirst() }) { _ in }
+                    writer.isSaving = true
+                    writer.store.save(index: next - 2, next: { left.popFirst() }) { _ in
+                        writer.isSaving = false
+                    }
                 }
             default: step(writer)
             }
