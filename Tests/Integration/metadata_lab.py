@@ -251,7 +251,9 @@ class Pacemaker:
     def first(self, guest):
         """The pid of the first process in a guest's namespaces, as seen from here."""
         pid = self.daemons[guest].pid
-        return int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
+        # At the very beginning it has not forked yet.
+        return int(wait_until(lambda: children.read_text().split(), 30, "a first process")[0])
 
     def run(self, guest, *command, check=False):
         """A command in a guest; what it printed."""

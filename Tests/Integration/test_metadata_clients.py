@@ -134,8 +134,9 @@ class MetadataClients(unittest.TestCase):
         wait_until(lambda: p.attribute("db-0", state) == "AVAILABLE", 60,
                    f"{agent} to be at ease again\n{p.state()}", 0.3)
         wait_until(p.runs_everywhere, 60, f"{agent} to run on both again\n{p.state()}", 0.3)
-        # It was drained before it was held, and whoever came to run the database stays.
-        self.assertEqual(p.place(), "db-1")
+        # Drained it was before it was held, as the logs say; whether the database stays where it went or
+        # comes back is Pacemaker's choice.
+        wait_until(lambda: p.place() in p.members, 60, f"the database to run\n{p.state()}", 0.3)
         return event, {guest: p.log(guest)[before[guest]:] for guest in p.members}
 
     def test_azure_events_drains_its_guest_and_a_neighbour_says_that_it_may_start(self):
