@@ -245,6 +245,12 @@ extension HoldMachine {
         end(index, .lost, reason: reason)
     }
 
+    /// Of a guest that a restarted agent finds so: it may have gone on before, and ended then.
+    mutating func loseFound(_ index: Int, _ reason: String) {
+        guests[index].resumedAt = histories[index].resumedAt
+        lose(index, reason)
+    }
+
     mutating func end(_ index: Int, _ outcome: StepOutcome, reason: String) {
         guests[index].state = .done(outcome)
         guests[index].reason = reason

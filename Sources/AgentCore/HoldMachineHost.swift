@@ -252,10 +252,7 @@ extension HoldMachine {
         case .continueGuest(.old):
             guests[index].resumedAt = nil
             continueOld(index, at: now)
-        case .lost(let reason):
-            // It may have gone on before, and ended then.
-            guests[index].resumedAt = histories[index].resumedAt
-            lose(index, reason)
+        case .lost(let reason): loseFound(index, reason)
         // There never was a second process.
         case .keep(.new), .continueGuest(.new): lose(index, "its QEMU was not found")
         case .wait: guests[index].state = .unreachable

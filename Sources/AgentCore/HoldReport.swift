@@ -157,18 +157,14 @@ extension HoldMachine {
             effects.append(.kill(id, .new))
             effects.append(.switchQueues(id, to: .old))
         case .continueGuest(.new) where !histories[index].isCommitted:
-            guests[index].resumedAt = histories[index].resumedAt
-            lose(index, "nobody knows whether it went on in the old QEMU, which has ended")
+            loseFound(index, "nobody knows whether it went on in the old QEMU, which has ended")
         case .continueGuest(.new):
             guests[index].reason = ""
             guests[index].resumedAt = nil
             guests[index].state = .committing
             effects.append(.switchQueues(id, to: .new))
             effects.append(.kill(id, .old))
-        case .lost(let reason):
-            // It may have gone on before, and ended then.
-            guests[index].resumedAt = histories[index].resumedAt
-            lose(index, reason)
+        case .lost(let reason): loseFound(index, reason)
         case .wait: guests[index].state = .unreachable
         }
     }

@@ -101,12 +101,9 @@ public final class Delivery<Record: NoticeRecord, Turns: EventLoop> {
     ) throws(Failure) {
         isHeldBack = true
         do {
+            defer { isHeldBack = false }
             try body()
-        } catch {
-            isHeldBack = false
-            throw error
         }
-        isHeldBack = false
         if wasHeldBack { wake() }
         wasHeldBack = false
     }

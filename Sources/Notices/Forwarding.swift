@@ -25,7 +25,7 @@ public struct TrustedProxies: Hashable, Sendable {
         let values = head.fields.filter { $0.isForwardedFor }.map(\.value)
         for entry in values.joined(separator: ",").split(separator: ",").reversed() {
             // What stands to the left of one that cannot be read is worth nothing.
-            guard let address = IPAddress(trimmed(entry)) else { return nil }
+            guard let address = IPAddress(String(withoutBlanks(entry))) else { return nil }
             if !addresses.contains(address) { return address }
         }
         return nil
@@ -43,10 +43,4 @@ extension RequestHead {
 
 extension HTTPField {
     fileprivate var isForwardedFor: Bool { name.lowercased() == "x-forwarded-for" }
-}
-
-private func trimmed(_ entry: Substring) -> String {
-    var entry = entry.drop { $0 == " " || $0 == "\t" }
-    while let last = entry.last, last == " " || last == "\t" { entry.removeLast() }
-    return String(entry)
 }

@@ -187,13 +187,19 @@ extension RequestHead {
         guard let list = value("if-none-match") else { return false }
         if list == tag { return true }
         for part in list.split(separator: ",") {
-            var candidate = part.drop { $0 == " " || $0 == "\t" }
-            while let last = candidate.last, last == " " || last == "\t" { candidate.removeLast() }
+            var candidate = withoutBlanks(part)
             if candidate.hasPrefix("W/") { candidate = candidate.dropFirst(2) }
             if candidate == "*" || candidate == tag { return true }
         }
         return false
     }
+}
+
+/// One of a header's list, without the spaces and tabs around it.
+func withoutBlanks(_ part: Substring) -> Substring {
+    var part = part.drop { $0 == " " || $0 == "\t" }
+    while let last = part.last, last == " " || last == "\t" { part.removeLast() }
+    return part
 }
 
 /// A poll for events that was understood once: the same request again needs no reading of its target.

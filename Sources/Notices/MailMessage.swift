@@ -37,7 +37,7 @@ public enum MailMessage {
     /// As it is if it is plain ASCII, else as an encoded word for each 30 bytes or so.
     static func header(_ text: String) -> String {
         let text = printable(text)
-        if text.utf8.allSatisfy({ (0x20...0x7E).contains($0) }) { return text }
+        if isPlain(text) { return text }
         var words: [String] = []
         var part = ""
         func end() {

@@ -43,26 +43,24 @@ struct OpenTarget {
 
     func send(
         _ path: String = "", method: String? = nil, headers more: [String] = [],
-        body: [UInt8]? = nil, completion: @escaping (Result<HTTPAnswer, HTTPError>) -> Void
+        body: [UInt8]? = nil, answerByteCountMax: Int = Self.answerByteCountMax,
+        completion: @escaping (Result<HTTPAnswer, HTTPError>) -> Void
     ) {
         client.send(
             HTTPRequest(
                 url: url + path, headers: headers + more + ["User-Agent: fermata"], body: body,
                 method: method, tls: tls, connectLimit: min(limit, .seconds(5)), limit: limit,
-                answerByteCountMax: Self.answerByteCountMax),
+                answerByteCountMax: answerByteCountMax),
             completion: completion)
     }
 
     /// A post of which only the answer's status is of interest.
     func post(
-        _ path: String = "", headers more: [String], body: [UInt8],
+        _ path: String = "", headers: [String], body: [UInt8],
         completion: @escaping (DeliveryOutcome) -> Void
     ) {
-        client.send(
-            HTTPRequest(
-                url: url + path, headers: headers + more + ["User-Agent: fermata"], body: body,
-                tls: tls, connectLimit: min(limit, .seconds(5)), limit: limit,
-                answerByteCountMax: Self.unreadByteCountMax)
+        send(
+            path, headers: headers, body: body, answerByteCountMax: Self.unreadByteCountMax
         ) { result in
             guard case .failure(let error) = result, error.kind == .tooLarge,
                 let status = error.status

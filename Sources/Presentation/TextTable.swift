@@ -41,11 +41,16 @@ public struct TextTable: Sendable {
     }
 }
 
+/// Whether it is of ASCII's visible characters and spaces alone.
+package func isPlain(_ text: String) -> Bool {
+    text.utf8.allSatisfy { (0x20...0x7E).contains($0) }
+}
+
 /// `text` on one line and without control characters, so that what a peer or a program said can
 /// neither break a table nor steer a terminal.
 public func printable(_ text: String) -> String {
     // Nearly all texts are plain, and properties of characters are looked up in large tables.
-    if text.utf8.allSatisfy({ (0x20...0x7E).contains($0) }) { return text }
+    if isPlain(text) { return text }
     var output = String.UnicodeScalarView()
     for scalar in text.unicodeScalars {
         switch scalar.properties.generalCategory {

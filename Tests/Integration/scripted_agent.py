@@ -14,16 +14,12 @@ import fermata_wire as wire
 pb = wire.pb
 
 
-class ScriptedAgent:
-    """Host `a` (the name in its credentials) with the given guests, until the `with` ends. `version`: their
-    QEMU; `problem`: why they cannot be handed over; `more`: other fields of a guest's report, by guest."""
+class Listening:
+    """A session with a server, whose messages come to `on_message` in a thread, until the `with` ends."""
 
-    def __init__(self, address, credentials, guests, version="1", key_log=None, problem="",
-                 more=None):
+    def __init__(self, address, credentials, key_log=None):
         self.host, _, self.port = address.rpartition(":")
         self.credentials, self.key_log = str(credentials), key_log
-        self.versions = dict.fromkeys(sorted(guests), version)
-        self.problem, self.more = problem, more or {}
         self.session = None
         self.error = None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -33,10 +29,15 @@ class ScriptedAgent:
         self.session = wire.connect(self.host, int(self.port), self.credentials,
                                     key_log=self.key_log)
         self.session.hello()
-        answer = self.session.request(self.report())
-        assert answer.kind == "HostReportCommitted", answer
+        self.begin()
         self.thread.start()
         return self
+
+    def begin(self):
+        """What is said first."""
+
+    def on_message(self, received):
+        raise NotImplementedError
 
     def __exit__(self, *_):
         self.ends = True
@@ -46,6 +47,32 @@ class ScriptedAgent:
         if self.error:
             raise self.error
 
+    def _run(self):
+        try:
+            while not self.ends:
+                try:
+                    received = self.session.receive(0.1)
+                except socket.timeout:
+                    continue
+                self.on_message(received)
+        except BaseException as error:  # raised again at the end of the `with`
+            self.error = error
+
+
+class ScriptedAgent(Listening):
+    """Host `a` (the name in its credentials) with the given guests, until the `with` ends. `version`: their
+    QEMU; `problem`: why they cannot be handed over; `more`: other fields of a guest's report, by guest."""
+
+    def __init__(self, address, credentials, guests, version="1", key_log=None, problem="",
+                 more=None):
+        super().__init__(address, credentials, key_log)
+        self.versions = dict.fromkeys(sorted(guests), version)
+        self.problem, self.more = problem, more or {}
+
+    def begin(self):
+        answer = self.session.request(self.report())
+        assert answer.kind == "HostReportCommitted", answer
+
     def report(self):
         return pb.HostReport(
             host=self.session.own.name, agent_version="scripted", boot_id="b", guests=[
@@ -54,17 +81,9 @@ class ScriptedAgent:
                                **{"hand_over_problem": self.problem} | self.more.get(guest, {}))
                 for guest, version in self.versions.items()])
 
-    def _run(self):
-        try:
-            while not self.ends:
-                try:
-                    received = self.session.receive(0.1)
-                except socket.timeout:
-                    continue
-                if received.kind == "Directive":
-                    self._on_directive(received.message, received.correlation)
-        except BaseException as error:  # raised again at the end of the `with`
-            self.error = error
+    def on_message(self, received):
+        if received.kind == "Directive":
+            self._on_directive(received.message, received.correlation)
 
     def times(self):
         """When a hold began and how long it was, in microseconds."""

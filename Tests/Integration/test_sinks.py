@@ -190,11 +190,7 @@ sinks:
     inFlight: 1
 """)
         self.hold(["db-0", "db-1"], "2")
-
-        def letters():
-            return fermata("notifier", "dead-letters", "list", "--database", self.database,
-                           "--output", "json").json
-        first, second = wait_until(lambda: (lambda l: len(l) == 2 and l)(letters()))
+        first, second = wait_until(lambda: (lambda l: len(l) == 2 and l)(self.dead_letters()))
         self.assertIn("it answered 404", first["reason"] + second["reason"])
         done = fermata("notifier", "dead-letters", "replay", "--database", self.database, "--id",
                        first["id"])
@@ -204,7 +200,7 @@ sinks:
         self.assertLess(time.monotonic() - began, 30)
         done = fermata("notifier", "dead-letters", "drop", "--database", self.database)
         self.assertEqual(done.out, "1 dropped\n", str(done))
-        self.assertEqual(letters(), [])
+        self.assertEqual(self.dead_letters(), [])
         done = fermata("annotations", "replay", "--database", self.database, "--to", "ops",
                        "--guest", "db-1")
         self.assertEqual(done.out, "1 will be sent again\n", str(done))

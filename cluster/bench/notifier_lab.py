@@ -3,20 +3,18 @@
 Happy path: `with NotifierLab(fermata) as lab:`, then `lab.start_server()`, `lab.start_notifier(...)`,
 `lab.agent(...)`. Everything is on this computer, so its wall clock is one for all.
 """
-import contextlib
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "proto-spec" / "python"), str(ROOT / "Tests" / "Integration")]
 
-from scripted_agent import ScriptedAgent  # noqa: E402 (sets the path for the next)
+from scripted_agent import Listening, ScriptedAgent  # noqa: E402 (sets the path for the next)
 
 import fermata_wire as wire  # noqa: E402
 
@@ -124,37 +122,21 @@ class NotifierLab:
         return Commits(self.address, self.pki / "operator-o")
 
 
-class Commits:
+class Commits(Listening):
     """When the leader committed each event, by the event's own word: `times[sequence]`, in seconds."""
 
     def __init__(self, address, credentials):
-        host, _, port = address.rpartition(":")
-        self.session = wire.connect(host, int(port), str(credentials))
-        self.times, self.ends = {}, False
-        self.thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(address, credentials)
+        self.times = {}
 
-    def __enter__(self):
-        self.session.hello()
+    def begin(self):
         self.session.send(pb.FollowEvents(after_sequence=0, progress=False),
                           self.session.next_correlation())
-        self.thread.start()
-        return self
 
-    def __exit__(self, *_):
-        self.ends = True
-        self.thread.join(10)
-        with contextlib.suppress(OSError):
-            self.session.close()
-
-    def _run(self):
-        while not self.ends:
-            try:
-                received = self.session.receive(0.1)
-            except TimeoutError:
-                continue
-            if received.kind == "EventBatch":
-                for event in received.message.events:
-                    self.times[event.sequence] = event.at_microseconds / 1e6
+    def on_message(self, received):
+        if received.kind == "EventBatch":
+            for event in received.message.events:
+                self.times[event.sequence] = event.at_microseconds / 1e6
 
 
 def cpu_seconds(pid):
