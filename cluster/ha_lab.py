@@ -87,8 +87,12 @@ class ServerPart(Daemon):
         lines = [l for l in self.output().splitlines() if l.startswith("fermata server ")]
         return lines[-1] if lines else ""
 
+    def has_led(self):
+        """In this life, up to its last word; it may have died since."""
+        return "term " in self.last_word()
+
     def says_it_leads(self):
-        return self.is_running and ("term " in self.last_word())
+        return self.is_running and self.has_led()
 
     def terms(self):
         """The terms in which it led, over all its lives."""

@@ -79,7 +79,8 @@ count_swift() {
 count_python() {
     local ran skipped
     ran=$(sed -n 's/^Ran \([0-9]*\) tests\{0,1\} in .*/\1/p' "$log" | tail -n 1)
-    number() { sed -n "/^\(OK\|FAILED\)/s/.*$1=\([0-9]*\).*/\1/p" "$log" | tail -n 1; }
+    # Of the last result only: the log may hold those of modules, of which some were run again.
+    number() { grep -aE '^(OK|FAILED)' "$log" | tail -n 1 | sed -n "s/.*$1=\([0-9]*\).*/\1/p"; }
     skipped=$(number skipped)
     part_failed=$(($(number failures || true) + 0))
     part_failed=$((part_failed + $(number errors || true) + 0))
@@ -140,8 +141,8 @@ for part in "${parts[@]}"; do
             ;;
         model) run "model of the protocol, the short form" count_model scripts/check-model.sh --short ;;
         imports)
-            run "test of the import check" count_python \
-                "$python" -m unittest discover -s scripts -p 'test_check_imports.py' -v
+            run "tests of the scripts" count_python \
+                "$python" -m unittest discover -s scripts -p 'test_*.py' -v
             run "import rule" count_check "$python" scripts/check-imports.py
             ;;
         simulation)

@@ -40,3 +40,11 @@ public protocol EventLoop: AnyObject {
 public protocol PausePoint {
     func reached(_ point: String)
 }
+
+extension PausePoint {
+    /// A point that many come to: any of them is meant by `POINT`, only this one by `POINT-NAME`.
+    public func reached(_ point: String, of name: some CustomStringConvertible) {
+        reached(point)
+        reached("\(point)-\(name)")
+    }
+}

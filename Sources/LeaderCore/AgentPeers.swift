@@ -172,7 +172,7 @@ final class AgentPeers {
     private func onStepReport(
         _ report: StepReport, _ correlation: UInt64, _ peer: Peer, _ host: HostID
     ) {
-        pause?.reached("reported")
+        pause?.reached("reported", of: host)
         if mutated(.reportAnsweredEarly) {
             peer.session.send(
                 .stepReportCommitted(step: report.step, token: report.token),
@@ -181,7 +181,7 @@ final class AgentPeers {
         committer.submit(.reportStep(report, host: host)) { [self] result in
             switch result {
             case .success:
-                pause?.reached("recorded")
+                pause?.reached("recorded", of: host)
                 log.info(
                     "step finished",
                     metadata: [
@@ -215,7 +215,7 @@ final class AgentPeers {
                     "token": "\(directive.token)",
                 ])
             peer.session.send(.directive(directive), correlation: directive.token.number)
-            pause?.reached("directed")
+            pause?.reached("directed", of: directive.host)
         }
     }
 }

@@ -5,7 +5,7 @@
 /// Of an agent: accepted, prepared, armed, holding, stopped, moved, committing, killed, continued,
 /// confirming, confirmed, finished. Of a server: granted (the grant is not durable yet), committed
 /// (the directive is not sent yet), directed, reported (the report is not durable yet), recorded (the
-/// agent is not told yet). Of a notifier: heard (the end of a hold is not stored yet), stored (nothing has gone
+/// agent is not told yet); of the last three, `directed-HOST` means that host's step only. Of a notifier: heard (the end of a hold is not stored yet), stored (nothing has gone
 /// out), acknowledged (the leader may forget it), delivering-SINK, taken-SINK (what the receiver answered
 /// is not noted yet), marked (it is), reported (the leader knows of a shared sink's delivery). Once for each process: a phase may be told of by two events.
 public final class TestPause {

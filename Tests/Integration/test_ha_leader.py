@@ -2,7 +2,8 @@
 
 FERMATA_TEST_PAUSE_AT=POINT lets a leader kill itself (POINT:stop: stop itself) the first time it comes
 there: `granted`, `committed`, `directed`, `reported`, `recorded`. The step that takes it there is guest
-`free`'s on host c, while a guest of set db is held on another host.
+`free`'s on host c, while a guest of set db is held on another host. The last three are said of host c
+only: a new leader directs the host that is held once more.
 """
 import signal
 import time
@@ -35,13 +36,13 @@ class LeaderDies(HACase):
         self.die_at("committed")
 
     def test_killed_after_the_hold_is_sent(self):
-        self.die_at("directed")
+        self.die_at("directed-c")
 
     def test_killed_after_the_guests_are_resumed_but_before_that_is_recorded(self):
-        self.die_at("reported")
+        self.die_at("reported-c")
 
     def test_killed_after_the_end_is_recorded_but_before_the_agent_is_told(self):
-        self.die_at("recorded")
+        self.die_at("recorded-c")
 
     def test_killed_while_the_guests_are_held(self):
         with self.held() as hold:

@@ -1,0 +1,50 @@
+"""run-tests.sh counts what its parts print; here a part is a script that prints what is to be counted.
+
+A wrong count fails a run that passed, or passes one that failed.
+"""
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+SCRIPT = pathlib.Path(__file__).resolve().with_name("run-tests.sh")
+RERUN = ("Ran 3 tests in 1.0s\n\nFAILED (errors=1)\n---- test_x: again, alone\n"
+         "Ran 3 tests in 1.0s\n\nOK\n")
+
+
+class Counts(unittest.TestCase):
+    def integration(self, output, code=0):
+        """The last line and the exit code, when the integration tests print this."""
+        with tempfile.TemporaryDirectory() as directory:
+            python = pathlib.Path(directory, "python")
+            python.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\nexit {code}\n")
+            python.chmod(0o755)
+            done = subprocess.run(["bash", SCRIPT, "integration"], capture_output=True, text=True,
+                                  env=os.environ | {"PYTHON": str(python)}, check=False)
+        return done.stdout.splitlines()[-1], done.returncode
+
+    def test_all_passed(self):
+        self.assertEqual(self.integration("Ran 12 tests in 3.4s\n\nOK"), ("12 passed, 0 failed", 0))
+
+    def test_failures_and_errors_and_skipped(self):
+        output = "Ran 12 tests in 3.4s\n\nFAILED (failures=1, errors=2, skipped=3)"
+        self.assertEqual(self.integration(output, 1), ("6 passed, 3 failed", 1))
+
+    def test_what_passed_when_run_again_has_passed(self):
+        self.assertEqual(self.integration(RERUN + "Ran 12 tests in 9.0s\n\nOK"),
+                         ("12 passed, 0 failed", 0))
+
+    def test_what_failed_again_has_failed(self):
+        output = RERUN + "Ran 12 tests in 9.0s\n\nFAILED (failures=2)"
+        self.assertEqual(self.integration(output, 1), ("10 passed, 2 failed", 1))
+
+    def test_an_exit_code_alone_is_a_failure(self):
+        self.assertEqual(self.integration("Ran 12 tests in 3.4s\n\nOK", 1)[1], 1)
+
+    def test_nothing_at_all_is_a_failure(self):
+        self.assertEqual(self.integration(""), ("0 passed, 1 failed", 1))
+
+
+if __name__ == "__main__":
+    unittest.main()
