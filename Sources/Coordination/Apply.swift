@@ -70,6 +70,7 @@ extension Coordinator {
             state.nextToken = report.acceptedToken.number + 1
         }
         defineSets(report)
+        leaveSets(report)
         if state.hosts[report.host] == nil {
             state.hosts[report.host] = HostRecord(report: report, reportedAt: at)
         } else {
@@ -101,6 +102,16 @@ extension Coordinator {
                     $0.definedBy = report.host
                 }
             }
+        }
+    }
+
+    /// Sets that the host defined, and does no more.
+    private mutating func leaveSets(_ report: HostReport) {
+        let defined = Set(report.sets.map(\.id))
+        for known in state.hosts[report.host]?.report.sets ?? []
+        where !defined.contains(known.id) && state.sets[known.id]?.definedBy == report.host {
+            state.sets.update(known.id) { $0.definedBy = nil }
+            state.dropIfUnused(known.id)
         }
     }
 
@@ -273,7 +284,10 @@ extension Coordinator {
                 lock.holders.removeAll { $0.step == id }
                 return lock.holders.isEmpty
             }
-            if isFree == true { state.locks.removeValue(forKey: pair.set) }
+            if isFree == true {
+                state.locks.removeValue(forKey: pair.set)
+                state.dropIfUnused(pair.set)
+            }
         }
     }
 

@@ -105,6 +105,9 @@ extension Coordinator {
             return .failure(
                 Refusal(.invalid, "sets of \(report.host) are not in order at \(later.id)"))
         }
+        if let refusal = refusal(ofAccepted: report.acceptedToken, by: report.host) {
+            return .failure(refusal)
+        }
         let tokenIsKnown = report.acceptedToken.number < state.nextToken
         if let known = state.hosts[report.host], known.report == report, tokenIsKnown,
             isAdopted(report)
@@ -112,6 +115,17 @@ extension Coordinator {
             return .success([])
         }
         return .success([.hostReported(report, placements: placements(for: report))])
+    }
+
+    /// Later grants have higher tokens than any that was accepted, so one host's number concerns all.
+    private func refusal(ofAccepted token: Token, by host: HostID) -> Refusal? {
+        guard token.number > state.nextToken, token.number - state.nextToken > Limits.tokensLostMax
+        else { return nil }
+        return Refusal(
+            .invalid,
+            "host \(host) says that it has accepted token \(token); the next one is "
+                + "\(state.nextToken), and so many cannot have been lost",
+            advice: "The agent's state directory is damaged, or of another cluster.")
     }
 
     /// Whether every guest of a report already belongs to its host, or cannot.
@@ -184,18 +198,16 @@ extension Coordinator {
     private func proposeStepReport(
         _ report: StepReport, _ host: HostID
     ) -> Result<[Fact.Body], Refusal> {
-        guard let step = state.step(report.step) else {
-            return .success([.strayReported(report, host: host)])
-        }
+        // After an old back-up was restored, a step of the lost log has no name, or that of another's.
+        guard let step = state.step(report.step) else { return .success(stray(report, host)) }
         guard step.plan.host == host else {
-            // After an old backup was restored, a step of the lost log can have the name of ours.
-            if step.token != report.token, !report.holds.isEmpty {
-                return .success([.strayReported(report, host: host)])
+            if isForOther(report.step, report.token, holds: report.holds, host) {
+                return .failure(
+                    Refusal(
+                        .notPermitted, "\(report.step) is not on host \(host)",
+                        advice: "An agent speaks for its own host only."))
             }
-            return .failure(
-                Refusal(
-                    .notPermitted, "\(report.step) is not on host \(host)",
-                    advice: "An agent speaks for its own host only."))
+            return .success(stray(report, host))
         }
         if let problem = problem(in: report, of: step) {
             return .failure(Refusal(.invalid, "report of \(report.step): \(problem)"))
@@ -208,6 +220,29 @@ extension Coordinator {
         if isRepeated { return .success([]) }
         // Not the grant we know, or one that was given up. What was held is recorded all the same.
         return .success(report.holds.isEmpty ? [] : [.strayReported(report, host: host)])
+    }
+
+    /// Whether an agent speaks of what another host is doing now. If the token is another, it speaks of a
+    /// step of its own, which this log knows nothing of; the same if it has held guests of its own.
+    public func isForOther(
+        _ id: StepID, _ token: Token, holds: [HoldRecord] = [], _ host: HostID
+    ) -> Bool {
+        guard let step = state.step(id), step.plan.host != host, step.status == .granted,
+            step.token == token
+        else { return false }
+        return holds.isEmpty || !holds.allSatisfy { isOwn($0.guest, host) }
+    }
+
+    private func isOwn(_ guest: GuestID, _ host: HostID) -> Bool {
+        state.guests[guest].map { $0.host == host } ?? true
+    }
+
+    /// What is recorded of a step that this log does not know as `host`'s: holds of guests that are
+    /// not another host's.
+    private func stray(_ report: StepReport, _ host: HostID) -> [Fact.Body] {
+        var own = report
+        own.holds.removeAll { !isOwn($0.guest, host) }
+        return own.holds.isEmpty ? [] : [.strayReported(own, host: host)]
     }
 
     private func problem(in report: StepReport, of step: StepRecord) -> String? {
@@ -233,6 +268,7 @@ extension Coordinator {
         case .accepted, .busy:
             return .success([])
         case .staleToken(let accepted):
+            if let refusal = refusal(ofAccepted: accepted, by: host) { return .failure(refusal) }
             let number = max(state.nextToken, accepted.number + 1)
             return .success([.stepRegranted(id, token: Token(number))])
         case .refused(let reason):

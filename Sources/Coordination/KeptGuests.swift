@@ -68,7 +68,8 @@ extension FleetState {
         if let set = from?.pair?.set, set != to?.pair?.set { dropIfUnused(set) }
     }
 
-    private mutating func dropIfUnused(_ set: SetID) {
+    /// A set is there as long as a host defines it, a guest is in it, or it is locked.
+    mutating func dropIfUnused(_ set: SetID) {
         if let record = sets[set], record.members.isEmpty, locks[set] == nil,
             record.definedBy == nil
         {

@@ -9,8 +9,8 @@
 // Happy path: one load, then each batch as it is committed.
 // Failure modes: no etcd → `interrupted`, and again; a watch at a member that is cut off from the
 // others hears nothing and does not know it: after some silence a linearizable read tells, and another
-// member is watched; compacted → loaded again from the snapshot; etcd restored from a back-up → all
-// is told anew.
+// member is watched; compacted → loaded again from the snapshot; etcd restored from a back-up, or the
+// log replaced by `fermata restore` → all is told anew.
 
 import Edges
 import LogCore
@@ -33,6 +33,7 @@ final class EtcdFollower {
     private var revision: Int64 = 0
     private var epochRevision: Int64 = 0
     private var aliveRevision: Int64 = 0
+    private var history: UInt64 = 0
     private var epochNumber: UInt64 = 0
     private var watch: (any EtcdWatch)?
     private var timer: (any LoopTimer)?
@@ -101,14 +102,10 @@ final class EtcdFollower {
 
     private func loaded(_ contents: EtcdContents) {
         guard !isOther(contents) else {
-            // It was restored from a back-up, or set up anew.
-            index = nil
-            cluster = ""
-            revision = 0
-            epochRevision = 0
-            aliveRevision = 0
-            return again(nil)
+            // It was restored from a back-up, replaced, or set up anew.
+            return anew()
         }
+        history = contents.history
         cluster = contents.cluster
         revision = contents.revision
         let known = index
@@ -124,6 +121,17 @@ final class EtcdFollower {
         startWatch()
     }
 
+    /// Forgets what was read, and reads all.
+    private func anew() {
+        index = nil
+        cluster = ""
+        revision = 0
+        epochRevision = 0
+        aliveRevision = 0
+        history = 0
+        again(nil)
+    }
+
     /// Whether the writer has done something of which nothing was told here.
     func isBehind(next: UInt64, alive: Int64) -> Bool {
         next > (index ?? 0) + 1 || alive > aliveRevision
@@ -133,6 +141,7 @@ final class EtcdFollower {
     func isOther(_ contents: EtcdContents) -> Bool {
         contents.isSetBack || contents.revision < revision || contents.epochRevision < epochRevision
             || !cluster.isEmpty && contents.cluster != cluster
+            || index != nil && contents.history != history
     }
 
     private func saw(_ epoch: EtcdEpoch, _ revision: Int64) {
@@ -197,6 +206,8 @@ final class EtcdFollower {
                 if let epoch = EtcdEpoch(put.value) { saw(epoch, put.modRevision) }
             } else if put.key == layout.alive {
                 sawAlive(put.modRevision)
+            } else if put.key == layout.history {
+                return anew()
             } else if let last = layout.lastIndex(put.key) {
                 guard received(put, last: last) else { return }
             }
@@ -205,7 +216,12 @@ final class EtcdFollower {
 
     /// - Returns: false if the rest has to wait.
     private func received(_ value: EtcdKeyValue, last: UInt64) -> Bool {
-        guard let known = index, last > known else { return true }
+        guard let known = index else { return true }
+        // What is watched comes after what was read, and each record is written once in a log.
+        guard last > known else {
+            anew()
+            return false
+        }
         switch EtcdBatch(value.value) {
         case .records(let records): return tell(records, last: last)
         case .parts(let epoch, let count):

@@ -2,6 +2,7 @@
 //
 //   alive             the epoch, rewritten each second by the writer while nothing else is
 //   epoch             who may write: {"epoch", "name", "address", "nonce"}; its revision is the fence
+//   history           the epoch in which the whole log was last replaced, by `fermata restore`; none if never
 //   log/LAST          a batch of records, the last with this index (20 digits)
 //   next              index of the next record, decimal
 //   part/LAST/EPOCH/N    pieces of a batch that is too large for one request
@@ -27,6 +28,7 @@ package struct EtcdLayout {
     var epoch: String { prefix + "epoch" }
     var next: String { prefix + "next" }
     var alive: String { prefix + "alive" }
+    var history: String { prefix + "history" }
     var snapshot: String { prefix + "snapshot" }
 
     /// - Parameter last: index of the batch's last record.

@@ -17,6 +17,8 @@ struct EtcdContents {
     /// Of the key `epoch`; 0 if there is none.
     var epochRevision: Int64 = 0
     var aliveRevision: Int64 = 0
+    /// The epoch in which the whole log was last replaced; 0 if never.
+    var history: UInt64 = 0
     /// Of the key `snapshot`; 0 if there is none.
     var manifestRevision: Int64 = 0
     var next: UInt64 = 1
@@ -56,7 +58,7 @@ final class EtcdReader {
                 compare: [],
                 success: [
                     .get(key: layout.epoch), .get(key: layout.next), .get(key: layout.snapshot),
-                    .get(key: layout.alive),
+                    .get(key: layout.alive), .get(key: layout.history),
                 ])
         ) { [self] result in
             switch result {
@@ -92,6 +94,7 @@ final class EtcdReader {
             contents.manifestRevision = value.modRevision
         }
         contents.aliveRevision = answer.range(3).first?.modRevision ?? 0
+        contents.history = answer.range(4).first.flatMap { UInt64($0.text) } ?? 0
         contents.firstIndex = after + 1
         guard after < contents.next else {
             contents.isSetBack = true

@@ -39,6 +39,8 @@ extension EtcdLogStore: ReadableLogStore {
     ) {
         let operations: [EtcdOperation] = [
             .put(key: layout.next, Array("\(index + 1)".utf8)),
+            // Who follows must know it, also if the new log has grown beyond what it knows of the old.
+            .put(key: layout.history, Array("\(epoch?.epoch ?? 0)".utf8)),
             .delete(from: layout.log(0), to: layout.endOfLog),
         ]
         put(index, next, and: operations, completion)

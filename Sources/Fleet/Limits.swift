@@ -28,6 +28,19 @@ public enum Limits {
     public static let noticeClockErrorMillisecondsMax: Int64 = 60_000
     /// Steps that are noticed in one turn of the scheduler: a batch of the log stays small.
     public static let noticesPerRoundMax = 1_000
+    /// The years 1 to 9999, in microseconds since 1970: RFC 3339 cannot write others. Sums of two fit an
+    /// Int64 many times over.
+    public static let timeMicroseconds: ClosedRange<Int64> =
+        -62_135_596_800_000_000...253_402_300_799_999_999
+    /// Tokens come from counting grants, so none is ever near this.
+    public static let tokenMax = UInt64(Int64.max)
+    /// A host may have accepted tokens that the leader knows nothing of, when an old back-up was
+    /// restored. More grants than this cannot have been lost: its number is wrong, and would use up the tokens of all.
+    public static let tokensLostMax: UInt64 = 1_000_000_000
+    /// Sorts of host software of which a host says the version.
+    public static let hostSoftwareMax = 256
+    /// Words for what an agent can do, known ones and those of later versions.
+    public static let agentAbilitiesMax = 64
     /// The holder of the delivery lease is given this long to come back: longer than a restart of it
     /// or of the leader, short enough that people hear of their holds in time.
     public static let deliveryLeaseMilliseconds: UInt32 = 10_000

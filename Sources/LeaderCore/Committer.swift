@@ -138,12 +138,14 @@ package final class Committer {
     package func submit(
         _ command: Command, completion: @escaping (Result<Committed, Refusal>) -> Void
     ) {
+        guard !isOver else { return }
         queue.append(.command(command, completion))
         planPump()
     }
 
     /// Runs `body` when all that ``coordinator`` says is durable.
     package func read(_ body: @escaping () -> Void) {
+        guard !isOver else { return }
         queue.append(.read(body))
         planPump()
     }
@@ -154,7 +156,7 @@ package final class Committer {
         planPump()
     }
 
-    /// After this nothing is proposed, written or answered.
+    /// After this nothing is proposed, written or answered, and nothing is kept that still comes.
     package func close() {
         isOver = true
         retryTimer?.cancel()

@@ -15,7 +15,7 @@ final class Leadership {
     private let startedAt: Int64
     private let committer: Committer
     private let agents: AgentPeers
-    private let followers = Followers()
+    private let followers: Followers
     private let deliveries: DeliveryClaims
     private var log: Logger { server.log }
 
@@ -32,6 +32,7 @@ final class Leadership {
             loop: server.loop, log: server.log, warm: warm, pause: server.pause)
         agents = AgentPeers(
             committer: committer, loop: server.loop, log: server.log, pause: server.pause)
+        followers = Followers(server.loop)
         deliveries = DeliveryClaims(committer: committer, loop: server.loop, log: server.log)
         committer.connectedHosts = { [agents] in agents.connectedHosts }
         committer.onDurable = { [unowned self] facts, firstIndex in
@@ -43,6 +44,9 @@ final class Leadership {
             deliveries.sendNew()
         }
         committer.onFatal = { [unowned self] error in onLost(error) }
+        followers.onSlow = { [unowned self] in
+            committer.read { [unowned self] in followers.sendNew(coordinator.state) }
+        }
         agents.onProgress = { [followers] in followers.sendProgress($0) }
     }
 
@@ -58,6 +62,7 @@ final class Leadership {
     /// After this nothing is committed or answered.
     func close() {
         committer.close()
+        followers.close()
         deliveries.close()
         // It holds the server.
         onLost = { _ in }
@@ -101,14 +106,7 @@ final class Leadership {
             }
             onCommand(command, correlation, session)
         case .query(let query, _):
-            committer.read { [self] in
-                switch answer(query) {
-                case .success(let result):
-                    session.send(.queryResult(result), correlation: correlation)
-                case .failure(let refusal):
-                    session.send(.refused(refusal), correlation: correlation)
-                }
-            }
+            committer.read { [self] in session.answer(answer(query), correlation: correlation) }
         case .followEvents(let sequence, let progress):
             if mutated(.eventBeforeCommit) {
                 return followers.add(

@@ -242,10 +242,7 @@ public final class ServerCore {
             let leader = standby?.writer.map { "\($0.name) at \($0.address)" } ?? "nobody"
             return session.close(.notLeader, reason: "this server does not lead; \(leader) does")
         }
-        switch standby.answer(query) {
-        case .success(let result): session.send(.queryResult(result), correlation: correlation)
-        case .failure(let refusal): session.send(.refused(refusal), correlation: correlation)
-        }
+        session.answer(standby.answer(query), correlation: correlation)
     }
 
     /// Fills in what the state does not know.

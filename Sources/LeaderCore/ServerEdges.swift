@@ -13,16 +13,35 @@ public protocol PeerSession: AnyObject {
     /// Address of the peer, for logs.
     var peer: String { get }
     var isReady: Bool { get }
+    /// Bytes that wait for the peer to read.
+    var queuedByteCount: Int { get }
 
     /// Queues a message.
     ///
     /// - Parameter correlation: that of the message which this one answers, else 0.
-    /// - Returns: false, with nothing sent, if the session is not open any more.
+    /// - Returns: false, with nothing sent, if the session is not open any more or the message is
+    ///   longer than any may be.
     @discardableResult
     func send(_ message: Message, correlation: UInt64) -> Bool
 
     /// Tells the peer why, and closes.
     func close(_ code: CloseCode, reason: String)
+}
+
+extension PeerSession {
+    /// Answers a query; if the answer is longer than a message may be, with words.
+    func answer(_ result: Result<OperatorQueryResult, Refusal>, correlation: UInt64) {
+        switch result {
+        case .success(let found):
+            if send(.queryResult(found), correlation: correlation) || !isReady { return }
+            let refusal = Refusal(
+                .invalid, "the answer would be longer than \(Limits.messageByteCountMax) bytes",
+                advice: "Ask for less of it.")
+            send(.refused(refusal), correlation: correlation)
+        case .failure(let refusal):
+            send(.refused(refusal), correlation: correlation)
+        }
+    }
 }
 
 /// A standby's session with the leader, by which it sees that the leader lives: kept up until it is

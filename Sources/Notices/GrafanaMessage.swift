@@ -17,7 +17,8 @@ public enum GrafanaMessage {
         ]
         if let length = bulletin.annotation?.record.holdMicroseconds {
             // Rounded up: a region without a length is not drawn as one.
-            let end = (start.microseconds + length + 999) / 1_000
+            let (sum, overflow) = start.microseconds.addingReportingOverflow(length)
+            let end = overflow ? Int64.max / 1_000 : sum / 1_000 + (sum % 1_000 > 0 ? 1 : 0)
             members.append(JSON.Member("timeEnd", .integer(end)))
         }
         if let dashboard = settings.dashboard {

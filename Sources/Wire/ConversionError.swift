@@ -108,7 +108,33 @@ func checkCount(_ count: Int, max: Int, _ field: StaticString) throws(Conversion
 
 func checkedToken(_ number: UInt64, _ field: StaticString) throws(ConversionError) -> Token {
     guard number > 0 else { throw outOfRange(0, 1, Int64.max, field) }
+    return try checkedAcceptedToken(number, field)
+}
+
+/// The highest token that somebody has accepted: 0 if none.
+func checkedAcceptedToken(
+    _ number: UInt64, _ field: StaticString
+) throws(ConversionError) -> Token {
+    guard number <= Limits.tokenMax else {
+        throw outOfRange(Int64(bitPattern: number), 0, Int64.max, field)
+    }
     return Token(number)
+}
+
+/// Of a clock, which may be set wrong, but not beyond what can be written down.
+func checkedTime(
+    _ microseconds: Int64, _ field: StaticString
+) throws(ConversionError) -> Timestamp {
+    try checkRange(microseconds, Limits.timeMicroseconds, field)
+    return Timestamp(microseconds: microseconds)
+}
+
+func checkRange(
+    _ value: Int64, _ range: ClosedRange<Int64>, _ field: StaticString
+) throws(ConversionError) {
+    guard range.contains(value) else {
+        throw outOfRange(value, range.lowerBound, range.upperBound, field)
+    }
 }
 
 func checkedRollout(

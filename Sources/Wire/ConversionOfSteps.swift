@@ -11,7 +11,7 @@ extension PhaseTime {
     public init(wire: PBPhaseTime) throws(ConversionError) {
         self.init(
             phase: try StepPhase.checked(wire.phase, "phase"),
-            at: Timestamp(microseconds: wire.atMicroseconds))
+            at: try checkedTime(wire.atMicroseconds, "at_microseconds"))
     }
 }
 
@@ -36,14 +36,18 @@ extension HoldRecord {
         return wire
     }
     public init(wire: PBHoldRecord) throws(ConversionError) {
-        if wire.hasHoldMicroseconds, wire.holdMicroseconds < 0 {
-            throw outOfRange(wire.holdMicroseconds, 0, Int64.max, "hold_microseconds")
-        }
+        let longest = Limits.timeMicroseconds.upperBound
+        try checkRange(wire.holdMicroseconds, 0...longest, "hold_microseconds")
+        try checkRange(
+            wire.clockErrorBeforeMicroseconds, -longest...longest,
+            "clock_error_before_microseconds")
+        try checkRange(
+            wire.clockErrorAfterMicroseconds, -longest...longest, "clock_error_after_microseconds")
         self.init(
             guest: try checkedName(wire.guest, "guest"),
             outcome: try StepOutcome.checked(wire.outcome, "outcome"),
             reason: cutText(wire.reason),
-            heldAt: Timestamp(microseconds: wire.heldAtMicroseconds),
+            heldAt: try checkedTime(wire.heldAtMicroseconds, "held_at_microseconds"),
             holdMicroseconds: wire.hasHoldMicroseconds ? wire.holdMicroseconds : nil,
             resumedBy: try Resumer.checked(wire.resumedBy, "resumed_by"),
             clockErrorBeforeMicroseconds: wire.hasClockErrorBeforeMicroseconds
@@ -93,7 +97,7 @@ extension StepProgress {
             step: try required(wire.hasStep, wire.step, "step", StepID.init(wire:)),
             token: try checkedToken(wire.token, "token"),
             phase: try StepPhase.checked(wire.phase, "phase"),
-            at: Timestamp(microseconds: wire.atMicroseconds))
+            at: try checkedTime(wire.atMicroseconds, "at_microseconds"))
     }
 }
 

@@ -163,6 +163,10 @@ extension HostReport {
     }
     public init(wire: PBHostReport) throws(ConversionError) {
         try checkCount(wire.guests.count, max: Limits.hostGuestsMax, "guests")
+        // Each may define some sets that have no guest on it yet.
+        try checkCount(wire.sets.count, max: Limits.hostGuestsMax, "sets")
+        try checkCount(wire.software.count, max: Limits.hostSoftwareMax, "software")
+        try checkCount(wire.abilities.count, max: Limits.agentAbilitiesMax, "abilities")
         let sets = try list(wire.sets, "sets", SetDefinition.init(wire:))
         let guests = try list(wire.guests, "guests", GuestReport.init(wire:))
         try checkAscending(sets, "sets") { $0.id }
@@ -174,7 +178,9 @@ extension HostReport {
             host: try checkedName(wire.host, "host"),
             agentVersion: try checkedText(wire.agentVersion, "agent_version"),
             bootID: try checkedText(wire.bootID, "boot_id"),
-            acceptedToken: Token(wire.acceptedToken), sets: sets, guests: guests,
+            acceptedToken: try checkedAcceptedToken(wire.acceptedToken, "accepted_token"),
+            sets: sets,
+            guests: guests,
             abilities: AgentAbility.allCases.filter { ability in
                 abilities.contains { $0.rawValue == ability.rawValue }
             }, software: software)

@@ -8,6 +8,7 @@ import Testing
 @Suite("etcd log, simulated")
 struct EtcdLogStoreTests {
     let bench = Bench()
+    private let now = SimulatedEtcd.Fate.passes(there: .zero, back: .zero)
 
     @Test("what was appended is there after a restart, each leader with a higher epoch")
     func append() throws {
@@ -191,5 +192,58 @@ struct EtcdLogStoreTests {
         bench.until { follower.loadCount == 2 && follower.index == count + 1 }
         #expect(follower.texts == ["a"] + (2..<(count + 2)).map { "new \($0)" })
         #expect(follower.writers.last == "other 2")
+    }
+
+    /// As `fermata restore --replace` does, while a standby follows, or is away meanwhile.
+    @Test(
+        "a log that was replaced is told anew, also if it has grown beyond what is known of the old",
+        arguments: [1, 3, 5], [false, true])
+    func replaced(count: Int, isAway: Bool) throws {
+        let follower = Followed(bench.store("standby"))
+        let writer = bench.store()
+        try bench.lead(writer)
+        try bench.append(writer, ["a", "b", "c"], at: 1)
+        bench.until { follower.index == 3 }
+        if isAway {
+            bench.etcd.lineFate = { server, _ in
+                server == "standby" ? .silent : .passes(after: .milliseconds(1))
+            }
+            bench.etcd.fate = { [now] in $0.server == "standby" ? .lost : now }
+        }
+        let restoring = bench.store("restoring")
+        try bench.lead(restoring, as: "restoring")
+        var chunks: ArraySlice<[UInt8]> = [Array("A".utf8)]
+        try bench.wait { restoring.replace(index: 1, next: { chunks.popFirst() }, completion: $0) }
+        let other = bench.store("other")
+        try bench.lead(other, as: "other", after: 1)
+        for index in 2..<(count + 2) {
+            try bench.append(other, ["new \(index)"], at: UInt64(index))
+        }
+        if isAway {
+            bench.etcd.lineFate = { _, _ in .passes(after: .milliseconds(1)) }
+            bench.etcd.fate = { [now] _ in now }
+        }
+        bench.until { follower.loadCount == 2 && follower.index == count + 1 }
+        #expect(follower.snapshot == LogSnapshot(index: 1, chunks: [Array("A".utf8)]))
+        #expect(follower.texts == (2..<(count + 2)).map { "new \($0)" })
+        bench.pass(.seconds(5))
+        #expect(follower.loadCount == 2)
+    }
+
+    @Test("who was behind a log that was replaced cannot lead by what it knows")
+    func replacedUnseen() throws {
+        let standby = bench.store("standby")
+        let follower = Followed(standby)
+        let writer = bench.store()
+        try bench.lead(writer)
+        try bench.append(writer, ["a", "b", "c"], at: 1)
+        bench.until { follower.index == 3 }
+        bench.etcd.lineFate = { server, _ in
+            server == "standby" ? .silent : .passes(after: .milliseconds(1))
+        }
+        let restoring = bench.store("restoring")
+        try bench.lead(restoring, as: "restoring")
+        try bench.wait { restoring.replace(index: 3, next: { nil }, completion: $0) }
+        #expect(throws: LogStoreError.self) { try bench.lead(standby, as: "standby", after: 3) }
     }
 }

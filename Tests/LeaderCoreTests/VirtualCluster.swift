@@ -169,6 +169,9 @@ final class ScriptedSession: PeerSession {
     let serial = "0A"
     let peer = "192.0.2.1:5"
     var isReady: Bool { closed == nil }
+    var queuedByteCount = 0
+    /// Messages that are too long.
+    var refuses: (Message) -> Bool = { _ in false }
     private(set) var sent: [(message: Message, correlation: UInt64)] = []
     private(set) var closed: CloseCode?
 
@@ -177,7 +180,7 @@ final class ScriptedSession: PeerSession {
     }
 
     func send(_ message: Message, correlation: UInt64) -> Bool {
-        guard isReady else { return false }
+        guard isReady, !refuses(message) else { return false }
         sent.append((message, correlation))
         return true
     }

@@ -115,7 +115,15 @@ func eventfulFleet() -> (coordinator: Coordinator, facts: [Fact]) {
         .reportStep(
             StepReport(
                 step: StepID(rollout: RolloutID(99), number: 1), token: Token(2),
-                outcome: .failed, reason: "old", phases: [], holds: []),
+                outcome: .failed, reason: "old", phases: [],
+                holds: [
+                    HoldRecord(
+                        guest: GuestID(checked: "gone"), outcome: .failed, reason: "",
+                        heldAt: Timestamp(microseconds: now), holdMicroseconds: nil,
+                        resumedBy: .agent, clockErrorBeforeMicroseconds: nil,
+                        clockErrorAfterMicroseconds: nil, clockNote: "", hypervisorBefore: "7",
+                        hypervisorAfter: "7")
+                ]),
             host: hosts[0]))
     // A guest that its step leaves stopped.
     let step = coordinator.state.step(granted)!

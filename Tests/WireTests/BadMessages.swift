@@ -141,6 +141,32 @@ enum BadMessages {
             "stepReport.holds[0].hold_microseconds", Samples.stepReport.wire
         ) { $0.holds[0].holdMicroseconds = -1 },
         bad(
+            "step report with hold longer than clocks tell", .stepReport,
+            "stepReport.holds[0].hold_microseconds", Samples.stepReport.wire
+        ) { $0.holds[0].holdMicroseconds = 253_402_300_800_000_000 },
+        bad(
+            "step report with hold after the year 9999", .stepReport,
+            "stepReport.holds[0].held_at_microseconds", Samples.stepReport.wire
+        ) { $0.holds[0].heldAtMicroseconds = 253_402_300_800_000_000 },
+        bad(
+            "step report with clock error before all time", .stepReport,
+            "stepReport.holds[0].clock_error_after_microseconds", Samples.stepReport.wire
+        ) { $0.holds[0].clockErrorAfterMicroseconds = Int64.min },
+        bad(
+            "step progress before the year 1", .stepProgress, "stepProgress.at_microseconds",
+            StepProgress(
+                step: Samples.step, token: Token(1), phase: .held, at: Timestamp(microseconds: 0)
+            ).wire
+        ) { $0.atMicroseconds = -62_135_596_800_000_001 },
+        bad(
+            "host report with token 2^63", .hostReport, "hostReport.accepted_token",
+            Samples.hostReport.wire
+        ) { $0.acceptedToken = 1 << 63 },
+        bad(
+            "host report with 65 abilities", .hostReport, "hostReport.abilities",
+            Samples.hostReport.wire
+        ) { $0.abilities = (0..<65).map { "ability-\($0)" } },
+        bad(
             "step report with unknown resumer", .stepReport, "stepReport.holds[1].resumed_by",
             Samples.stepReport.wire
         ) { $0.holds[1].resumedBy = .UNRECOGNIZED(4) },

@@ -474,6 +474,12 @@ def _guests_of_work(message, field, path):
 
 
 _number = _range(1, 2**64 - 1)
+_token = _range(1, 2**63 - 1)
+_accepted = _range(0, 2**63 - 1)
+# Microseconds: the years 1 to 9999, and how far apart two such times can be.
+_time = _range(-62_135_596_800_000_000, 253_402_300_799_999_999)
+_length_of_time = _range(0, 253_402_300_799_999_999)
+_clock_error = _range(-253_402_300_799_999_999, 253_402_300_799_999_999)
 _domain = _range(0, 19)
 _by_id = _ascending(lambda element: element.id)
 
@@ -503,18 +509,24 @@ _RULES = {
     "GuestReport": {"id": _name, "set": _name, "update_domain": _domain},
     "SetDefinition": {"id": _name, "update_domain_count": _range(1, 20)},
     "HostReport": {
-        "host": _name, "guests": _all(_count(0, 4096), _ids, _by_id), "sets": _all(_ids, _by_id),
-        "abilities": _names, "software": _ascending(lambda element: element.component)},
-    "HoldRecord": {"guest": _name, "hold_microseconds": _range(0, 2**63 - 1)},
+        "host": _name, "guests": _all(_count(0, 4096), _ids, _by_id),
+        "sets": _all(_count(0, 4096), _ids, _by_id), "accepted_token": _accepted,
+        "abilities": _all(_count(0, 64), _names),
+        "software": _all(_count(0, 256), _ascending(lambda element: element.component))},
+    "PhaseTime": {"at_microseconds": _time},
+    "HoldRecord": {
+        "guest": _name, "held_at_microseconds": _time, "hold_microseconds": _length_of_time,
+        "clock_error_before_microseconds": _clock_error,
+        "clock_error_after_microseconds": _clock_error},
     "Directive": {
         "guests": _all(_count(0, 64), _names, _ascending(str), _guests_of_work),
-        "deadline_milliseconds": _range(500, 30_000), "step": _need, "token": _number,
+        "deadline_milliseconds": _range(500, 30_000), "step": _need, "token": _token,
         "host": _name, "release": _need},
     "DirectiveAnswer": {
-        "step": _need, "token": _number, "stale_accepted_token": _number, "answer": _oneof},
-    "StepProgress": {"step": _need, "token": _number},
-    "StepReport": {"holds": _count(0, 64), "step": _need, "token": _number},
-    "StepReportCommitted": {"step": _need, "token": _number},
+        "step": _need, "token": _token, "stale_accepted_token": _token, "answer": _oneof},
+    "StepProgress": {"step": _need, "token": _token, "at_microseconds": _time},
+    "StepReport": {"holds": _count(0, 64), "step": _need, "token": _token},
+    "StepReportCommitted": {"step": _need, "token": _token},
     "Command": {"command": _oneof},
     "StartRollout": {"release": _name, "selection": _need},
     "AbortRollout": {"rollout": _number},
@@ -531,18 +543,18 @@ _RULES = {
         "id": _name, "update_domain_count": _range(1, 20), "locked_update_domain": _domain},
     "SetView.Domain": {"update_domain": _domain, "guests": _names},
     "LockView": {
-        "set": _name, "update_domain": _domain, "step": _need, "token": _number, "host": _name,
+        "set": _name, "update_domain": _domain, "step": _need, "token": _token, "host": _name,
         "guests": _names},
     "ReleaseView": {"release": _need},
     "Skipped": {"guest": _name_or_nothing, "host": _name},
     "PlanView": {"policy": _need, "release": _name},
     "PlanView.Step": {"host": _name, "guests": _names},
-    "StepView": {"id": _need, "host": _name, "guests": _names, "token": _number},
+    "StepView": {"id": _need, "host": _name, "guests": _names, "token": _token},
     "RolloutView": {
         "policy": _need, "id": _number, "release": _name, "component": _name,
         "selection": _need},
     "FinishedHold": {
-        "record": _need, "host": _name, "step": _need, "token": _number, "release": _name,
+        "record": _need, "host": _name, "step": _need, "token": _token, "release": _name,
         "component": _name},
     "FleetEvent": {"sequence": _number, "body": _oneof},
     "FleetEvent.RolloutStarted": {"rollout": _number, "release": _name},

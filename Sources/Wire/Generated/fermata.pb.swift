@@ -1316,11 +1316,12 @@ public nonisolated struct PBHostReport: Sendable {
   /// Text: the kernel's boot id, which differs after a reboot of the host. Not interpreted.
   public var bootID: String = String()
 
-  /// Highest token that the agent has ever accepted, 0 if none. Later grants have higher ones.
+  /// Highest token that the agent has ever accepted, 0 if none, less than 2^63. Later grants have
+  /// higher ones. Refused if it is more than 1,000,000,000 above the next token to be given.
   public var acceptedToken: UInt64 = 0
 
-  /// Sets that the host's file defines, ascending by `id`. Others have 5 update domains, unless
-  /// another host defines them.
+  /// Sets that the host's file defines, ascending by `id`, 0 to 4,096. Others have 5 update domains,
+  /// unless another host defines them.
   public var sets: [PBSetDefinition] = []
 
   /// All guests, ascending by `id`, 0 to 4,096. One that is missing here and was here before is
