@@ -58,7 +58,8 @@ public struct AgentMachine: Hashable, Sendable {
         case kept
         /// It may be durable or not.
         case keepFailed(reason: String)
-        /// What the processes of a step's guests do, one action for each guest, in its order.
+        /// What the processes of a step's guests do, one action for each guest that the host's file names,
+        /// in its order.
         case observed([RecoveryAction])
         /// The step in flight is over.
         case stepEnded(StepReport)
@@ -94,9 +95,10 @@ public struct AgentMachine: Hashable, Sendable {
         /// After this turn, so that the answer is on its way before the work begins. The end of it
         /// is `stepEnded`.
         case begin(AcceptedStep)
-        /// Find the processes of its guests and ask them, then `observed`.
+        /// Find the processes of its guests, as far as the host's file names them, and ask them; then
+        /// `observed`.
         case observe(AcceptedStep)
-        /// Finish it from where its guests are, with the notes; then `stepEnded`.
+        /// Finish it from where its guests are, an action for each, with the notes; then `stepEnded`.
         case resume(AcceptedStep, [RecoveryAction])
         /// Undo what its commands have changed; then `stepEnded`.
         case undoAfterReboot(AcceptedStep)
@@ -142,6 +144,8 @@ public struct AgentMachine: Hashable, Sendable {
     /// The agent has said, or is about to say, that it is there.
     public private(set) var isReady = false
     private var isStepSettled = true
+    /// By the host's file. Only looked up, never iterated.
+    private var named: Set<GuestID> = []
     private var areGuestsSettled = false
     /// Start once the host is as it was before the step.
     private var guestsToStart: [GuestID] = []
@@ -184,7 +188,11 @@ public struct AgentMachine: Hashable, Sendable {
         case .keepFailed(let reason): onKeepFailed(reason)
         case .observed(let actions):
             guard case .working(let step) = state else { break }
-            effects.append(.resume(step, actions))
+            var rest = actions[...]
+            let all = step.directive.guests.map {
+                named.contains($0) ? rest.popFirst() ?? .wait : .unnamed
+            }
+            effects.append(.resume(step, all))
             effects.append(.setTimer(.recovery, after: Self.recoveryPatience))
         case .stepEnded(let report): onStepEnded(report)
         case .guestsSettled:
@@ -360,10 +368,8 @@ public struct AgentMachine: Hashable, Sendable {
                 let reason = "the host was restarted during the step; its guests start afresh"
                 onStepEnded(step.report(.failed, reason))
             }
-        } else if !step.directive.guests.allSatisfy({ guests.contains($0) }) {
-            let reason = "the host's file does not name the step's guests any more"
-            onStepEnded(step.report(.failed, reason))
         } else {
+            named = Set(guests)
             isStepSettled = false
             effects.append(.observe(step))
         }

@@ -255,6 +255,7 @@ extension HoldMachine {
         case .lost(let reason): loseFound(index, reason)
         // There never was a second process.
         case .keep(.new), .continueGuest(.new): lose(index, "its QEMU was not found")
+        case .unnamed: endUnnamed(index)
         case .wait: guests[index].state = .unreachable
         }
     }

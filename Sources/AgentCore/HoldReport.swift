@@ -103,7 +103,7 @@ extension HoldMachine {
         case .continueGuest:
             // Also one that was found executing before: the command of a dead agent came late.
             isFoundStopped = history.wasHeld == true || history.holdingAt != nil
-        case .lost: isFoundStopped = history.wasHeld ?? (history.holdingAt != nil)
+        case .lost, .unnamed: isFoundStopped = history.wasHeld ?? (history.holdingAt != nil)
         case .keep(let side): isFoundStopped = history.wasHeld ?? (side == .new)
         case .wait: isFoundStopped = false
         }
@@ -165,7 +165,16 @@ extension HoldMachine {
             effects.append(.switchQueues(id, to: .new))
             effects.append(.kill(id, .old))
         case .lost(let reason): loseFound(index, reason)
+        case .unnamed: endUnnamed(index)
         case .wait: guests[index].state = .unreachable
         }
+    }
+
+    /// What the notes tell of it is all that there will be.
+    mutating func endUnnamed(_ index: Int) {
+        let isKnownToGoOn = guests[index].heldAt == nil || guests[index].resumedAt != nil
+        end(
+            index, isKnownToGoOn ? .failed : .lost,
+            reason: "the host's file does not name it any more")
     }
 }

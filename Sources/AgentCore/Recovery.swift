@@ -2,8 +2,8 @@
 // themselves. "Kill" always comes before "continue".
 //
 //  old \ new     absent        inmigrate           paused              running        other       unreachable
-//  absent        lost          wait; lost, kill    continue new        keep new       lost        wait
-//                              new, when it is late
+//  absent        lost          wait; lost, kill    continue new        keep new       keep new    wait
+//                              new, when it is late                                  as it is
 //  running       keep old      keep old, kill new  keep old, kill new  keep old,      keep old,   keep old,
 //                                                                      kill new       kill new    kill new
 //  paused        continue old  continue old        continue old        keep new,      continue    continue old
@@ -14,7 +14,8 @@
 //                                                                      kill old
 //
 // `paused` stands for every runstate of a guest that was stopped and can be continued: `paused`,
-// `postmigrate`, `finish-migrate`, `prelaunch` after a restore. A new process that is `running` was
+// `postmigrate`, `finish-migrate` and others. `other` is what a guest that has run can come into by itself; a new
+// process in `prelaunch` never had one, and is as good as absent. A new process that is `running` was
 // continued after the old one had been killed, so an old one still to be seen is on its way out.
 //
 // A new process that is `paused` while the old one is gone is continued only if the old one was about to
@@ -61,6 +62,8 @@ public enum RecoveryAction: Hashable, Sendable {
     case keep(Side)
     /// Kill the other one, then continue this one.
     case continueGuest(Side)
+    /// Nothing is known of its processes, nor done to them: the host's file does not name it any more.
+    case unnamed
     case lost(reason: String)
     /// Look again a little later.
     case wait
@@ -89,8 +92,9 @@ public enum Recovery {
         case (.absent, .inmigrate) where !isLate: .wait
         case (.absent, .inmigrate):
             .lost(reason: "the old QEMU ended before its state had arrived in the new one")
-        case (.absent, .other(let runstate)):
-            .lost(reason: "the old QEMU has ended and the new one is in runstate \(runstate)")
+        case (.absent, .other("prelaunch")):
+            .lost(reason: "the old QEMU has ended and the new one never had the guest")
+        case (.absent, .other): .keep(.new)
         case (.inmigrate, _):
             .lost(reason: "the QEMU it ran on waits for a guest and does not have one")
         case (.unreachable, _): .wait

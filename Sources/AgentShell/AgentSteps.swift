@@ -210,7 +210,13 @@ extension AgentShell {
             + StepNotes(path: paths.guardNotes).read(directive.step, directive.token)
         let guests = recovering
         recovering = []
-        for (guest, action) in zip(guests, actions) {
+        for (planned, action) in zip(step.guests, actions) {
+            guard let guest = guests.first(where: { $0.id == planned.plan.id }) else {
+                logger.warning(
+                    "a guest of the step is not in the host's file any more; its QEMU is left alone",
+                    metadata: ["guest": "\(planned.plan.id)"])
+                continue
+            }
             logger.notice("recovering", metadata: ["guest": "\(guest.id)", "action": "\(action)"])
             try? guest.copyQueues(.old)
             try? guest.copyQueues(.new)

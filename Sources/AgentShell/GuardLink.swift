@@ -35,6 +35,8 @@ final class GuardLink {
     private var onArmed: (() -> Void)?
     private var onFailure: ((String) -> Void)?
     private var armTimer: Timer?
+    /// It was disarmed, was let go, or has failed.
+    private var isOver = false
 
     /// - Parameters:
     ///   - onArmed: called once, if it succeeds.
@@ -87,10 +89,17 @@ final class GuardLink {
     func tell(_ message: GuardMessage) {
         stream.write(Array((GuardLine.encode(message) + "\n").utf8))
         if message == .disarm {
+            isOver = true
             onFailure = nil
+            armTimer?.cancel()
             stream.closeAfterWriting()
             loop.after(.microseconds(StuckGuard.stoppedMicroseconds)) { [self] in kill() }
         }
+    }
+
+    /// The step is over: disarms the guard, whether it is armed yet or not, if that was not done.
+    func end() {
+        if !isOver { tell(.disarm) }
     }
 
     /// Only while nobody is held.
@@ -103,6 +112,7 @@ final class GuardLink {
 
     /// Lets the guard see the end of the channel, as if the agent had died.
     func close() {
+        isOver = true
         onFailure = nil
         armTimer?.cancel()
         stream.close()
@@ -124,6 +134,7 @@ final class GuardLink {
     }
 
     private func fail(_ reason: String) {
+        isOver = true
         armTimer?.cancel()
         onArmed = nil
         let body = onFailure

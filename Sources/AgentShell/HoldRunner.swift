@@ -233,6 +233,8 @@ final class HoldRunner {
     }
 
     private func startGuard() {
+        // The step may have been over while disks were flushed and guests asked.
+        guard !machine.isFinished else { return }
         context.pause.reached("prepared")
         var watched: [GuardLink.Watched] = []
         for guest in guests {
@@ -302,7 +304,18 @@ final class HoldRunner {
             return
         }
         try? generation.kill()
-        putOff.append { [self] in removeOnceEnded(generation, directory) }
+        putOff.append { [self] in remove(generation, directory) }
+    }
+
+    /// The guest's next step may use the directory and the names of sockets again, and begin while this
+    /// QEMU still waits for a disk in order to end: they are out of its way before.
+    private func remove(_ generation: Generation, _ directory: String) {
+        generation.removeTemporarySockets()
+        let aside = "\(directory).ended-\(generation.process.pid)"
+        guard !generation.hasExited, (try? Files.rename(from: directory, to: aside)) != nil else {
+            return removeOnceEnded(generation, directory)
+        }
+        removeOnceEnded(generation, aside)
     }
 
     private func removeOnceEnded(_ generation: Generation, _ directory: String) {
@@ -313,7 +326,6 @@ final class HoldRunner {
             return
         }
         generation.close()
-        generation.removeTemporarySockets()
         try? Files.removeTree(path: directory)
     }
 
@@ -338,6 +350,8 @@ final class HoldRunner {
             guest.old?.onStepNotice = nil
             guest.new?.onStepNotice = nil
         }
+        // One that arms now, too late, would keep the next step's from its lock and its monitors.
+        guardLink?.end()
         guardLink = nil
         let body = onFinish
         onFinish = nil

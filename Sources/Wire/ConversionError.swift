@@ -116,7 +116,8 @@ func checkedAcceptedToken(
     _ number: UInt64, _ field: StaticString
 ) throws(ConversionError) -> Token {
     guard number <= Limits.tokenMax else {
-        throw outOfRange(Int64(bitPattern: number), 0, Int64.max, field)
+        throw ConversionError(
+            .contradiction("\(number), and no token is so high"), field: "\(field)")
     }
     return Token(number)
 }

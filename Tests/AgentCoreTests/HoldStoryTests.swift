@@ -306,6 +306,53 @@ import Testing
         }
     }
 
+    @Test("a new QEMU that never had a guest is nothing to keep")
+    func prelaunch() {
+        guard case .lost = Recovery.decide(old: .absent, new: .other("prelaunch")) else {
+            Issue.record("kept")
+            return
+        }
+    }
+
+    @Test("handed over, and stopped since by a full disk: kept as it is, and unhealthy")
+    func stoppedByItsDisk() throws {
+        let action = Recovery.decide(old: .absent, new: .other("io-error"))
+        var (hold, effects) = recover(
+            action, [holding, stopped, .continuing(guestA, .new, at: 12_000, by: .agent)])
+        #expect(!effects.contains(.discard(guestA, .new)))
+        effects = hold.handle(
+            .guest(
+                guestA, .confirmed(Confirmation(isHealthy: false, reason: "it is in io-error"))),
+            at: 903_000, wall: epoch)
+        let report = try #require(finalReport(in: effects))
+        #expect(report.outcome == .unhealthy && report.holds[0].holdMicroseconds == 10_000)
+        #expect(!effects.contains(.discard(guestA, .new)))
+    }
+
+    @Test("a guest that is named no more is recorded from the notes, and not touched")
+    func unnamed() throws {
+        let (_, untouched) = recover(.unnamed, [])
+        let (_, resumed) = recover(
+            .unnamed,
+            [holding, stopped, .resumed(guestA, .old, at: 52_000, by: .guard, wasHeld: true)])
+        let (_, held) = recover(.unnamed, [holding, stopped])
+        for (effects, outcome, lengths): ([HoldEffect], StepOutcome, [Int64?]) in [
+            (untouched, .failed, []), (resumed, .failed, [50_000]), (held, .lost, [nil]),
+        ] {
+            let report = try #require(finalReport(in: effects))
+            #expect(report.outcome == outcome)
+            #expect(report.holds.map(\.holdMicroseconds) == lengths)
+            #expect(report.holds.allSatisfy { $0.reason.contains("does not name it") })
+            for effect in effects {
+                switch effect {
+                case .kill, .discard, .continueGuest, .switchQueues, .adoptNew, .confirm:
+                    Issue.record("\(effect)")
+                default: break
+                }
+            }
+        }
+    }
+
     @Test("lost: recorded without a length")
     func lost() throws {
         let (_, effects) = recover(.lost(reason: "both ended"), [holding, stopped])
@@ -371,7 +418,7 @@ import Testing
         ]
         // Rows: the old one; columns: the new one; k keep, c continue, x lost, w wait.
         let expected: [String] = [
-            "x w cn kn x w", "x x x kn x x", "co co co kn co co", "ko ko ko ko ko ko",
+            "x w cn kn kn w", "x x x kn x x", "co co co kn co co", "ko ko ko ko ko ko",
             "ko ko ko ko ko ko", "w w w kn w w",
         ]
         for (old, row) in zip(states, expected) {
@@ -382,6 +429,7 @@ import Testing
                 case .continueGuest(let side): short = side == .old ? "co" : "cn"
                 case .lost: short = "x"
                 case .wait: short = "w"
+                case .unnamed: short = "?"
                 }
                 #expect(short == String(cell), "old \(old), new \(new)")
                 let late = Recovery.decide(old: old, new: new, isLate: true)

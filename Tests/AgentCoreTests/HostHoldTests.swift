@@ -247,6 +247,25 @@ struct HostHoldTests {
         #expect(report?.holds.count == 1)
     }
 
+    @Test("a guest that is named no more keeps neither the others nor the undo from their end")
+    func recoversUnnamed() {
+        let history: [HoldNote] =
+            [guestA, guestB].flatMap { guest -> [HoldNote] in
+                [.holding(guest, at: 1, wall: epoch), .stopped(guest, at: 2, wall: epoch)]
+            } + [.commandBegan(.apply)]
+        let machine = HoldMachine(
+            recovering: hostDirective(),
+            guests: zip([guestA, guestB], [RecoveryAction.unnamed, .continueGuest(.old)]).map {
+                RecoveredGuest(
+                    plan: GuestPlan(id: $0, hypervisorBefore: "q"), action: $1,
+                    history: HoldHistory(history, of: $0))
+            }, phases: [PhaseTime(phase: .accepted, at: epoch)], commands: CommandHistory(history))
+        let (told, report) = play(
+            [.begin, continued(guestB), healthy(guestB), ended(.undo)], on: machine)
+        #expect(told == ["killCommand", "cont:b", "run:undo", "finish:lost"])
+        #expect(report?.holds.map(\.guest) == [guestA, guestB])
+    }
+
     @Test("what had been applied and checked stays")
     func recoversApplied() {
         let (told, report) = recovered(

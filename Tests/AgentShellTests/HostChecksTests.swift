@@ -89,7 +89,7 @@ import UvLoop
     private func record() -> AcceptedStep {
         let guest = GuestID(checked: "g")
         let directive = Directive(
-            step: StepID(rollout: RolloutID(3), number: 4), token: Token(.max),
+            step: StepID(rollout: RolloutID(3), number: 4), token: Token(Limits.tokenMax),
             host: HostID(checked: "a"),
             release: Release(
                 id: ReleaseID(checked: "r"), component: .hypervisor,
@@ -110,19 +110,20 @@ import UvLoop
         defer { try? Files.removeTree(path: directory) }
         let store = StepStore(paths: paths)
         #expect(try store.load().acceptedToken == Token(0))
-        try store.keep(acceptedToken: Token(.max), inFlight: record())
+        try store.keep(acceptedToken: Token(Limits.tokenMax), inFlight: record())
         var contents = try store.load()
-        #expect(contents.acceptedToken == Token(.max))
+        #expect(contents.acceptedToken == Token(Limits.tokenMax))
         #expect(contents.inFlight == record())
         let report = StepReport(
-            step: record().directive.step, token: Token(.max), outcome: .lost, reason: "r",
+            step: record().directive.step, token: Token(Limits.tokenMax), outcome: .lost,
+            reason: "r",
             phases: [], holds: [])
         try store.keep(report)
         contents = try store.load()
         #expect(contents.inFlight == record() && contents.reports == [report])
-        try store.keep(acceptedToken: Token(.max), inFlight: nil)
+        try store.keep(acceptedToken: Token(Limits.tokenMax), inFlight: nil)
         contents = try store.load()
-        #expect(contents.inFlight == nil && contents.acceptedToken == Token(.max))
+        #expect(contents.inFlight == nil && contents.acceptedToken == Token(Limits.tokenMax))
         #expect(contents.reports == [report])
         store.forget(step: report.step, token: report.token)
         #expect(try store.load().reports.isEmpty)

@@ -66,7 +66,7 @@ struct DistrustTests {
         #expect(fleet.coordinator.state.index == index)
     }
 
-    @Test("a step of a lost log with another host's name is over for its agent, with or without holds")
+    @Test("a step of a lost log with another host's name is over for its agent")
     func reusedName() {
         var fleet = atWork()
         let token = fleet.step(of: "a0").token!.number
