@@ -34,7 +34,8 @@ extension StatusView {
             let behind = notifier.eventsBehind
             lines.append(
                 "notifier   \(printable(notifier.name)) "
-                    + (behind > 0 ? "\(behind) events behind" : "up to date")
+                    + (behind == 0
+                        ? "up to date" : "\(behind) event\(behind == 1 ? "" : "s") behind")
                     + (notifier.connected == false ? ", not connected" : "")
                     + " (\(notifier.acknowledgedSequence) of \(notifier.lastSequence))")
         }

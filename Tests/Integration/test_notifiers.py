@@ -301,6 +301,15 @@ class ForgottenNotifier(NotifiersCase):
     def forget(self, name, code=0):
         return self.ask("notifier", "forget", name, "--reason", "replaced by m", code=code)
 
+    def wait_forgotten(self, name):
+        """In the first 10 s of its term a server waits for those that may be about to come back."""
+        while "may be about to come back" in (said := fermata(
+                "notifier", "forget", name, "--reason", "replaced by m", "--credentials",
+                self.operator, "--server", self.address)).err:
+            time.sleep(0.5)
+        self.assertEqual(said.code, 0, str(said))
+        return said.out
+
     def test_its_events_go_and_it_comes_back_as_a_new_one(self):
         self.start("n")
         self.hold("2", 3)
@@ -327,7 +336,7 @@ class ForgottenNotifier(NotifiersCase):
                       self.ask("metrics"))
         self.assertIn('fermata_notifier_connected{notifier="n"} 0', self.ask("metrics"))
 
-        self.assertIn("notifier n is forgotten", self.forget("n"))
+        self.assertIn("notifier n is forgotten", self.wait_forgotten("n"))
         self.assertIsNone(self.notifier("n"))
         self.assertEqual(self.fermata_json("status")["keptEventCount"], 1_000)
         self.assertEqual(self.warnings(), [])
@@ -335,9 +344,9 @@ class ForgottenNotifier(NotifiersCase):
         audit = [json.loads(line) for line in
                  (self.directory / "data" / "audit.jsonl").read_text().splitlines()]
         self.assertEqual(
-            [(a["command"]["notifier"], a["result"]["outcome"]) for a in audit
-             if a["command"]["command"] == "forgetNotifier"],
-            [("n", "refused"), ("nobody", "refused"), ("n", "accepted"), ("n", "refused")])
+            {(a["command"]["notifier"], a["result"]["outcome"]) for a in audit
+             if a["command"]["command"] == "forgetNotifier"},
+            {("n", "refused"), ("nobody", "refused"), ("n", "accepted")})
 
         # What it knew, it keeps; what is gone, it says once; then it goes on like any other.
         before = self.recorded("n")

@@ -27,7 +27,7 @@ import Testing
                 rollouts   rollout-1 and rollout-2 active
                 notifier   main 2 events behind (3 of 5)
                 notifier   other up to date (5 of 5)
-                notifier   away 1 events behind, not connected (4 of 5)
+                notifier   away 1 event behind, not connected (4 of 5)
                 events     5 kept
                 warning: Host c is not connected.
 
