@@ -51,6 +51,7 @@ extension Coordinator {
         case .eventsAcknowledged(let notifier, let sequence):
             state.notifiers[notifier] = sequence
             trimEvents()
+        case .notifierForgotten(let notifier, _, _): applyForget(notifier)
         case .deliveryLeaseGranted(let notifier, let number):
             state.deliveryLease.holder = notifier
             state.deliveryLease.number = number
@@ -411,7 +412,7 @@ extension Coordinator {
 
     /// Drops events that every notifier has kept safe, but for the newest; without a notifier, the
     /// oldest beyond a limit.
-    private mutating func trimEvents() {
+    mutating func trimEvents() {
         guard let first = state.firstSequence else { return }
         let kept = UInt64(
             state.notifiers.isEmpty

@@ -49,6 +49,8 @@ public struct Coordinator: Hashable, Sendable {
                 proposeDirectiveAnswer(step, token, host, answer)
             case .acknowledgeEvents(let notifier, let sequence):
                 proposeAcknowledgement(notifier, sequence)
+            case .forgetNotifier(let notifier, let reason, let by):
+                proposeForget(notifier, reason, by)
             case .acknowledgeNotice(let step, let guest):
                 proposeNoticeAcknowledgement(step, guest)
             case .grantDeliveries(let notifier): proposeDeliveryLease(notifier)

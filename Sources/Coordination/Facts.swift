@@ -22,6 +22,8 @@ public enum Command: Hashable, Sendable {
     /// An agent's answer to a directive, other than `accepted` and `busy`, which change nothing.
     case answerDirective(step: StepID, token: Token, host: HostID, answer: DirectiveAnswer)
     case acknowledgeEvents(notifier: String, sequence: UInt64)
+    /// Keeps no more events for a notifier that is gone for good.
+    case forgetNotifier(String, reason: String, by: String)
     case acknowledgeNotice(StepID, guest: GuestID)
     /// The notifier shall deliver: nobody else does, or has been gone for long enough.
     case grantDeliveries(notifier: String)
@@ -59,6 +61,7 @@ public struct Fact: Hashable, Sendable {
         case strayReported(StepReport, host: HostID)
         case lockReleased(SetID, reason: String, by: String)
         case eventsAcknowledged(notifier: String, sequence: UInt64)
+        case notifierForgotten(notifier: String, reason: String, by: String)
         case deliveryLeaseGranted(notifier: String, number: UInt64)
         case deliveryLeaseGivenUp(notifier: String)
         case deliveriesReported(notifier: String, sink: String, sequence: UInt64)

@@ -30,7 +30,8 @@ public struct FleetState: Hashable, Sendable {
     public var events = PagedArray<FleetEvent>()
     /// Sequence of the newest event there ever was; 0 before the first.
     public var lastSequence: UInt64 = 0
-    /// Up to where each notifier has kept the events safe.
+    /// Up to where each notifier has kept the events safe. Those that have never acknowledged, or were
+    /// forgotten since, are not in it.
     public var notifiers: OrderedDictionary<String, UInt64> = [:]
     /// Who delivers to sinks, and how far that has come; ``DeliveryLease/isYours`` is false.
     public var deliveryLease = DeliveryLease(

@@ -3,9 +3,12 @@ public import Fleet
 // What people and scripts are told. Nothing here changes the state.
 
 extension Coordinator {
+    /// - Parameter notifiers: names of those with a session; nil if that is not known.
     public func statusView(
-        cluster: String, server: String, softwareVersion: String, connected: Set<HostID>
+        cluster: String, server: String, softwareVersion: String, connected: Set<HostID>,
+        notifiers: Set<String>?
     ) -> StatusView {
+        let notifiers = notifierViews(connected: notifiers)
         let stuck = state.locks.values.count { $0.holders.contains(where: \.stuck) }
         return StatusView(
             cluster: cluster, server: server, term: state.term, index: state.index,
@@ -16,10 +19,9 @@ extension Coordinator {
             setCount: UInt32(state.sets.count), lockedSetCount: UInt32(state.locks.count),
             stuckSetCount: UInt32(stuck),
             activeRollouts: state.rollouts.openIDs,
-            notifiers: state.notifiers.map {
-                NotifierView(
-                    name: $0.key, acknowledgedSequence: $0.value, lastSequence: state.lastSequence)
-            }, warnings: warnings(connected: connected))
+            notifiers: notifiers,
+            warnings: warnings(connected: connected) + notifiers.compactMap(\.warning),
+            keptEventCount: UInt64(state.events.count))
     }
 
     private func warnings(connected: Set<HostID>) -> [String] {
@@ -33,7 +35,7 @@ extension Coordinator {
         for lock in lockViews() where lock.stuck { all.append("set \(lock.set): \(lock.reason)") }
         for set in state.sets.keys { all += missingWarnings(set).map { "set \(set): \($0)" } }
         if state.notifiers.isEmpty, state.lastSequence > 0 {
-            all.append("no notifier has ever followed: no annotation is published; start one")
+            all.append("no notifier is known: no annotation is published; start one")
         }
         return all
     }

@@ -45,12 +45,15 @@ public enum HostKind: Sendable {}
 public enum GuestKind: Sendable {}
 public enum SetKind: Sendable {}
 public enum ReleaseKind: Sendable {}
+public enum NotifierKind: Sendable {}
 
 public typealias HostID = Identifier<HostKind>
 public typealias GuestID = Identifier<GuestKind>
 /// The name of an availability set.
 public typealias SetID = Identifier<SetKind>
 public typealias ReleaseID = Identifier<ReleaseKind>
+/// As its certificate names it.
+public typealias NotifierID = Identifier<NotifierKind>
 
 /// A rollout's number, from 1, given out by the leader. Written `rollout-7`.
 public struct RolloutID: Hashable, Comparable, Sendable, CustomStringConvertible {

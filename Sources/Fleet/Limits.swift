@@ -107,8 +107,14 @@ public enum Limits {
     public static let reconnectMillisecondsMax: UInt32 = 5_000
     /// Guests of one host: a report of them fits a message, and pids and descriptors suffice.
     public static let hostGuestsMax = 4_096
-    /// Events kept while no notifier has ever followed: about a month of a busy small fleet.
+    /// Events kept while no notifier is known: about a month of a busy small fleet.
     public static let eventsWithoutNotifierMax = 100_000
+    /// A notifier that is further behind is warned of: more than is ever kept without one, so it makes
+    /// state, snapshots and back-ups larger than they need be.
+    public static let notifierEventsBehindMax = UInt64(eventsWithoutNotifierMax)
+    /// How long a new leader forgets no notifier: one that lives is back by then, as its longest
+    /// pause before a reconnect is 5 s.
+    public static let notifierReturnMilliseconds: Int64 = 10_000
     /// Events kept although every notifier has them: whoever begins to watch a rollout a moment after
     /// its start still sees how it began.
     public static let eventsForWatchersMin = 1_000

@@ -18,6 +18,8 @@ public struct StatusView: Hashable, Sendable {
     public var stuckSetCount: UInt32
     public var activeRollouts: [RolloutID]
     public var notifiers: [NotifierView]
+    /// Events in the server's state: what a notifier has not acknowledged, and the newest.
+    public var keptEventCount: UInt64
     /// What a person should look at, each a full sentence.
     public var warnings: [String]
     public var traffic: ServerTraffic
@@ -33,8 +35,9 @@ public struct StatusView: Hashable, Sendable {
         runningGuestCount: UInt32, setCount: UInt32, lockedSetCount: UInt32,
         stuckSetCount: UInt32, activeRollouts: [RolloutID], notifiers: [NotifierView],
         warnings: [String], traffic: ServerTraffic = ServerTraffic(), store: String = "",
-        isStandby: Bool = false, leader: String = ""
+        isStandby: Bool = false, leader: String = "", keptEventCount: UInt64 = 0
     ) {
+        self.keptEventCount = keptEventCount
         self.store = store
         self.isStandby = isStandby
         self.leader = leader
@@ -61,10 +64,20 @@ public struct NotifierView: Hashable, Sendable {
     public var name: String
     public var acknowledgedSequence: UInt64
     public var lastSequence: UInt64
-    public init(name: String, acknowledgedSequence: UInt64, lastSequence: UInt64) {
+    /// Nil if the server that answers does not know.
+    public var connected: Bool?
+    public init(
+        name: String, acknowledgedSequence: UInt64, lastSequence: UInt64, connected: Bool? = nil
+    ) {
         self.name = name
         self.acknowledgedSequence = acknowledgedSequence
         self.lastSequence = lastSequence
+        self.connected = connected
+    }
+
+    /// Events that it has not acknowledged.
+    public var eventsBehind: UInt64 {
+        lastSequence > acknowledgedSequence ? lastSequence - acknowledgedSequence : 0
     }
 }
 

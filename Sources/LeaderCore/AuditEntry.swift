@@ -113,6 +113,11 @@ extension AuditEntry.Subject {
                 "command": "uncordonHost", "host": .string(host.rawValue),
                 "reason": .string(reason),
             ]
+        case .command(.forgetNotifier(let notifier, let reason)):
+            [
+                "command": "forgetNotifier", "notifier": .string(notifier.rawValue),
+                "reason": .string(reason),
+            ]
         case .command(.stepDown): ["command": "stepDown"]
         case .command(.acknowledgeNotice(let step, let guest)):
             [

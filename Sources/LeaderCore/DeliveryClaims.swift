@@ -35,6 +35,9 @@ final class DeliveryClaims {
     private var holderSeenAt: Int64
     private var timer: (any LoopTimer)?
 
+    /// Names of notifiers with an open session, whether they claim or not.
+    var connectedNotifiers: Set<String> { Set(sessions.keys) }
+
     private var lease: DeliveryLease { committer.coordinator.state.deliveryLease }
 
     init(committer: Committer, loop: any EventLoop, log: Logger) {

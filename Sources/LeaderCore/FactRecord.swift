@@ -145,6 +145,13 @@ package enum FactRecord {
                     $0.notifier = notifier
                     $0.sequence = sequence
                 })
+        case .notifierForgotten(let notifier, let reason, let by):
+            return .notifierForgotten(
+                .with {
+                    $0.notifier = notifier
+                    $0.reason = reason
+                    $0.by = by
+                })
         case .deliveryLeaseGranted(let notifier, let number):
             return .deliveryLeaseGranted(
                 .with {
@@ -264,6 +271,9 @@ package enum FactRecord {
                 try name(message.set, "set"), reason: message.reason, by: message.by)
         case .eventsAcknowledged(let message):
             return .eventsAcknowledged(notifier: message.notifier, sequence: message.sequence)
+        case .notifierForgotten(let message):
+            return .notifierForgotten(
+                notifier: message.notifier, reason: message.reason, by: message.by)
         case .deliveryLeaseGranted(let message):
             return .deliveryLeaseGranted(notifier: message.notifier, number: message.number)
         case .deliveryLeaseGivenUp(let message):

@@ -144,7 +144,7 @@ final class Leadership {
         _ command: OperatorCommand, _ correlation: UInt64, _ session: any PeerSession
     ) {
         let by = session.identity.name
-        if let refusal = refusalWhileAtWork(command) {
+        if let refusal = refusalWhileAtWork(command) ?? refusalWhileConnected(command) {
             refuse(refusal, command, correlation, session)
             return
         }
@@ -238,6 +238,27 @@ final class Leadership {
         return nil
     }
 
+    /// A notifier that lives would be back with its next acknowledgement, and by then miss what has been
+    /// dropped. A new leader cannot yet know which of them live.
+    private func refusalWhileConnected(_ command: OperatorCommand) -> Refusal? {
+        guard case .forgetNotifier(let notifier, _) = command,
+            coordinator.state.notifiers[notifier.rawValue] != nil
+        else { return nil }
+        guard !deliveries.connectedNotifiers.contains(notifier.rawValue) else {
+            return Refusal(
+                .conflict, "notifier \(notifier) is connected",
+                advice: "Stop it first; it must not come back.")
+        }
+        let age = server.loop.nowMilliseconds - startedAt
+        let left = Limits.notifierReturnMilliseconds - age
+        guard left > 0 else { return nil }
+        return Refusal(
+            .conflict,
+            "notifier \(notifier) may be about to come back: this server leads only since "
+                + "\(age / 1_000) s",
+            advice: "Try again in \(left / 1_000 + 1) s.")
+    }
+
     /// - Returns: nil for what is no change of the state.
     private func command(_ command: OperatorCommand, by: String) -> Command? {
         switch command {
@@ -252,6 +273,8 @@ final class Leadership {
         case .uncordonHost(let host, let reason): .uncordonHost(host, reason: reason, by: by)
         case .releaseLock(let set, let reason): .releaseLock(set, reason: reason, by: by)
         case .acknowledgeNotice(let step, let guest): .acknowledgeNotice(step, guest: guest)
+        case .forgetNotifier(let notifier, let reason):
+            .forgetNotifier(notifier.rawValue, reason: reason, by: by)
         }
     }
 
@@ -262,7 +285,8 @@ final class Leadership {
             var view = coordinator.statusView(
                 cluster: server.identity.cluster,
                 server: server.identity.name,
-                softwareVersion: server.softwareVersion, connected: connected)
+                softwareVersion: server.softwareVersion, connected: connected,
+                notifiers: deliveries.connectedNotifiers)
             view.leader = view.server
             server.complete(&view)
             return .success(.status(view))

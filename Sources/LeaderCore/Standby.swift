@@ -194,7 +194,7 @@ final class Standby {
                 cluster: server.identity.cluster,
                 server: server.identity.name,
                 softwareVersion: server.softwareVersion,
-                connected: Set(coordinator.state.hosts.keys))
+                connected: Set(coordinator.state.hosts.keys), notifiers: nil)
             view.connectedHostCount = 0
             view.isStandby = true
             view.leader = writer?.name ?? ""

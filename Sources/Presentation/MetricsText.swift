@@ -23,10 +23,18 @@ extension StatusView {
         text.gauge(
             "connections_half_open", "Connections without a session yet.",
             UInt64(traffic.halfOpenCount))
+        text.gauge(
+            "events_kept", "Events in the server's state, kept for notifiers and watchers.",
+            keptEventCount)
+        text.family(
+            "notifier_connected", "gauge", "Whether a notifier has a session.",
+            notifiers.compactMap { notifier in
+                notifier.connected.map { ([("notifier", notifier.name)], $0 ? "1" : "0") }
+            })
         text.family(
             "notifier_events_behind", "gauge", "Events that a notifier has not acknowledged.",
             notifiers.map {
-                ([("notifier", $0.name)], "\($0.lastSequence &- $0.acknowledgedSequence)")
+                ([("notifier", $0.name)], "\($0.eventsBehind)")
             })
         text.family(
             "certificate_expiry_timestamp_seconds", "gauge",

@@ -48,8 +48,11 @@ extension StatusView {
                         "name": .string($0.name),
                         "acknowledgedSequence": .unsigned($0.acknowledgedSequence),
                         "lastSequence": .unsigned($0.lastSequence),
+                        "eventsBehind": .unsigned($0.eventsBehind),
+                        "connected": $0.connected.map { .bool($0) } ?? .null,
                     ]
                 }),
+            "keptEventCount": .unsigned(keptEventCount),
             "warnings": JSON(warnings), "sessionCount": JSON(traffic.sessionCount),
             "halfOpenCount": JSON(traffic.halfOpenCount), "counters": traffic.countersJSON,
             "certificates": .array(traffic.certificates.map(\.json)),

@@ -31,14 +31,15 @@ extension StatusView {
                     : listed(activeRollouts.map(\.description)) + " active"),
         ]
         for notifier in notifiers {
-            let behind =
-                notifier.lastSequence > notifier.acknowledgedSequence
-                ? "\(notifier.lastSequence - notifier.acknowledgedSequence) events behind"
-                : "up to date"
+            let behind = notifier.eventsBehind
             lines.append(
-                "notifier   \(printable(notifier.name)) \(behind) "
-                    + "(\(notifier.acknowledgedSequence) of \(notifier.lastSequence))")
+                "notifier   \(printable(notifier.name)) "
+                    + (behind == 0
+                        ? "up to date" : "\(behind) event\(behind == 1 ? "" : "s") behind")
+                    + (notifier.connected == false ? ", not connected" : "")
+                    + " (\(notifier.acknowledgedSequence) of \(notifier.lastSequence))")
         }
+        if keptEventCount > 0 { lines.append("events     \(keptEventCount) kept") }
         if !store.isEmpty { lines.append("store      \(printable(store))") }
         return lines.joined(separator: "\n") + "\n" + warningLines(warnings.map { ("", $0) })
     }

@@ -595,6 +595,7 @@ func brief(_ fact: Fact) -> String {
     case .strayReported(let report, let host): "\(report.step) stray from \(host)"
     case .lockReleased(let set, _, _): "lock of \(set) released"
     case .eventsAcknowledged(let notifier, let sequence): "\(notifier) has \(sequence)"
+    case .notifierForgotten(let notifier, _, _): "notifier \(notifier) forgotten"
     case .deliveryLeaseGranted(let notifier, let number): "\(notifier) delivers, lease \(number)"
     case .deliveryLeaseGivenUp(let notifier): "\(notifier) delivers no more"
     case .deliveriesReported(_, let sink, let sequence): "\(sink) is delivered up to \(sequence)"

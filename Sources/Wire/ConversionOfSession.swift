@@ -159,6 +159,11 @@ extension OperatorCommand {
             wire.command = .cordonHost(wireOfHold(host, reason))
         case .uncordonHost(let host, let reason):
             wire.command = .uncordonHost(wireOfHold(host, reason))
+        case .forgetNotifier(let notifier, let reason):
+            var forget = PBForgetNotifier()
+            forget.notifier = notifier.rawValue
+            forget.reason = reason
+            wire.command = .forgetNotifier(forget)
         }
         return wire
     }
@@ -199,6 +204,10 @@ extension OperatorCommand {
         case .uncordonHost(let hold):
             self = .uncordonHost(
                 try checkedName(hold.host, "uncordon_host.host"), reason: cutText(hold.reason))
+        case .forgetNotifier(let forget):
+            self = .forgetNotifier(
+                try checkedName(forget.notifier, "forget_notifier.notifier"),
+                reason: cutText(forget.reason))
         case nil: throw ConversionError(.missing, field: "command")
         }
     }

@@ -7,12 +7,14 @@ extension NotifierView {
         wire.name = name
         wire.acknowledgedSequence = acknowledgedSequence
         wire.lastSequence = lastSequence
+        if let connected { wire.connected = connected }
         return wire
     }
     public init(wire: PBNotifierView) throws(ConversionError) {
         self.init(
             name: try checkedText(wire.name, "name"),
-            acknowledgedSequence: wire.acknowledgedSequence, lastSequence: wire.lastSequence)
+            acknowledgedSequence: wire.acknowledgedSequence, lastSequence: wire.lastSequence,
+            connected: wire.hasConnected ? wire.connected : nil)
     }
 }
 
@@ -41,6 +43,7 @@ extension StatusView {
         wire.store = store
         wire.isStandby = isStandby
         wire.leader = leader
+        wire.keptEventCount = keptEventCount
         return wire
     }
     public init(wire: PBStatusView) throws(ConversionError) {
@@ -63,7 +66,7 @@ extension StatusView {
                 certificates: try list(
                     wire.certificates, "certificates", CertificateView.init(wire:))),
             store: try checkedText(wire.store, "store"), isStandby: wire.isStandby,
-            leader: try checkedText(wire.leader, "leader"))
+            leader: try checkedText(wire.leader, "leader"), keptEventCount: wire.keptEventCount)
     }
 }
 

@@ -68,6 +68,8 @@ public enum OperatorCommand: Hashable, Sendable {
     case resumeRollout(RolloutID, reason: String)
     case cordonHost(HostID, reason: String)
     case uncordonHost(HostID, reason: String)
+    /// Keeps no more events for a notifier that is gone for good.
+    case forgetNotifier(NotifierID, reason: String)
     /// To the leader itself: another server shall lead.
     case stepDown
     /// A guest is ready for a noticed step; notifiers may say this, too.

@@ -34,7 +34,7 @@ struct NotifierCommands: ParsableCommand {
             """,
         subcommands: [
             NotifierCommand.self, CheckSinksCommand.self, TestSinkCommand.self,
-            DeadLettersCommand.self,
+            DeadLettersCommand.self, ForgetNotifierCommand.self,
         ], defaultSubcommand: NotifierCommand.self)
 }
 

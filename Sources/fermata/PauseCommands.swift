@@ -85,7 +85,7 @@ struct UncordonCommand: ParsableCommand {
 
 extension ClientOptions {
     /// Has the server accept a command, and says what is so then.
-    fileprivate func carryOut(_ command: OperatorCommand, _ text: String) throws {
+    func carryOut(_ command: OperatorCommand, _ text: String) throws {
         let connection = try ClientConnection.open(self)
         let accepted = try connection.command(command)
         connection.close()

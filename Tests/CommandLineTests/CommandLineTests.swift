@@ -40,6 +40,8 @@ import Testing
             Wrong("rollout start --release r --host a,,b", "is not a name"),
             Wrong("cordon a", "Missing expected argument '--reason"),
             Wrong("cordon a --reason x b", "Unexpected argument 'b'"),
+            Wrong("notifier forget", "Missing expected argument '<name>'"),
+            Wrong("notifier forget a/b", "is not a name"),
             Wrong("rollout abort 1", "Missing expected argument '--reason"),
             Wrong("plan --release r --host a;b", "is not a name"),
             Wrong("release add r --version 1 --path qemu", "is not an absolute path"),
@@ -116,7 +118,8 @@ import Testing
     @Test(
         "each command's help goes to stdout, with an example",
         arguments: [
-            "server", "notifier run", "pki", "pki init", "pki issue", "pki renew", "pki revoke",
+            "server", "notifier run", "notifier forget", "pki", "pki init", "pki issue",
+            "pki renew", "pki revoke",
             "pki show", "pki list", "status", "hosts",
             "guests", "sets", "locks list", "locks release", "release add", "release list", "plan",
             "rollout start", "rollout watch", "rollout show", "rollout list",

@@ -1,6 +1,7 @@
-import Coordination
 import Fleet
 import Testing
+
+@testable import Coordination
 
 @Suite("Coordinator: locks and order")
 struct LockTests {
@@ -404,6 +405,86 @@ struct InventoryTests {
             fleet.refusal(.acknowledgeEvents(notifier: "n1", sequence: last + 1))?.code
                 == .invalid)
         #expect(fleet.broken == [])
+    }
+
+    /// The warnings of a status that are about notifiers.
+    private func warnings(_ fleet: Fixture, connected: Set<String>?) -> [String] {
+        fleet.coordinator.statusView(
+            cluster: "", server: "", softwareVersion: "", connected: [], notifiers: connected
+        ).warnings.filter { $0.contains("notifier") }
+    }
+
+    @Test("a notifier that is forgotten keeps no events, and counts as new when it comes back")
+    func forgotten() {
+        var fleet = Fixture()
+        fleet.host("a", Array(repeating: "-", count: 1_500))
+        fleet.release()
+        fleet.start()
+        fleet.run(.abortRollout(RolloutID(1), reason: "enough", by: "al"))
+        let last = fleet.coordinator.state.lastSequence
+        fleet.run(.acknowledgeEvents(notifier: "gone", sequence: 2))
+        fleet.run(.acknowledgeEvents(notifier: "n2", sequence: last))
+        #expect(fleet.coordinator.state.events.first?.sequence == 3)
+        // The lease and what is delivered are no matter of this.
+        fleet.run(.grantDeliveries(notifier: "gone"))
+        fleet.run(.reportDelivered(notifier: "gone", number: 1, sink: "ops", sequence: 2))
+        let lease = fleet.coordinator.state.deliveryLease
+
+        let unknown = fleet.refusal(.forgetNotifier("other", reason: "", by: "al"))
+        #expect(unknown?.code == .notFound && unknown?.message.contains("other") == true)
+        fleet.run(.forgetNotifier("gone", reason: "replaced", by: "al"))
+        #expect(Array(fleet.coordinator.state.notifiers.keys) == ["n2"])
+        #expect(fleet.coordinator.state.events.count == Limits.eventsForWatchersMin)
+        #expect(fleet.coordinator.state.deliveryLease == lease)
+        #expect(
+            fleet.refusal(.forgetNotifier("gone", reason: "", by: "al"))?.code == .notFound)
+
+        // It reports and acknowledges on, from where it had been.
+        fleet.run(.reportDelivered(notifier: "gone", number: 1, sink: "ops", sequence: 3))
+        fleet.run(.acknowledgeEvents(notifier: "gone", sequence: 3))
+        #expect(fleet.coordinator.state.notifiers["gone"] == 3)
+        #expect(fleet.coordinator.state.events.count == Limits.eventsForWatchersMin)
+        // Without any notifier the newest are kept for the first to come.
+        fleet.run(.forgetNotifier("gone", reason: "", by: "al"))
+        fleet.run(.forgetNotifier("n2", reason: "", by: "al"))
+        #expect(fleet.coordinator.state.events.count == Limits.eventsForWatchersMin)
+        #expect(
+            warnings(fleet, connected: []) == [
+                "no notifier is known: no annotation is published; start one"
+            ])
+        #expect(fleet.broken == [])
+    }
+
+    @Test("a notifier is warned of that is away while events pile up, or that is very far behind")
+    func farBehind() {
+        var fleet = Fixture()
+        fleet.host("a", Array(repeating: "-", count: 1_500))
+        fleet.release()
+        fleet.run(.acknowledgeEvents(notifier: "n1", sequence: 0))
+        #expect(warnings(fleet, connected: []) == [])
+        fleet.start()
+        fleet.run(.abortRollout(RolloutID(1), reason: "enough", by: "al"))
+        let last = fleet.coordinator.state.lastSequence
+        #expect(
+            warnings(fleet, connected: ["n2"]) == [
+                "notifier n1, which is not connected, is \(last) events behind, which are kept for it: "
+                    + "start it, or, if it is gone for good, `fermata notifier forget n1 --reason …`"
+            ])
+        #expect(warnings(fleet, connected: ["n1"]) == [])
+        #expect(warnings(fleet, connected: nil) == [])
+        let far = { (behind: UInt64, connected: Bool?) in
+            NotifierView(
+                name: "n1", acknowledgedSequence: 5, lastSequence: 5 + behind, connected: connected
+            ).warning
+        }
+        #expect(far(100_000, true) == nil && far(100_000, nil) == nil)
+        #expect(far(100_001, true)?.hasSuffix("it does not keep up; see its log") == true)
+        #expect(far(100_001, nil)?.contains("fermata notifier forget n1") == true)
+        #expect(far(1_000, false) == nil && far(1_001, false) != nil)
+        let view = fleet.coordinator.statusView(
+            cluster: "", server: "", softwareVersion: "", connected: [], notifiers: ["n1"])
+        #expect(view.keptEventCount == last && view.notifiers[0].connected == true)
+        #expect(view.notifiers[0].eventsBehind == last)
     }
 }
 

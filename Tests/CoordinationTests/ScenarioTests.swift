@@ -241,6 +241,7 @@ struct ScenarioStage {
         case .strayReported(let report, let host): "stray report of \(report.step) by \(host)"
         case .lockReleased(let set, let reason, let by): "\(set) released by \(by): \(reason)"
         case .eventsAcknowledged(let notifier, let sequence): "\(notifier) has \(sequence)"
+        case .notifierForgotten(let notifier, _, _): "notifier \(notifier) forgotten"
         case .deliveryLeaseGranted(let notifier, let number): "\(notifier) has lease \(number)"
         case .deliveryLeaseGivenUp(let notifier): "\(notifier) gave up its lease"
         case .deliveriesReported(_, let sink, let sequence): "\(sink) has \(sequence)"

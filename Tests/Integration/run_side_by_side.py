@@ -35,7 +35,7 @@ LONG = collections.defaultdict(lambda: 5, {
     "test_agent_dies": 90, "test_host_components": 90, "test_examples": 80, "test_adoption": 75,
     "test_preflight": 60, "test_faults_monitor": 60, "test_faults_guest_agent": 60,
     "test_rollout": 60, "test_health": 50, "test_faults_resources": 50, "test_systemd": 40,
-    "test_notifier_dies": 45, "test_notifiers": 80,
+    "test_notifier_dies": 45, "test_notifiers": 95,
     "test_clocks_of_host": 30, "test_hostile_tls": 30, "test_bad_qemu": 30,
 })
 

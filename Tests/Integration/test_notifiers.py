@@ -3,6 +3,7 @@
 Real servers, notifiers and webhooks; the holds are those of scripted agents. `delivered by` below is a
 header that each notifier's file of sinks sets.
 """
+import json
 import signal
 import sqlite3
 import subprocess
@@ -267,6 +268,99 @@ class TwoNotifiers(NotifiersCase):
         self.hold("3", 1)
         self.wait_delivered(self.ids())
         self.assertTrue(self.hook.by("m"))
+
+
+class ForgottenNotifier(NotifiersCase):
+    """One that is gone for good: an operator has no more events kept for it."""
+
+    # More than the server keeps for whoever begins to watch.
+    GUESTS = 1_200
+
+    def pile_up(self):
+        """As many events as there are guests: a rollout that is aborted before it begins."""
+        with ScriptedAgent(self.address, self.pki / "agent-a",
+                           [f"h{i:04}" for i in range(self.GUESTS)]):
+            wait_until(lambda: len(self.fermata_json("guests")) == self.GUESTS, what="the guests")
+        self.add_release("none", "9")
+        self.ask("rollout", "start", "--release", "none")
+        self.ask("rollout", "abort", str(len(self.fermata_json("rollout", "list"))),
+                 "--reason", "enough")
+
+    def ask(self, *arguments, code=0):
+        done = fermata(*arguments, "--credentials", self.operator, "--server", self.address)
+        self.assertEqual(done.code, code, str(done))
+        return done.out + done.err
+
+    def notifier(self, name):
+        found = [n for n in self.fermata_json("status")["notifiers"] if n["name"] == name]
+        return found[0] if found else None
+
+    def warnings(self):
+        return [w for w in self.fermata_json("status")["warnings"] if "notifier" in w]
+
+    def forget(self, name, code=0):
+        return self.ask("notifier", "forget", name, "--reason", "replaced by m", code=code)
+
+    def wait_forgotten(self, name):
+        """In the first 10 s of its term a server waits for those that may be about to come back."""
+        while "may be about to come back" in (said := fermata(
+                "notifier", "forget", name, "--reason", "replaced by m", "--credentials",
+                self.operator, "--server", self.address)).err:
+            time.sleep(0.5)
+        self.assertEqual(said.code, 0, str(said))
+        return said.out
+
+    def test_its_events_go_and_it_comes_back_as_a_new_one(self):
+        self.start("n")
+        self.hold("2", 3)
+        self.wait_delivered(self.ids())
+        self.start("m")
+        wait_until(lambda: self.notifier("m"), what="m to acknowledge")
+        self.assertIn("notifier n is connected", self.forget("n", code=1))
+        self.assertIn("a notifier nobody", self.forget("nobody", code=1))
+        self.assertEqual(self.warnings(), [])
+
+        # It has the lease; another one must be given it all the same.
+        self.running["n"].kill()
+        self.running["n"].wait()
+        self.pile_up()
+        wait_until(lambda: self.notifier("m")["eventsBehind"] == 0, what="m to have all")
+        gone = self.notifier("n")
+        self.assertGreater(gone["eventsBehind"], self.GUESTS)
+        self.assertFalse(gone["connected"])
+        self.assertTrue(self.notifier("m")["connected"])
+        (warning,) = self.warnings()
+        self.assertIn("notifier n, which is not connected,", warning)
+        self.assertIn("fermata notifier forget n", warning)
+        self.assertIn(f"fermata_events_kept {gone['lastSequence'] - gone['acknowledgedSequence']}",
+                      self.ask("metrics"))
+        self.assertIn('fermata_notifier_connected{notifier="n"} 0', self.ask("metrics"))
+
+        self.assertIn("notifier n is forgotten", self.wait_forgotten("n"))
+        self.assertIsNone(self.notifier("n"))
+        self.assertEqual(self.fermata_json("status")["keptEventCount"], 1_000)
+        self.assertEqual(self.warnings(), [])
+        self.assertIn("a notifier n", self.forget("n", code=1))
+        audit = [json.loads(line) for line in
+                 (self.directory / "data" / "audit.jsonl").read_text().splitlines()]
+        self.assertEqual(
+            {(a["command"]["notifier"], a["result"]["outcome"]) for a in audit
+             if a["command"]["command"] == "forgetNotifier"},
+            {("n", "refused"), ("nobody", "refused"), ("n", "accepted")})
+
+        # What it knew, it keeps; what is gone, it says once; then it goes on like any other.
+        before = self.recorded("n")
+        self.start("n")
+        wait_until(lambda: (self.notifier("n") or {}).get("eventsBehind") == 0, what="n to be back")
+        self.hold("3", 2)
+        ids = self.ids()
+        self.wait_delivered(ids)
+        self.assertTrue(set(before) < set(ids))
+        self.assertEachOnce(ids)
+        self.assertEqual(sorted(self.hook.taken()), ids, "one was delivered twice")
+        self.assertEqual((self.directory / "n.log").read_text().count("EVENTS ARE MISSING"), 1)
+        self.assertNotIn("EVENTS ARE MISSING", (self.directory / "m.log").read_text())
+        self.assertEqual(self.fermata_json("status")["keptEventCount"], 1_000)
 
 
 class Takeover(NotifiersCase):

@@ -172,6 +172,71 @@ struct DeliveryClaimsTests {
         #expect(told(l) == "l 2 true of 1")
     }
 
+    /// What an operator is told who wants a notifier forgotten.
+    private func forget(_ name: String, of server: ServerCore) -> String {
+        let person = ScriptedSession(.operator, "bob")
+        server.onReady(person)
+        server.onMessage(
+            .command(.forgetNotifier(NotifierID(checked: name), reason: "r")), 1, of: person)
+        loop.run(milliseconds: 0)
+        processes.edges.finishRecords()
+        switch person.sent.last?.message {
+        case .refused(let refusal): return "\(refusal.code): \(refusal.message) \(refusal.advice)"
+        case .commandAccepted: return "forgotten"
+        default: return "nothing"
+        }
+    }
+
+    private func acknowledge(_ session: ScriptedSession, of server: ServerCore) {
+        server.onMessage(.acknowledgeEvents(sequence: 0), 0, of: session)
+        loop.run(milliseconds: 0)
+    }
+
+    @Test("one that is connected, or may be about to come back, is not forgotten")
+    func forgetting() {
+        let server = server()
+        loop.run(milliseconds: 0)
+        let n = notifier("n", of: server)
+        // One that never acknowledged, such as for one host, keeps no events.
+        #expect(forget("n", of: server).hasPrefix("notFound: "))
+        acknowledge(n, of: server)
+        #expect(
+            forget("n", of: server).hasPrefix("conflict: notifier n is connected Stop it first"))
+        end(n, of: server)
+        loop.run(milliseconds: 9_999)
+        #expect(forget("n", of: server).contains("only since 9 s Try again in 1 s."))
+        loop.run(milliseconds: 1)
+        #expect(server.state?.notifiers["n"] == 0)
+        #expect(forget("n", of: server) == "forgotten")
+        #expect(server.state?.notifiers.isEmpty == true)
+        #expect(forget("n", of: server).hasPrefix("notFound: "))
+        let again = notifier("n", of: server)
+        acknowledge(again, of: server)
+        #expect(server.state?.notifiers["n"] == 0 && again.closed == nil)
+        #expect(
+            processes.edges.entries.map { "\($0.line(atMicroseconds: 0))" }.count {
+                $0.contains(#""command":{"command":"forgetNotifier","notifier":"n","reason":"r"}"#)
+            } == 5)
+    }
+
+    @Test("the lease of one that is forgotten passes on as of any that is gone")
+    func forgottenHolder() {
+        let server = server()
+        loop.run(milliseconds: 60_000)
+        let (n, m) = (notifier("n", of: server), notifier("m", of: server))
+        acknowledge(n, of: server)
+        claim(n, of: server)
+        claim(m, 3, of: server)
+        server.onMessage(.reportDelivered(number: 1, sink: "s", sequence: 0), 4, of: n)
+        end(n, of: server)
+        #expect(forget("n", of: server) == "forgotten")
+        loop.run(milliseconds: 9_999)
+        #expect(told(m) == "n 1 false of 3")
+        loop.run(milliseconds: 1)
+        #expect(told(m) == "m 2 true of 3")
+        #expect(server.state?.deliveryLease.delivered.map(\.sink) == ["s"])
+    }
+
     @Test("a new leader gives the holder its 10 s from the start of the term")
     func takeOver() {
         let first = server("a", isSingle: false)

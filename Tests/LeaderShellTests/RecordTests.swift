@@ -143,6 +143,8 @@ func eventfulFleet() -> (coordinator: Coordinator, facts: [Fact]) {
     run(.cordonHost(hosts[0], reason: "disks", by: "bob"))
     run(.cordonHost(hosts[1], reason: "disks", by: "bob"))
     run(.uncordonHost(hosts[1], reason: "", by: "bob"))
+    run(.acknowledgeEvents(notifier: "tried", sequence: 1))
+    run(.forgetNotifier("tried", reason: "it was tried", by: "bob"))
     run(.abortRollout(RolloutID(1), reason: "enough", by: "bob"))
     return (coordinator, facts)
 }
@@ -161,7 +163,7 @@ struct RecordTests {
             #expect(try FactRecord.decode(FactRecord.encode(fact)) == fact)
             kinds.insert("\(fact.body)".prefix { $0 != "(" }.description)
         }
-        #expect(kinds.count == 16, "kinds in the example: \(kinds.sorted())")
+        #expect(kinds.count == 17, "kinds in the example: \(kinds.sorted())")
     }
 
     private func chunks(_ state: FleetState, byteCountMax: Int = 1_000) -> [[UInt8]] {

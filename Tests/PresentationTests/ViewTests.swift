@@ -12,9 +12,12 @@ import Testing
             lockedSetCount: 1, stuckSetCount: 1, activeRollouts: [RolloutID(1), RolloutID(2)],
             notifiers: [
                 NotifierView(name: "main", acknowledgedSequence: 3, lastSequence: 5),
-                NotifierView(name: "other", acknowledgedSequence: 5, lastSequence: 5),
+                NotifierView(
+                    name: "other", acknowledgedSequence: 5, lastSequence: 5, connected: true),
+                NotifierView(
+                    name: "away", acknowledgedSequence: 4, lastSequence: 5, connected: false),
             ],
-            warnings: ["Host c is not connected."])
+            warnings: ["Host c is not connected."], keptEventCount: 5)
         #expect(
             view.text == """
                 cluster    demo, led by one (term 3, index 120, software 0.1.0)
@@ -24,12 +27,20 @@ import Testing
                 rollouts   rollout-1 and rollout-2 active
                 notifier   main 2 events behind (3 of 5)
                 notifier   other up to date (5 of 5)
+                notifier   away 1 event behind, not connected (4 of 5)
+                events     5 kept
                 warning: Host c is not connected.
 
                 """)
         #expect(
             view.json.compact.hasPrefix(
                 #"{"cluster":"demo","server":"one","leader":"","isStandby":false,"store":"","#))
+        #expect(
+            view.json.compact.contains(
+                #"{"name":"main","acknowledgedSequence":3,"lastSequence":5,"eventsBehind":2,"#
+                    + #""connected":null},{"name":"other","acknowledgedSequence":5,"lastSequence":5,"#
+                    + #""eventsBehind":0,"connected":true},"#))
+        #expect(view.json.compact.contains(#""keptEventCount":5,"warnings""#))
     }
 
     @Test("hosts say how long ago they reported")

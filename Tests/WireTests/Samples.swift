@@ -169,8 +169,11 @@ enum Samples {
         cluster: "demo", server: "s1", term: 3, index: 99, softwareVersion: "0.1.0", hostCount: 1,
         connectedHostCount: 2, guestCount: 3, runningGuestCount: 4, setCount: 5,
         lockedSetCount: 6, stuckSetCount: 7, activeRollouts: [RolloutID(7)],
-        notifiers: [NotifierView(name: "n1", acknowledgedSequence: 8, lastSequence: 9)],
-        warnings: ["no notifier has ever followed"],
+        notifiers: [
+            NotifierView(name: "n1", acknowledgedSequence: 8, lastSequence: 9),
+            NotifierView(name: "n2", acknowledgedSequence: 7, lastSequence: 9, connected: false),
+        ],
+        warnings: ["no notifier is known"],
         traffic: ServerTraffic(
             sessionCount: 10, halfOpenCount: 11,
             counters: [
@@ -180,7 +183,8 @@ enum Samples {
             certificates: [
                 CertificateView(
                     identity: "fermata://demo/server/s1", serial: "4a0b", expiresAt: at)
-            ]), store: "sqlite:/var/lib/fermata", isStandby: true, leader: "s2")
+            ]), store: "sqlite:/var/lib/fermata", isStandby: true, leader: "s2",
+        keptEventCount: 14)
 
     static let notice = Notice(
         step: step, host: HostID(checked: "a"),
@@ -395,6 +399,10 @@ enum Samples {
             (
                 "command uncordon host",
                 .command(.uncordonHost(HostID(checked: "a"), reason: "they are there"))
+            ),
+            (
+                "command forget notifier",
+                .command(.forgetNotifier(NotifierID(checked: "n1"), reason: "n2 replaces it"))
             ),
             ("command accepted", .commandAccepted(index: 12, rollout: nil)),
             ("command accepted with rollout", .commandAccepted(index: 13, rollout: RolloutID(7))),

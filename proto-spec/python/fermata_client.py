@@ -387,6 +387,7 @@ def status_lines(status):
         f"{status.stuck_set_count} stuck",
         "rollouts  " + (", ".join(map(str, status.active_rollouts)) or "none") + " active"]
     lines += [f"notifier  {each.name} has {each.acknowledged_sequence} of {each.last_sequence} events"
+              + (", not connected" if optional(each, "connected") is False else "")
               for each in status.notifiers]
     lines += [f"warning: {warning}" for warning in status.warnings]
     return [wire.for_people(line, 4096) for line in lines]

@@ -532,6 +532,7 @@ _RULES = {
     "AbortRollout": {"rollout": _number},
     "HoldRollout": {"rollout": _number},
     "HoldHost": {"host": _name},
+    "ForgetNotifier": {"notifier": _name},
     "ReleaseLock": {"set": _name},
     "CommandAccepted": {"rollout": _number},
     "Query": {"query": _oneof, "rollout": _number},

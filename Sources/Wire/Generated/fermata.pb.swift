@@ -497,8 +497,8 @@ public nonisolated enum PBRefusalCode: SwiftProtobuf.Enum, Swift.CaseIterable {
   /// Not sent; the Refused itself is BAD_FRAME.
   case unspecified // = 0
 
-  /// There is no such release, host, set or rollout, the set is not locked, or the step is not
-  /// noticed.
+  /// There is no such release, host, set, rollout or notifier, the set is not locked, or the step is
+  /// not noticed.
   /// Asker: correct the name; the query for the whole list shows what there is. Exit code 1.
   case notFound // = 1
 
@@ -1802,6 +1802,17 @@ public nonisolated struct PBCommand: Sendable {
     set {command = .uncordonHost(newValue)}
   }
 
+  /// Keeps no more events for a notifier that is gone for good. One that comes back counts as new.
+  /// Refused NOT_FOUND if no events are kept for it, or CONFLICT while it has a session or in the
+  /// first 10 s of a term, in which it may be about to come back.
+  public var forgetNotifier: PBForgetNotifier {
+    get {
+      if case .forgetNotifier(let v)? = command {return v}
+      return PBForgetNotifier()
+    }
+    set {command = .forgetNotifier(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   /// Required. What to do.
@@ -1838,6 +1849,10 @@ public nonisolated struct PBCommand: Sendable {
     case cordonHost(PBHoldHost)
     /// Lets steps start on a host again. Nothing happens if it is not cordoned. Refused NOT_FOUND.
     case uncordonHost(PBHoldHost)
+    /// Keeps no more events for a notifier that is gone for good. One that comes back counts as new.
+    /// Refused NOT_FOUND if no events are kept for it, or CONFLICT while it has a session or in the
+    /// first 10 s of a term, in which it may be about to come back.
+    case forgetNotifier(PBForgetNotifier)
 
   }
 
@@ -1951,6 +1966,23 @@ public nonisolated struct PBHoldHost: Sendable {
   public var host: String = String()
 
   /// Words: why; shown while it is cordoned.
+  public var reason: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Which notifier to forget, and why.
+public nonisolated struct PBForgetNotifier: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// Required. Name of the notifier.
+  public var notifier: String = String()
+
+  /// Words: why; kept in the server's audit log.
   public var reason: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -2287,7 +2319,8 @@ public nonisolated struct PBQueryResult: Sendable {
   public init() {}
 }
 
-/// How far a notifier is. It is known to the server from its first AcknowledgeEvents on.
+/// How far a notifier is. It is known to the server from its first AcknowledgeEvents on, until it is
+/// forgotten (`forget_notifier`).
 public nonisolated struct PBNotifierView: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -2302,9 +2335,22 @@ public nonisolated struct PBNotifierView: Sendable {
   /// The newest event there is, the same for all.
   public var lastSequence: UInt64 = 0
 
+  /// It has a session. Absent if the server that answers does not know: it does not lead, or is from
+  /// before this field.
+  public var connected: Bool {
+    get {_connected ?? false}
+    set {_connected = newValue}
+  }
+  /// Returns true if `connected` has been explicitly set.
+  public var hasConnected: Bool {self._connected != nil}
+  /// Clears the value of `connected`. Subsequent reads from it will return its default value.
+  public mutating func clearConnected() {self._connected = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+
+  fileprivate var _connected: Bool? = nil
 }
 
 /// How often something happened since the server started.
@@ -2432,7 +2478,7 @@ public nonisolated struct PBStatusView: @unchecked Sendable {
     set {_uniqueStorage()._activeRollouts = newValue}
   }
 
-  /// All notifiers that have ever acknowledged something.
+  /// All notifiers that have ever acknowledged something and were not forgotten since.
   public var notifiers: [PBNotifierView] {
     get {_storage._notifiers}
     set {_uniqueStorage()._notifiers = newValue}
@@ -2485,6 +2531,13 @@ public nonisolated struct PBStatusView: @unchecked Sendable {
   public var leader: String {
     get {_storage._leader}
     set {_uniqueStorage()._leader = newValue}
+  }
+
+  /// Events that the server keeps: those that a notifier has not acknowledged, and the newest for
+  /// whoever begins to watch. 0 also of a server from before this field.
+  public var keptEventCount: UInt64 {
+    get {_storage._keptEventCount}
+    set {_uniqueStorage()._keptEventCount = newValue}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -5358,7 +5411,7 @@ nonisolated extension PBStepReportCommitted: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Command"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0\u{3}acknowledge_notice\0\u{4}\"pause_rollout\0\u{3}resume_rollout\0\u{3}cordon_host\0\u{3}uncordon_host\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}add_release\0\u{3}start_rollout\0\u{3}abort_rollout\0\u{3}release_lock\0\u{3}step_down\0\u{3}acknowledge_notice\0\u{4}\"pause_rollout\0\u{3}resume_rollout\0\u{3}cordon_host\0\u{3}uncordon_host\0\u{3}forget_notifier\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -5496,6 +5549,19 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
           self.command = .uncordonHost(v)
         }
       }()
+      case 44: try {
+        var v: PBForgetNotifier?
+        var hadOneofValue = false
+        if let current = self.command {
+          hadOneofValue = true
+          if case .forgetNotifier(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.command = .forgetNotifier(v)
+        }
+      }()
       default: break
       }
     }
@@ -5546,6 +5612,10 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     case .uncordonHost?: try {
       guard case .uncordonHost(let v)? = self.command else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 43)
+    }()
+    case .forgetNotifier?: try {
+      guard case .forgetNotifier(let v)? = self.command else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 44)
     }()
     case nil: break
     }
@@ -5741,6 +5811,41 @@ nonisolated extension PBHoldHost: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
   public static func ==(lhs: PBHoldHost, rhs: PBHoldHost) -> Bool {
     if lhs.host != rhs.host {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBForgetNotifier: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ForgetNotifier"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}notifier\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.notifier) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.notifier.isEmpty {
+      try visitor.visitSingularStringField(value: self.notifier, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBForgetNotifier, rhs: PBForgetNotifier) -> Bool {
+    if lhs.notifier != rhs.notifier {return false}
     if lhs.reason != rhs.reason {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
@@ -6269,7 +6374,7 @@ nonisolated extension PBQueryResult: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension PBNotifierView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".NotifierView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}acknowledged_sequence\0\u{3}last_sequence\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}acknowledged_sequence\0\u{3}last_sequence\0\u{1}connected\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -6280,12 +6385,17 @@ nonisolated extension PBNotifierView: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.acknowledgedSequence) }()
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.lastSequence) }()
+      case 4: try { try decoder.decodeSingularBoolField(value: &self._connected) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if !self.name.isEmpty {
       try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
     }
@@ -6295,6 +6405,9 @@ nonisolated extension PBNotifierView: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.lastSequence != 0 {
       try visitor.visitSingularUInt64Field(value: self.lastSequence, fieldNumber: 3)
     }
+    try { if let v = self._connected {
+      try visitor.visitSingularBoolField(value: v, fieldNumber: 4)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -6302,6 +6415,7 @@ nonisolated extension PBNotifierView: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs.name != rhs.name {return false}
     if lhs.acknowledgedSequence != rhs.acknowledgedSequence {return false}
     if lhs.lastSequence != rhs.lastSequence {return false}
+    if lhs._connected != rhs._connected {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -6389,7 +6503,7 @@ nonisolated extension PBCertificateView: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StatusView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}cluster\0\u{1}server\0\u{1}term\0\u{1}index\0\u{3}software_version\0\u{3}host_count\0\u{3}connected_host_count\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}set_count\0\u{3}locked_set_count\0\u{3}stuck_set_count\0\u{3}active_rollouts\0\u{1}notifiers\0\u{1}warnings\0\u{1}counters\0\u{1}certificates\0\u{3}session_count\0\u{3}half_open_count\0\u{1}store\0\u{3}is_standby\0\u{1}leader\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}cluster\0\u{1}server\0\u{1}term\0\u{1}index\0\u{3}software_version\0\u{3}host_count\0\u{3}connected_host_count\0\u{3}guest_count\0\u{3}running_guest_count\0\u{3}set_count\0\u{3}locked_set_count\0\u{3}stuck_set_count\0\u{3}active_rollouts\0\u{1}notifiers\0\u{1}warnings\0\u{1}counters\0\u{1}certificates\0\u{3}session_count\0\u{3}half_open_count\0\u{1}store\0\u{3}is_standby\0\u{1}leader\0\u{3}kept_event_count\0")
 
   fileprivate class _StorageClass {
     var _cluster: String = String()
@@ -6414,6 +6528,7 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
     var _store: String = String()
     var _isStandby: Bool = false
     var _leader: String = String()
+    var _keptEventCount: UInt64 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -6446,6 +6561,7 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
       _store = source._store
       _isStandby = source._isStandby
       _leader = source._leader
+      _keptEventCount = source._keptEventCount
     }
   }
 
@@ -6486,6 +6602,7 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
         case 20: try { try decoder.decodeSingularStringField(value: &_storage._store) }()
         case 21: try { try decoder.decodeSingularBoolField(value: &_storage._isStandby) }()
         case 22: try { try decoder.decodeSingularStringField(value: &_storage._leader) }()
+        case 23: try { try decoder.decodeSingularUInt64Field(value: &_storage._keptEventCount) }()
         default: break
         }
       }
@@ -6560,6 +6677,9 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
       if !_storage._leader.isEmpty {
         try visitor.visitSingularStringField(value: _storage._leader, fieldNumber: 22)
       }
+      if _storage._keptEventCount != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._keptEventCount, fieldNumber: 23)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -6591,6 +6711,7 @@ nonisolated extension PBStatusView: SwiftProtobuf.Message, SwiftProtobuf._Messag
         if _storage._store != rhs_storage._store {return false}
         if _storage._isStandby != rhs_storage._isStandby {return false}
         if _storage._leader != rhs_storage._leader {return false}
+        if _storage._keptEventCount != rhs_storage._keptEventCount {return false}
         return true
       }
       if !storagesAreEqual {return false}

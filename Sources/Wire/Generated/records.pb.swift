@@ -286,6 +286,14 @@ public nonisolated struct PBFact: Sendable {
     set {body = .hostUncordoned(newValue)}
   }
 
+  public var notifierForgotten: PBFact.NotifierForgotten {
+    get {
+      if case .notifierForgotten(let v)? = body {return v}
+      return PBFact.NotifierForgotten()
+    }
+    set {body = .notifierForgotten(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -311,6 +319,7 @@ public nonisolated struct PBFact: Sendable {
     case rolloutResumed(PBFact.RolloutHeld)
     case hostCordoned(PBFact.HostHeld)
     case hostUncordoned(PBFact.HostHeld)
+    case notifierForgotten(PBFact.NotifierForgotten)
 
   }
 
@@ -538,6 +547,22 @@ public nonisolated struct PBFact: Sendable {
     // methods supported on all messages.
 
     public var set: String = String()
+
+    public var reason: String = String()
+
+    public var by: String = String()
+
+    public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+    public init() {}
+  }
+
+  public nonisolated struct NotifierForgotten: Sendable {
+    // SwiftProtobuf.Message conformance is added in an extension below. See the
+    // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+    // methods supported on all messages.
+
+    public var notifier: String = String()
 
     public var reason: String = String()
 
@@ -1340,7 +1365,7 @@ nonisolated extension PBPlacement: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Fact"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}at_microseconds\0\u{3}term_started\0\u{3}host_reported\0\u{3}release_added\0\u{3}rollout_started\0\u{3}rollout_aborted\0\u{3}step_granted\0\u{3}step_regranted\0\u{3}step_cancelled\0\u{3}step_finished\0\u{3}stray_reported\0\u{3}lock_released\0\u{3}events_acknowledged\0\u{3}step_noticed\0\u{3}notice_acknowledged\0\u{3}notice_withdrawn\0\u{3}delivery_lease_granted\0\u{3}delivery_lease_given_up\0\u{3}deliveries_reported\0\u{4}\u{15}rollout_paused\0\u{3}rollout_resumed\0\u{3}host_cordoned\0\u{3}host_uncordoned\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}at_microseconds\0\u{3}term_started\0\u{3}host_reported\0\u{3}release_added\0\u{3}rollout_started\0\u{3}rollout_aborted\0\u{3}step_granted\0\u{3}step_regranted\0\u{3}step_cancelled\0\u{3}step_finished\0\u{3}stray_reported\0\u{3}lock_released\0\u{3}events_acknowledged\0\u{3}step_noticed\0\u{3}notice_acknowledged\0\u{3}notice_withdrawn\0\u{3}delivery_lease_granted\0\u{3}delivery_lease_given_up\0\u{3}deliveries_reported\0\u{4}\u{15}rollout_paused\0\u{3}rollout_resumed\0\u{3}host_cordoned\0\u{3}host_uncordoned\0\u{3}notifier_forgotten\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1635,6 +1660,19 @@ nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImple
           self.body = .hostUncordoned(v)
         }
       }()
+      case 44: try {
+        var v: PBFact.NotifierForgotten?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .notifierForgotten(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.body = .notifierForgotten(v)
+        }
+      }()
       default: break
       }
     }
@@ -1736,6 +1774,10 @@ nonisolated extension PBFact: SwiftProtobuf.Message, SwiftProtobuf._MessageImple
     case .hostUncordoned?: try {
       guard case .hostUncordoned(let v)? = self.body else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 43)
+    }()
+    case .notifierForgotten?: try {
+      guard case .notifierForgotten(let v)? = self.body else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 44)
     }()
     case nil: break
     }
@@ -2197,6 +2239,46 @@ nonisolated extension PBFact.LockReleased: SwiftProtobuf.Message, SwiftProtobuf.
 
   public static func ==(lhs: PBFact.LockReleased, rhs: PBFact.LockReleased) -> Bool {
     if lhs.set != rhs.set {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.by != rhs.by {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension PBFact.NotifierForgotten: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = PBFact.protoMessageName + ".NotifierForgotten"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}notifier\0\u{1}reason\0\u{1}by\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.notifier) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.by) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.notifier.isEmpty {
+      try visitor.visitSingularStringField(value: self.notifier, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    if !self.by.isEmpty {
+      try visitor.visitSingularStringField(value: self.by, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: PBFact.NotifierForgotten, rhs: PBFact.NotifierForgotten) -> Bool {
+    if lhs.notifier != rhs.notifier {return false}
     if lhs.reason != rhs.reason {return false}
     if lhs.by != rhs.by {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
