@@ -143,7 +143,7 @@ final class GuardProcess {
             if generation == ProcessLabel.foreignGeneration {
                 return try foreignSide(process, guarded)
             }
-            guard let label = ProcessLabel(pid: pid), label.run == run,
+            guard let label = try ProcessLabel(pid: pid, run: run),
                 label.guest == guarded.guest, label.generation == generation
             else { throw AgentError.hypervisor(reason: "process \(pid) is not its QEMU") }
             let paths = HostPaths(run: run, state: "", memory: "")
