@@ -178,7 +178,7 @@ public final class AgentShell {
     /// - Throws: ``AgentError`` if one could have been overlooked.
     func findProcesses() throws(AgentError) -> [(label: ProcessLabel, process: ProcessReference)] {
         do {
-            var found = try ProcessLabel.processes(of: paths.run)
+            var found = try ProcessLabel.processes(of: paths)
             for guest in host.guests {
                 guard let monitor = guest.adopt else { continue }
                 let foreign = try ForeignProcess.find(

@@ -52,9 +52,10 @@ struct QEMUOrigin: Hashable {
         guard let value = try? JSON.parse(bytes, byteCountMax: 1 << 20),
             let arguments = value["arguments"]?.array?.compactMap(\.string),
             let directory = value["directory"]?.string,
-            let ids = value["ids"]?.array?.compactMap({ $0.integer.map { UInt32($0) } }),
-            ids.count >= 2
+            let numbers = value["ids"]?.array, numbers.count >= 2
         else { return nil }
+        let ids = numbers.compactMap { $0.integer.flatMap { UInt32(exactly: $0) } }
+        guard ids.count == numbers.count else { return nil }
         self.arguments = arguments
         self.directory = directory
         userID = ids[0]

@@ -326,7 +326,9 @@ final class GuardProcess {
         case .killAgent: killAgent()
         case .killCommand(let kind): groups[kind]?.kill()
         case .kill(let guest, let side):
-            feed(isKilled(place(guest, side)?.process) ? .killed(guest, side) : .killFailed(guest, side))
+            feed(
+                isKilled(place(guest, side)?.process)
+                    ? .killed(guest, side) : .killFailed(guest, side))
         case .switchQueues(let guest, let side):
             try? place(guest, side)?.queues.setAttached(true)
             try? place(guest, side.other)?.queues.setAttached(false)

@@ -81,7 +81,8 @@ public enum PreflightClient {
                 return completion(
                     .failure(
                         PreflightRefusal(
-                            kind: .unavailable, message: "\(id)'s QEMU cannot be looked for: \(error)",
+                            kind: .unavailable,
+                            message: "\(id)'s QEMU cannot be looked for: \(error)",
                             advice: "Mend that, or ask the agent.")))
             }
             subjects.append(
@@ -105,7 +106,7 @@ public enum PreflightClient {
         _ configuration: GuestConfiguration, _ host: HostFile, _ paths: HostPaths, _ loop: Loop
     ) throws -> Generation? {
         let id = configuration.id
-        var mine = try ProcessLabel.processes(of: paths.run).filter { $0.label.guest == id }
+        var mine = try ProcessLabel.processes(of: paths).filter { $0.label.guest == id }
         if let monitor = configuration.adopt,
             case .success(let foreign) = try ForeignProcess.find(
                 guest: id, monitor: monitor, run: paths.run)

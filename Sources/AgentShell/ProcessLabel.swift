@@ -87,23 +87,54 @@ struct ProcessLabel: Hashable {
         self.copyNumbers = copyNumbers
     }
 
-    /// Every live process that belongs to `run`, by guest and generation, both ascending.
+    /// Every live process that belongs to a run directory's guests, by guest and generation, both
+    /// ascending. Of several of the same guest and generation the last one is meant.
     ///
     /// - Throws: ``UvError`` if one could have been overlooked.
     static func processes(
-        of run: String
+        of paths: HostPaths
     ) throws(UvError) -> [(label: ProcessLabel, process: ProcessReference)] {
-        var found: [(label: ProcessLabel, process: ProcessReference)] = []
+        var found: [(label: ProcessLabel, process: ProcessReference, listens: Int)] = []
         for pid in try Proc.pids() {
             guard let process = try Proc.reference(pid),
-                let label = try ProcessLabel(pid: pid, run: run), !process.hasExited
+                var label = try ProcessLabel(pid: pid, run: paths.run),
+                let status = try Proc.read(pid, "status"), !process.hasExited
             else { continue }
-            found.append((label, process))
+            let place = paths.generation(label.guest, label.generation)
+            guard label.isBelieved(status, place) else { continue }
+            found.append((label, process, 0))
+        }
+        for index in found.indices {
+            let label = found[index].label
+            let isAlone = !found.indices.contains {
+                $0 != index && found[$0].label.guest == label.guest
+                    && found[$0].label.generation == label.generation
+            }
+            guard !isAlone else { continue }
+            let pid = found[index].process.pid
+            let monitor = paths.generation(label.guest, label.generation).monitor
+            let inodes = try ForeignProcess.inodes(of: monitor, seenBy: pid)
+            found[index].listens = try ForeignProcess.listens(pid, on: inodes) ? 1 : 0
         }
         return found.sorted {
-            ($0.label.guest, $0.label.generation, $0.process.pid)
-                < ($1.label.guest, $1.label.generation, $1.process.pid)
-        }
+            ($0.label.guest, $0.label.generation, $0.listens, $0.process.pid)
+                < ($1.label.guest, $1.label.generation, $1.listens, $1.process.pid)
+        }.map { ($0.label, $0.process) }
+    }
+
+    /// Whether a process that says so can be one that this agent, or one before it, has started.
+    ///
+    /// What one that runs as somebody else says of the user of its successor is put right.
+    private mutating func isBelieved(_ status: [UInt8], _ place: GenerationPaths) -> Bool {
+        guard let user = Proc.numbers("Uid", of: status).first else { return false }
+        if user == HostFacts.userID { return true }
+        guard user == Files.owner(path: place.directory),
+            let group = Proc.numbers("Gid", of: status).first
+        else { return false }
+        origin?.userID = user
+        origin?.groupID = group
+        origin?.groups = Proc.numbers("Groups", of: status)
+        return true
     }
 }
 
