@@ -16,6 +16,8 @@
 //  held          kill new, then continue old
 //  committed     kill old, then continue new; if the new one has ended, continue old
 //  released      nothing; one that the guard has continued and that stops once more: continue it again
+//  A loser that cannot be killed (EPERM) is told to die again and again; until it is, its guest stays held,
+//  also beyond the deadline: a guest that stands still can be helped, one that runs twice cannot.
 //  In a hold of the whole host no guest has a second process: what runs is killed first (`killCommand`),
 //  and a held guest is continued at once. What was half applied the restarted agent undoes.
 //
@@ -36,7 +38,10 @@ public struct GuardMachine: Hashable, Sendable {
         case timerFired
         /// It stands still; noted for the next agent, if the guard has to act.
         case stopped(GuestID, at: Int64, wall: Timestamp)
+        /// SIGKILL was delivered, or the process had ended before.
         case killed(GuestID, Side)
+        /// It was not: the process may live on.
+        case killFailed(GuestID, Side)
         case exited(GuestID, Side)
         /// `wasHeld` is false if the guest had been executing already.
         case continued(GuestID, Side, at: Int64, wasHeld: Bool)
@@ -59,8 +64,10 @@ public struct GuardMachine: Hashable, Sendable {
 
     enum Knowledge: Hashable, Sendable {
         case armed, held, committed, released
-        /// The loser has been told to die; the side is continued as soon as that is known.
+        /// The loser is told to die, and nobody is continued before that has been done.
         case killing(winner: Side)
+        /// The loser has been killed; the side is continued once its end is seen, or soon.
+        case dying(winner: Side)
         case continuing(Side)
     }
 
@@ -116,6 +123,7 @@ public struct GuardMachine: Hashable, Sendable {
         case .stopped(let id, let at, let wall):
             onGuest(id) { $0.onStopped($1, at: at, wall: wall) }
         case .killed(let id, let side): onGuest(id) { $0.onKilled($1, side, at: now) }
+        case .killFailed(let id, let side): onGuest(id) { $0.onKillFailed($1, side, at: now) }
         case .exited(let id, let side): onGuest(id) { $0.onExited($1, side, at: now) }
         case .continued(let id, let side, let at, let wasHeld):
             onGuest(id) { $0.onContinued($1, side, resumedAt: at, wasHeld: wasHeld) }
@@ -212,7 +220,9 @@ public struct GuardMachine: Hashable, Sendable {
         case .acting:
             for index in guests.indices {
                 switch guests[index].knowledge {
-                case .killing(let winner): startContinuing(index, winner, at: now)
+                case .killing(let winner):
+                    effects.append(.kill(guests[index].id, winner.other))
+                case .dying(let winner): startContinuing(index, winner, at: now)
                 case .continuing where mutated(.guardTriesOnce): break
                 case .continuing(let side):
                     effects.append(.continueGuest(guests[index].id, side))
@@ -243,7 +253,7 @@ public struct GuardMachine: Hashable, Sendable {
                 } else {
                     settle(index, winner: .new, reason: nil)
                 }
-            case .released, .killing, .continuing: break
+            case .released, .killing, .dying, .continuing: break
             }
         }
     }
@@ -257,7 +267,7 @@ public struct GuardMachine: Hashable, Sendable {
                     .note(.undoing(guests[index].id, reason: "the agent ended during the hold")))
                 startContinuing(index, .old, at: now)
             case .armed: guests[index].knowledge = .released
-            case .released, .killing, .continuing: break
+            case .released, .killing, .dying, .continuing: break
             }
         }
     }
@@ -266,7 +276,10 @@ public struct GuardMachine: Hashable, Sendable {
         let id = guests[index].id
         if let reason { heldBack.append(.note(.undoing(id, reason: reason))) }
         guests[index].knowledge = .killing(winner: winner)
-        if mutated(.guardSparesLoser) { return effects.append(.setTimer(at: 0)) }
+        if mutated(.guardSparesLoser) {
+            guests[index].knowledge = .dying(winner: winner)
+            return effects.append(.setTimer(at: 0))
+        }
         effects.append(.kill(id, winner.other))
         effects.append(.switchQueues(id, to: winner))
     }
@@ -279,8 +292,16 @@ public struct GuardMachine: Hashable, Sendable {
         if winner == .new || guests[index].exited.contains(side) {
             startContinuing(index, winner, at: now)
         } else {
+            guests[index].knowledge = .dying(winner: winner)
             effects.append(.setTimer(at: now + budget.exitMicroseconds))
         }
+    }
+
+    private mutating func onKillFailed(_ index: Int, _ side: Side, at now: Int64) {
+        guard guests[index].knowledge == .killing(winner: side.other) else { return }
+        let isLate = now >= (guests[index].heldSince ?? now) + budget.deadlineMicroseconds
+        let pause = isLate ? HoldBudget.lookMicroseconds : budget.retryMicroseconds
+        effects.append(.setTimer(at: now + pause))
     }
 
     private mutating func startContinuing(_ index: Int, _ side: Side, at now: Int64) {
@@ -301,9 +322,9 @@ public struct GuardMachine: Hashable, Sendable {
     private mutating func onExited(_ index: Int, _ side: Side, at now: Int64) {
         if !guests[index].exited.contains(side) { guests[index].exited.append(side) }
         switch guests[index].knowledge {
-        case .killing(let winner) where winner == side: lose(index)
-        case .killing(let winner) where winner == side.other:
-            startContinuing(index, winner, at: now)
+        case .killing(let winner) where winner == side, .dying(let winner) where winner == side:
+            lose(index)
+        case .killing(let winner), .dying(let winner): startContinuing(index, winner, at: now)
         case .continuing(side): lose(index)
         default: break
         }

@@ -90,6 +90,9 @@ extension HoldMachine {
         }
     }
 
+    /// What an earlier agent has begun and noted no end of; after a reboot also what it may have begun.
+    public var commandLeftRunning: CommandKind? { commands.running }
+
     // MARK: Before the hold
 
     mutating func beginPreparingHost(at now: Int64) {

@@ -40,8 +40,13 @@ public struct HoldBudget: Hashable, Sendable {
     public var confirmMicroseconds: Int64 = 90_000_000
     /// Pause before a refused `cont` is sent again: the disk lock of a killed process goes with it.
     public var retryMicroseconds: Int64 = 5_000
-    /// How long a killed process is awaited before the other one is continued all the same.
-    public var exitMicroseconds: Int64 = 250_000
+    /// How long a killed process is awaited before the other one is continued all the same: 250 ms, or
+    /// a quarter of the guard's reserve, which it shares with the wait for the agent's end.
+    public var exitMicroseconds: Int64 { guardReserveMicroseconds / 4 }
+    /// How long the guard awaits the end of an agent that it has killed: 300 ms at most.
+    public var agentExitMicroseconds: Int64 { guardReserveMicroseconds * 3 / 10 }
+    /// How long it then still reads what that agent had written: 100 ms at most.
+    public var lastLinesMicroseconds: Int64 { guardReserveMicroseconds / 10 }
     /// Refusals of `cont` this long after the deadline mean that the guest cannot be continued.
     public var giveUpMicroseconds: Int64 = 30_000_000
     /// How long one sleep of a timer may be: a host that was suspended is late by no more.

@@ -25,14 +25,20 @@ struct AdoptedFacts {
             switch index {
             case 0: facts.version = VersionReply(value)?.description ?? ""
             case 1:
-                let parts = ["base-memory", "plugged-memory"].map { value[$0]?.integer ?? 0 }
-                facts.memoryBytes = UInt64(max(0, parts.reduce(0, +)))
+                facts.memoryBytes = memoryBytes(value)
             case 2: facts.vcpuCount = UInt32(max(1, value.array?.count ?? 1))
             default:
                 facts.disks = (value.array ?? []).compactMap(disk)
                 completion(facts)
             }
         }
+    }
+
+    /// What QEMU says of its RAM; 0 if that is no number of bytes.
+    static func memoryBytes(_ summary: JSON) -> UInt64 {
+        let parts = ["base-memory", "plugged-memory"].map { summary[$0]?.integer ?? 0 }
+        let (sum, isTooLarge) = parts[0].addingReportingOverflow(parts[1])
+        return isTooLarge ? 0 : UInt64(max(0, sum))
     }
 
     private static func disk(_ node: JSON) -> Disk? {

@@ -4,8 +4,9 @@
 // find the guests' processes; finish a step that an earlier agent began; start the guests that do
 // not run; then the session with the leader, directives, reports.
 // What is done when is decided by AgentCore/AgentMachine.swift.
-// Failure modes: what hinders the start is an AgentError and nothing has been started; afterwards
-// nothing ends the agent. Losing the leader changes nothing; losing the agent is what the guard and
+// Failure modes: what hinders the start is an AgentError and nothing has been started, and so is what
+// hinders the search for the guests' processes (no descriptors), since a guest that is not found would be
+// started a second time, or given up as lost; afterwards nothing ends the agent. Losing the leader changes nothing; losing the agent is what the guard and
 // the next agent are for. Guests never end with the agent.
 
 internal import AgentCore
@@ -49,6 +50,9 @@ public final class AgentShell {
     var asked: [(TokenGate.Grant, (DirectiveAnswer) -> Void)] = []
     /// Called at the first session.
     var whenFirstReady: (() -> Void)?
+    /// Called when it cannot go on, and has done nothing yet that is not found again: whoever supervises
+    /// the agent starts the next one.
+    public var onFailure: ((AgentError) -> Void)?
     private var whenReady: (() -> Void)?
     /// Guests, and one more while they are counted, that are not found, started or given up yet.
     private var unsettled = 0
@@ -170,14 +174,24 @@ public final class AgentShell {
     }
 
     /// Every process that is one of the host's guests'.
-    func findProcesses() -> [(label: ProcessLabel, process: ProcessReference)] {
-        var found = ProcessLabel.processes(of: paths.run)
-        for guest in host.guests {
-            guard let monitor = guest.adopt else { continue }
-            let foreign = ForeignProcess.find(guest: guest.id, monitor: monitor, run: paths.run)
-            if case .success(let foreign) = foreign { found.insert(foreign, at: 0) }
-        }
-        return found
+    ///
+    /// - Throws: ``AgentError`` if one could have been overlooked.
+    func findProcesses() throws(AgentError) -> [(label: ProcessLabel, process: ProcessReference)] {
+        do {
+            var found = try ProcessLabel.processes(of: paths)
+            for guest in host.guests {
+                guard let monitor = guest.adopt else { continue }
+                let foreign = try ForeignProcess.find(
+                    guest: guest.id, monitor: monitor, run: paths.run)
+                if case .success(let foreign) = foreign { found.insert(foreign, at: 0) }
+            }
+            return found
+        } catch { throw .system(error) }
+    }
+
+    func fail(_ error: AgentError) {
+        logger.critical("the guests' processes cannot be found: \(error)")
+        onFailure?(error)
     }
 
     private func settled() {
@@ -186,13 +200,16 @@ public final class AgentShell {
     }
 
     func takeUp(_ guests: [GuestID]) {
-        let found = findProcesses()
+        var chosen: [GuestID: Generation] = [:]
+        do {
+            let found = try findProcesses()
+            for id in guests { chosen[id] = try choose(found.filter { $0.label.guest == id }) }
+        } catch { return fail(error) }
         unsettled += 1
         var toStart: [GuestKeeper] = []
         for keeper in keepers where guests.contains(keeper.id) {
-            let mine = found.filter { $0.label.guest == keeper.id }
             unsettled += 1
-            if let generation = choose(mine) {
+            if let generation = chosen[keeper.id] {
                 keeper.adopt(generation, settled: settled)
             } else {
                 toStart.append(keeper)
@@ -212,7 +229,7 @@ public final class AgentShell {
     /// a step left behind: they never executed.
     private func choose(
         _ found: [(label: ProcessLabel, process: ProcessReference)]
-    ) -> Generation? {
+    ) throws(AgentError) -> Generation? {
         guard let keep = found.last(where: { isGuests($0.label) }) ?? found.last else { return nil }
         for other in found where other.process.pid != keep.process.pid {
             // Not ours to kill, and it may be what somebody means to run now.
@@ -220,7 +237,7 @@ public final class AgentShell {
             logger.warning("killing a left-over QEMU", metadata: ["pid": "\(other.process.pid)"])
             try? other.process.send(signal: 9)
         }
-        return makeGeneration(keep)
+        return try makeGeneration(keep)
     }
 
     /// Whether it is the generation that the guest was last left with.
@@ -232,11 +249,11 @@ public final class AgentShell {
 
     func makeGeneration(
         _ found: (label: ProcessLabel, process: ProcessReference)
-    ) -> Generation? {
+    ) throws(AgentError) -> Generation {
         // An agent that died in a hold may have left it preferred.
         Scheduling.treatAsOthers(found.process.pid)
         let guest = host.guests.first { $0.id == found.label.guest }
-        return launcher.generation(found, monitor: guest?.adopt)
+        return try launcher.generation(found, monitor: guest?.adopt)
     }
 
     private func startNext(_ keepers: ArraySlice<GuestKeeper>, atOnce: Int) {

@@ -182,16 +182,20 @@ extension AgentShell {
     private func observe(_ step: AcceptedStep) {
         logger.notice("finishing a step", metadata: ["step": "\(step.directive.step)"])
         let guests = stepGuests(step)
-        let found = findProcesses()
-        for guest in guests {
-            for process in found where process.label.guest == guest.id {
-                let isOld = process.label.generation == guest.oldNumber
-                guard isOld || process.label.generation == guest.newNumber else { continue }
-                let generation = makeGeneration(process)
-                generation?.connect()
-                if isOld { guest.old = generation } else { guest.new = generation }
+        do {
+            let found = try findProcesses()
+            for guest in guests {
+                let mine = found.filter { $0.label.guest == guest.id }
+                if let old = mine.last(where: { $0.label.generation == guest.oldNumber }) {
+                    guest.old = try makeGeneration(old)
+                }
+                if let new = mine.last(where: { $0.label.generation == guest.newNumber }) {
+                    guest.new = try makeGeneration(new)
+                }
+                guest.old?.connect()
+                guest.new?.connect()
             }
-        }
+        } catch { return fail(error) }
         recovering = guests
         let deadline = Duration.milliseconds(step.directive.deadlineMilliseconds)
         let observer = StepObserver(guests, deadline: deadline, loop: loop) { [self] in

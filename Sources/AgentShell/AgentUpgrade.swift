@@ -5,7 +5,10 @@
 //                    the new agent: guests found, session with the leader ─► watcher told, succeeded
 //
 // Failure modes:
-// - before the exec: the old agent goes on, and says why.
+// - before the exec, and if the kernel refuses that: the old agent goes on, and says why; the watcher is
+//   told that all is well.
+// - the agent ends before it has replaced anything, and the program that runs already is the release's, or
+//   there is no other one to go back to: it goes on, and the step has failed.
 // - the new agent ends, or has no session with the leader after 30 s (it then ends itself), or hangs
 //   for 60 s (the watcher kills it): the watcher brings PATH.previous back under PATH, and whoever
 //   supervises the agent (systemd) starts that. It finds the step in its record and reports the failure.
@@ -38,6 +41,19 @@ enum AgentUpgrade {
         return values
     }
 
+    /// Whether ending this program makes another one run than that with this digest.
+    static func canGoBack(_ own: String, from sha256: [UInt8]) -> Bool {
+        // The watcher may have done it already.
+        guard (try? SHA256Digest.ofFile(own)) == sha256 else { return true }
+        guard let before = try? SHA256Digest.ofFile(previous(own)) else { return false }
+        return before != sha256
+    }
+
+    /// What tells that the program was replaced for this step: a `….previous` may be of an older one.
+    static func mark(_ record: AcceptedStep) -> [UInt8] {
+        Array("\(record.directive.step)\t\(record.directive.token)\n".utf8)
+    }
+
     private static func words(path: String) throws(UvError) -> [String] {
         let bytes = try Files.read(path: path, byteCountMax: 4 << 20)
         return bytes.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
@@ -64,7 +80,7 @@ extension AgentShell {
                     try tryOut(program.path, arguments + ["--check"]) { problem in
                         if let problem { return fail("\(program.path) agent --check \(problem)") }
                         do {
-                            try self.become(program.path, own: own)
+                            try self.become(program.path, own: own, record)
                         } catch { fail("\(error)") }
                     }
                 } catch { fail("\(error)") }
@@ -88,32 +104,51 @@ extension AgentShell {
         }
     }
 
-    private func become(_ path: String, own: String) throws(UvError) {
+    private func become(_ path: String, own: String, _ record: AcceptedStep) throws(UvError) {
         let bytes = try Files.read(path: path, byteCountMax: 1 << 30)
         let next = "\(own).next"
         try Files.writeAtomically(path: next, bytes: bytes, durable: true, mode: 0o755)
         try Files.replaceByLink(path: AgentUpgrade.previous(own), to: own)
-        let (ours, theirs) = try Descriptors.socketPair()
-        let log = ChildProcess.Stdio.file(path: paths.guardLog, append: true)
-        _ = try ChildProcess.spawn(
-            executable: guardProgram.executable,
-            arguments: [
-                "guard", "--upgrade-of", own, "--agent-process", "\(HostFacts.processID)",
-            ],
-            descriptors: [.ignore, log, log, .inherit(theirs)], detached: true, on: loop
-        ) { _ in }
-        Descriptors.close(theirs)
-        try Files.rename(from: next, to: own)
-        pause.reached("replaced")
-        try Descriptors.setInherited(ours, true)
+        try Files.writeAtomically(
+            path: paths.upgrade, bytes: AgentUpgrade.mark(record), durable: true)
         var environment = try AgentUpgrade.ownEnvironment()
-        environment[AgentUpgrade.channelVariable] = "\(ours)"
         let arguments = try AgentUpgrade.ownArguments()
-        let error = becomeProgram(own, arguments: arguments, environment: environment)
-        // The kernel does not take it: back at once, by ourselves.
-        try Files.rename(from: AgentUpgrade.previous(own), to: own)
-        Descriptors.close(ours)
-        throw error
+        let channel = try startWatcher(own)
+        do throws(UvError) {
+            try Files.rename(from: next, to: own)
+            pause.reached("replaced")
+            try Descriptors.setInherited(channel, true)
+            environment[AgentUpgrade.channelVariable] = "\(channel)"
+            throw becomeProgram(own, arguments: arguments, environment: environment)
+        } catch {
+            // The kernel does not take it: back at once, by ourselves. Then the watcher goes: at the
+            // end of its channel alone it would kill this agent, and in a minute all the same.
+            if (try? SHA256Digest.ofFile(own)) != (try? SHA256Digest.ofFile("/proc/self/exe")) {
+                try? Files.rename(from: AgentUpgrade.previous(own), to: own)
+            }
+            AgentUpgrade.sayIsUp(channel)
+            throw error
+        }
+    }
+
+    /// - Returns: our end of its channel.
+    private func startWatcher(_ own: String) throws(UvError) -> Int32 {
+        let (ours, theirs) = try Descriptors.socketPair()
+        defer { Descriptors.close(theirs) }
+        let log = ChildProcess.Stdio.file(path: paths.guardLog, append: true)
+        do {
+            _ = try ChildProcess.spawn(
+                executable: guardProgram.executable,
+                arguments: [
+                    "guard", "--upgrade-of", own, "--agent-process", "\(HostFacts.processID)",
+                ],
+                descriptors: [.ignore, log, log, .inherit(theirs)], detached: true, on: loop
+            ) { _ in }
+            return ours
+        } catch {
+            Descriptors.close(ours)
+            throw error
+        }
     }
 
     // MARK: In the agent that comes up afterwards
@@ -128,15 +163,20 @@ extension AgentShell {
                 record, .failed,
                 "the new agent did not come up, and the one before it runs again")
         }
-        guard let channel else { return goBack("it ended before it was up") }
+        guard let channel else {
+            let mark = try? Files.read(path: paths.upgrade, byteCountMax: 1_000)
+            guard mark == AgentUpgrade.mark(record),
+                AgentUpgrade.canGoBack(guardProgram.executable, from: program.sha256)
+            else { return endUpgrade(record, .failed, "it ended before the exec") }
+            return goBack("it ended before it was up")
+        }
         // A new agent that cannot speak to the leader would be of no use: the old one could.
         let limit = loop.after(AgentUpgrade.sessionLimit) { [self] in
             goBack("it has no session with the server")
         }
         whenFirstReady = { [self] in
             limit.cancel()
-            _ = write(channel, "ready\n", 6)
-            Descriptors.close(channel)
+            AgentUpgrade.sayIsUp(channel)
             endUpgrade(record, .succeeded, "")
         }
     }
@@ -151,12 +191,19 @@ extension AgentShell {
     }
 
     private func endUpgrade(_ record: AcceptedStep, _ outcome: StepOutcome, _ reason: String) {
+        try? Files.remove(path: paths.upgrade)
         if outcome == .succeeded { recordInstalled(record.directive.release) }
         feed(.stepEnded(record.report(outcome, reason)))
     }
 }
 
 extension AgentUpgrade {
+    /// Lets the watcher end, which leaves the program and this process as they are.
+    static func sayIsUp(_ channel: Int32) {
+        _ = write(channel, "ready\n", 6)
+        Descriptors.close(channel)
+    }
+
     /// The watcher's channel, from the program before this one; nobody else gets it.
     static func takeChannel() -> Int32? {
         guard let text = getenv(channelVariable).map({ String(cString: $0) }),

@@ -21,17 +21,20 @@ struct QEMUOrigin: Hashable {
     var groups: [UInt32]
 
     /// - Parameter pid: of the first process.
-    init?(pid: Int32) {
-        guard let words = Self.strings("/proc/\(pid)/cmdline"), words.count > 1,
+    /// - Returns: nil if it has ended, or if we may not look into it.
+    /// - Throws: ``UvError`` if that cannot be told.
+    init?(pid: Int32) throws(UvError) {
+        guard let words = try Self.arguments(pid), words.count > 1,
             let directory = try? Files.link(pathOfSymlink: "/proc/\(pid)/cwd"),
-            let user = Proc.numbers("Uid", in: "/proc/\(pid)/status").first,
-            let group = Proc.numbers("Gid", in: "/proc/\(pid)/status").first
+            let status = try Proc.read(pid, "status"),
+            let user = Proc.numbers("Uid", of: status).first,
+            let group = Proc.numbers("Gid", of: status).first
         else { return nil }
         arguments = Array(words.dropFirst())
         self.directory = directory
         userID = user
         groupID = group
-        groups = Proc.numbers("Groups", in: "/proc/\(pid)/status")
+        groups = Proc.numbers("Groups", of: status)
     }
 
     var text: String {
@@ -49,9 +52,10 @@ struct QEMUOrigin: Hashable {
         guard let value = try? JSON.parse(bytes, byteCountMax: 1 << 20),
             let arguments = value["arguments"]?.array?.compactMap(\.string),
             let directory = value["directory"]?.string,
-            let ids = value["ids"]?.array?.compactMap({ $0.integer.map { UInt32($0) } }),
-            ids.count >= 2
+            let numbers = value["ids"]?.array, numbers.count >= 2
         else { return nil }
+        let ids = numbers.compactMap { $0.integer.flatMap { UInt32(exactly: $0) } }
+        guard ids.count == numbers.count else { return nil }
         self.arguments = arguments
         self.directory = directory
         userID = ids[0]
@@ -86,9 +90,9 @@ struct QEMUOrigin: Hashable {
             arguments, suffix: ".fermata-\(generation)", machineType: machineType)
     }
 
-    /// A file of strings that end with a zero each.
-    static func strings(_ path: String) -> [String]? {
-        guard var bytes = try? Files.read(path: path, byteCountMax: 1 << 20) else { return nil }
+    /// A process's command line.
+    static func arguments(_ pid: Int32) throws(UvError) -> [String]? {
+        guard var bytes = try Proc.read(pid, "cmdline") else { return nil }
         if bytes.last == 0 { bytes.removeLast() }
         return bytes.split(separator: 0, omittingEmptySubsequences: false).map {
             String(decoding: $0, as: UTF8.self)
@@ -104,26 +108,35 @@ enum ForeignProcess {
     /// - Parameters:
     ///   - monitor: path of the socket.
     ///   - run: of our own processes, which are not meant.
+    /// - Throws: ``UvError`` if one could have been overlooked.
     static func find(
         guest: GuestID, monitor: String, run: String
-    ) -> Result<(label: ProcessLabel, process: ProcessReference), NotFound> {
-        let pids = ((try? Files.list(path: "/proc")) ?? []).compactMap { Int32($0) }
-        let named = pids.filter { pid in
-            QEMUOrigin.strings("/proc/\(pid)/cmdline")?.contains { $0.contains(monitor) } ?? false
+    ) throws(UvError) -> Result<(label: ProcessLabel, process: ProcessReference), NotFound> {
+        let pids = try Proc.pids()
+        var found: [Int32] = []
+        for pid in pids {
+            guard let words = try QEMUOrigin.arguments(pid),
+                words.contains(where: { $0.contains(monitor) }),
+                try listens(pid, on: inodes(of: monitor, seenBy: pid))
+            else { continue }
+            found.append(pid)
         }
-        var found = named.filter { listens($0, on: inodes(of: monitor, seenBy: "\($0)")) }
         if found.isEmpty {
-            let inodes = inodes(of: monitor, seenBy: "self")
-            found = inodes.isEmpty ? [] : pids.filter { $0 > 1 && listens($0, on: inodes) }
+            let inodes = try inodes(of: monitor, seenBy: HostFacts.processID)
+            for pid in pids where pid > 1 && !inodes.isEmpty {
+                if try listens(pid, on: inodes) { found.append(pid) }
+            }
         }
-        found.removeAll { ProcessLabel(pid: $0)?.run == run }
+        for pid in found {
+            if try ProcessLabel(pid: pid, run: run) != nil { found.removeAll { $0 == pid } }
+        }
         guard found.count <= 1 else {
             let list = found.sorted().map { "\($0)" }.joined(separator: ", ")
             return .failure(
                 NotFound(description: "several processes listen on \(monitor): \(list)"))
         }
-        guard let pid = found.first, let process = try? ProcessReference(pid: pid),
-            let origin = QEMUOrigin(pid: pid), !process.hasExited
+        guard let pid = found.first, let process = try Proc.reference(pid),
+            let origin = try QEMUOrigin(pid: pid), !process.hasExited
         else { return .failure(NotFound(description: "no QEMU listens on \(monitor)")) }
         let line = origin.commandLine(generation: 0, machineType: nil)
         let taps = tapNumbers(pid)
@@ -146,10 +159,12 @@ enum ForeignProcess {
     }
 
     /// Of the sockets of that path that somebody listens on.
-    private static func inodes(of path: String, seenBy process: String) -> Set<String> {
+    static func inodes(of path: String, seenBy pid: Int32) throws(UvError) -> Set<String> {
         // Num RefCount Protocol Flags Type St Inode Path
         var found: Set<String> = []
-        for line in Proc.lines("/proc/\(process)/net/unix") where line.hasSuffix(path) {
+        let bytes = try Proc.read(pid, "net/unix", byteCountMax: 64 << 20) ?? []
+        let lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n")
+        for line in lines where line.hasSuffix(path) {
             let fields = line.split(separator: " ", maxSplits: 7)
             // __SO_ACCEPTCON of the kernel.
             guard fields.count == 8, fields[7] == path, fields[3] == "00010000" else { continue }
@@ -158,10 +173,9 @@ enum ForeignProcess {
         return found
     }
 
-    private static func listens(_ pid: Int32, on inodes: Set<String>) -> Bool {
+    static func listens(_ pid: Int32, on inodes: Set<String>) throws(UvError) -> Bool {
         guard !inodes.isEmpty else { return false }
-        let numbers = (try? Files.list(path: "/proc/\(pid)/fd")) ?? []
-        return numbers.contains { number in
+        return try (Proc.list(pid, "fd") ?? []).contains { number in
             (try? Files.link(pathOfSymlink: "/proc/\(pid)/fd/\(number)"))
                 .map { inodes.contains($0) } ?? false
         }

@@ -143,7 +143,7 @@ final class GuardProcess {
             if generation == ProcessLabel.foreignGeneration {
                 return try foreignSide(process, guarded)
             }
-            guard let label = ProcessLabel(pid: pid), label.run == run,
+            guard let label = try ProcessLabel(pid: pid, run: run),
                 label.guest == guarded.guest, label.generation == generation
             else { throw AgentError.hypervisor(reason: "process \(pid) is not its QEMU") }
             let paths = HostPaths(run: run, state: "", memory: "")
@@ -326,8 +326,9 @@ final class GuardProcess {
         case .killAgent: killAgent()
         case .killCommand(let kind): groups[kind]?.kill()
         case .kill(let guest, let side):
-            try? place(guest, side)?.process.send(signal: 9)
-            feed(.killed(guest, side))
+            feed(
+                isKilled(place(guest, side)?.process)
+                    ? .killed(guest, side) : .killFailed(guest, side))
         case .switchQueues(let guest, let side):
             try? place(guest, side)?.queues.setAttached(true)
             try? place(guest, side.other)?.queues.setAttached(false)
@@ -372,12 +373,28 @@ final class GuardProcess {
 
     private func killAgent() {
         guard let agent else { return }
-        try? agent.send(signal: 9)
         // Its last lines are read first: the end of the channel comes behind them.
         try? agent.onExit(on: loop) { [self] in
-            loop.after(.milliseconds(100)) { [self] in agentEnded() }
+            loop.after(.microseconds(budget.lastLinesMicroseconds)) { [self] in agentEnded() }
         }
-        loop.after(.milliseconds(300)) { [self] in agentEnded() }
+        // One that cannot be killed is not waited for any longer either: what could run twice is killed.
+        loop.after(.microseconds(budget.agentExitMicroseconds)) { [self] in agentEnded() }
+        killHung(agent)
+    }
+
+    private func killHung(_ agent: ProcessReference) {
+        guard machine?.isKillingAgent == true, !isKilled(agent) else { return }
+        loop.after(.microseconds(budget.retryMicroseconds)) { [self] in killHung(agent) }
+    }
+
+    /// SIGKILL.
+    ///
+    /// - Returns: whether it was delivered, or there is nothing left that could run.
+    private func isKilled(_ process: ProcessReference?) -> Bool {
+        do {
+            try process?.send(signal: 9)
+            return true
+        } catch { return error.name == "ESRCH" }
     }
 
     private func agentEnded() {

@@ -104,15 +104,16 @@ final class GuestKeeper {
     /// Takes the QEMU of somebody else over as soon as there is one.
     private func awaitForeign() {
         guard let monitor = configuration.adopt, current == nil, step == nil else { return }
-        switch ForeignProcess.find(guest: id, monitor: monitor, run: launcher.paths.run) {
-        case .success(let found):
-            if let generation = launcher.generation(found, monitor: monitor) {
-                logger.info("found", metadata: ["pid": "\(found.process.pid)"])
-                return use(generation)
-            }
-        case .failure(let failure):
-            if problem != failure.description {
-                problem = failure.description
+        do {
+            let found = try ForeignProcess.find(
+                guest: id, monitor: monitor, run: launcher.paths.run
+            ).get()
+            let generation = try launcher.generation(found, monitor: monitor)
+            logger.info("found", metadata: ["pid": "\(found.process.pid)"])
+            return use(generation)
+        } catch {
+            if problem != "\(error)" {
+                problem = "\(error)"
                 logger.warning("\(problem)")
                 onChange?()
             }

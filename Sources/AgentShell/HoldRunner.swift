@@ -185,7 +185,10 @@ final class HoldRunner {
         case .adoptNew(let id): with(id) { adoptNew($0) }
         case .discard(let id, let side): with(id) { discard($0, side) }
         case .confirm(let id, let side): with(id) { confirm($0, side) }
-        case .note(let note): notes.append(note)
+        case .note(let note):
+            // What an agent finds that follows on one that dies here is not of this command.
+            if case .commandBegan = note { forgetCommandGroup() }
+            notes.append(note)
         case .progress(let phase):
             onProgress?(phase, Timestamp(microseconds: WallClock.nowMicroseconds))
         case .finish(let report): putOff.append { [self] in finish(report) }

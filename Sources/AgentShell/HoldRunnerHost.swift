@@ -34,12 +34,15 @@ extension HoldRunner {
             on: context.loop,
             grouped: { [self] group in
                 guardLink?.tell(kind, group)
+                let record = CommandGroupRecord(group, kind, of: directive)
                 try? Files.writeAtomically(
-                    path: context.paths.commandGroup, bytes: Array(group.text.utf8),
+                    path: context.paths.commandGroup, bytes: Array(record.text.utf8),
                     durable: false)
             },
             completion: { [self] problem in
                 self.command = nil
+                // Before its end is noted: what it has left running is not to be killed.
+                forgetCommandGroup()
                 feed(.commandEnded(kind, problem: problem))
             })
         context.pause.reached("running-\(kind.rawValue)")
@@ -79,10 +82,15 @@ extension HoldRunner {
     /// Also one that an agent before this one has started.
     func killCommand() {
         if let command { return command.kill("it was cut short") }
-        guard let bytes = try? Files.read(path: context.paths.commandGroup, byteCountMax: 4_096)
+        guard let kind = machine.commandLeftRunning,
+            let bytes = try? Files.read(path: context.paths.commandGroup, byteCountMax: 8_192)
         else { return }
-        ProcessGroup(text: String(decoding: bytes, as: UTF8.self))?.kill()
+        let text = String(decoding: bytes, as: UTF8.self)
+        CommandGroupRecord.group(in: text, of: kind, of: directive)?.kill()
+        forgetCommandGroup()
     }
+
+    func forgetCommandGroup() { try? Files.remove(path: context.paths.commandGroup) }
 
     private func environment(_ kind: CommandKind, _ work: HostWork) -> [String: String] {
         var values = [

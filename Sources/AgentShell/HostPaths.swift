@@ -51,6 +51,8 @@ struct HostPaths: Hashable {
     var software: String { "\(state)/software" }
     var parts: String { "\(state)/parts" }
     var accepted: String { "\(state)/accepted" }
+    /// Of which step the agent's program has been replaced, while that is not settled.
+    var upgrade: String { "\(state)/upgrade" }
     var reports: String { "\(state)/reports" }
     func hypervisor(_ id: GuestID) -> String { "\(state)/hypervisors/\(id)" }
     var hypervisors: String { "\(state)/hypervisors" }

@@ -56,12 +56,13 @@ struct Launcher {
     /// A process that was found.
     ///
     /// - Parameter monitor: of the host file, for one that somebody else has started.
+    /// - Throws: ``AgentError`` if it cannot be watched; one that has ended can be.
     func generation(
         _ found: (label: ProcessLabel, process: ProcessReference), monitor: String?
-    ) -> Generation? {
+    ) throws(AgentError) -> Generation {
         let label = found.label
         let isForeign = label.generation == ProcessLabel.foreignGeneration
-        return try? Generation(
+        return try Generation(
             label,
             paths: paths.generation(
                 label.guest, label.generation, label.origin, monitor: isForeign ? monitor : nil),

@@ -69,24 +69,21 @@ public enum PreflightClient {
         _ request: PreflightRequest, _ host: HostFile, _ paths: HostPaths, _ loop: Loop,
         _ completion: @escaping (Result<PreflightReport, PreflightRefusal>) -> Void
     ) {
-        let found = ProcessLabel.processes(of: paths.run)
         var subjects: [PreflightSubject] = []
         for id in request.guests.isEmpty ? host.guests.map(\.id) : request.guests {
             guard let configuration = host.guests.first(where: { $0.id == id }) else {
                 return completion(.failure(.noSuchGuest(id, host.host)))
             }
-            var mine = found.filter { $0.label.guest == id }
-            if let monitor = configuration.adopt,
-                case .success(let foreign) = ForeignProcess.find(
-                    guest: id, monitor: monitor, run: paths.run)
-            {
-                mine.insert(foreign, at: 0)
-            }
-            let current = Proc.number(paths.current(id))
-            let process = mine.last { $0.label.generation == current } ?? mine.last
-            let launcher = Launcher(host: host, paths: paths, loop: loop)
-            let generation = process.flatMap {
-                launcher.generation($0, monitor: configuration.adopt)
+            let generation: Generation?
+            do {
+                generation = try find(configuration, host, paths, loop)
+            } catch {
+                return completion(
+                    .failure(
+                        PreflightRefusal(
+                            kind: .unavailable,
+                            message: "\(id)'s QEMU cannot be looked for: \(error)",
+                            advice: "Mend that, or ask the agent.")))
             }
             subjects.append(
                 PreflightSubject(
@@ -103,6 +100,24 @@ public enum PreflightClient {
                 completion(.success(report))
             }
         }
+    }
+
+    private static func find(
+        _ configuration: GuestConfiguration, _ host: HostFile, _ paths: HostPaths, _ loop: Loop
+    ) throws -> Generation? {
+        let id = configuration.id
+        var mine = try ProcessLabel.processes(of: paths).filter { $0.label.guest == id }
+        if let monitor = configuration.adopt,
+            case .success(let foreign) = try ForeignProcess.find(
+                guest: id, monitor: monitor, run: paths.run)
+        {
+            mine.insert(foreign, at: 0)
+        }
+        let current = Proc.number(paths.current(id))
+        guard let process = mine.last(where: { $0.label.generation == current }) ?? mine.last
+        else { return nil }
+        let launcher = Launcher(host: host, paths: paths, loop: loop)
+        return try launcher.generation(process, monitor: configuration.adopt)
     }
 
     private static func connect(

@@ -66,8 +66,9 @@ enum Proc {
     }
 
     /// The numbers of a line such as `Uid:\t0\t0\t0\t0` in a file of such lines.
-    static func numbers(_ name: String, in path: String) -> [UInt32] {
-        guard let line = lines(path).first(where: { $0.hasPrefix("\(name):") }) else { return [] }
+    static func numbers(_ name: String, of bytes: [UInt8]) -> [UInt32] {
+        let lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n")
+        guard let line = lines.first(where: { $0.hasPrefix("\(name):") }) else { return [] }
         return line.split(whereSeparator: { $0 == "\t" || $0 == " " }).dropFirst()
             .compactMap { UInt32($0) }
     }

@@ -225,7 +225,7 @@ final class GuardProcess {
     private func killAgent() {
         if agent.isAlive { host.world.truth.guardKillsAgent(of: host) }
         agent.kill()
-        process.run(after: 100_000) { [self] in
+        process.run(after: budget.lastLinesMicroseconds) { [self] in
             lookAtProcesses()
             feed(.agentEnded)
         }

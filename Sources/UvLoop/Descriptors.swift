@@ -13,12 +13,16 @@ public enum Descriptors {
 
     /// Lets this process have as many descriptors open as the system allows it.
     ///
+    /// - Parameter countMax: no more than these. Children have the limit too, and some close every
+    ///   number below it before they do anything.
     /// - Returns: how many that is.
-    public static func raiseLimit() -> Int {
+    @discardableResult
+    public static func raiseLimit(countMax: UInt = .max) -> Int {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 0 }
-        if limit.rlim_cur < limit.rlim_max {
-            limit.rlim_cur = limit.rlim_max
+        let wanted = min(limit.rlim_max, rlim_t(countMax))
+        if limit.rlim_cur < wanted {
+            limit.rlim_cur = wanted
             setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
             getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         }

@@ -226,6 +226,9 @@ public enum Files {
         return UInt64(max(0, status.st_size))
     }
 
+    /// The user whose a file is, of a symlink its own; nil if there is nothing, or nothing we may see.
+    public static func owner(path: String) -> UInt32? { statusOfLink(path)?.st_uid }
+
     /// The permission bits of a file.
     public static func mode(path: String) throws(UvError) -> UInt32 {
         var status = stat()

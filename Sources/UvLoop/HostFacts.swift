@@ -24,6 +24,9 @@ public enum HostFacts {
         return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
     }
 
+    /// Who we are: the effective user.
+    public static var userID: UInt32 { geteuid() }
+
     /// Our own pid.
     public static var processID: Int32 { getpid() }
 }

@@ -14,22 +14,31 @@ public enum Scheduling {
         mlockall(1 | 2 | 4)
     }
 
+    /// SCHED_RESET_ON_FORK of the kernel, which glibc's headers do not show to Swift.
+    private static let resetOnFork: Int32 = 0x4000_0000
+
     /// Gives a process's main thread the lowest real-time priority. Threads that it makes
-    /// meanwhile get it too: QEMU's migration thread is one.
+    /// meanwhile get it too: QEMU's migration thread is one. Nothing that our own process starts
+    /// does: a release's command, and a daemon that it leaves, would keep it for ever.
     ///
     /// - Parameter pid: 0 means our own process.
     public static func prefer(_ pid: Int32) {
         var parameter = sched_param(sched_priority: 1)
-        sched_setscheduler(pid, SCHED_RR, &parameter)
+        sched_setscheduler(pid, pid == 0 ? SCHED_RR | resetOnFork : SCHED_RR, &parameter)
     }
 
     /// Takes it back, from every thread of the process.
     public static func treatAsOthers(_ pid: Int32) {
         let directory = "/proc/\(pid == 0 ? getpid() : pid)/task"
         for name in (try? Files.list(path: directory)) ?? [] {
-            guard let thread = Int32(name), sched_getscheduler(thread) == SCHED_RR else { continue }
+            guard let thread = Int32(name) else { continue }
+            let policy = sched_getscheduler(thread)
+            guard policy >= 0, policy & ~resetOnFork == SCHED_RR else { continue }
             var parameter = sched_param(sched_priority: 0)
-            sched_setscheduler(thread, SCHED_OTHER, &parameter)
+            if sched_setscheduler(thread, SCHED_OTHER, &parameter) != 0 {
+                // Who has the right to real time, but no CAP_SYS_NICE, cannot take this bit back.
+                sched_setscheduler(thread, SCHED_OTHER | resetOnFork, &parameter)
+            }
         }
     }
 }

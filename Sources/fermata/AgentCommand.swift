@@ -25,6 +25,9 @@ struct AgentCommand: ParsableCommand {
     @OptionGroup var servers: ServerOptions
     @Option(help: ArgumentHelp("The host's guests and directories, YAML.", valueName: "file"))
     var hostFile: String
+    /// Enough for thousands of guests; few enough for a command that closes them all in a hold.
+    private static let descriptorsMax: UInt = 65_536
+
     @Flag(help: "Only check the host file.")
     var check = false
 
@@ -54,6 +57,8 @@ struct AgentCommand: ParsableCommand {
         _ host: HostFile, _ addresses: [String], _ credentials: Credentials, _ log: Logger
     ) throws(CommandFailure) {
         let process = DaemonProcess(loop: try makeLoop())
+        // Every guest needs some, and more in a step: monitors, pidfds, tap queues.
+        Descriptors.raiseLimit(countMax: Self.descriptorsMax)
         let client = SessionClient(
             on: process.loop, servers: addresses, credentials: credentials,
             software: Version.software, logger: log)
@@ -80,6 +85,7 @@ struct AgentCommand: ParsableCommand {
                 metadata: ["reason": "\(refusal.message)", "advice": "\(refusal.advice)"])
         }
         process.onStop = { agent.stop() }
+        agent.onFailure = { process.stop(with: CommandFailure($0)) }
         process.keep(credentials, log: log) {
             client.use($0)
             // At once, if it had given up until there are better ones.

@@ -54,6 +54,43 @@ import Testing
         #expect(brief(last) == "finish")
     }
 
+    @Test("a loser that cannot be killed is told again, and nobody is continued before it is dead")
+    func killFails() {
+        let holding = GuardMessage.holding(guestA, since: 0)
+        let cases: [(GuardMachine, Side)] = [
+            (guarding(holding), .new), (guarding(holding, .committing(guestA)), .old),
+        ]
+        for (watch, loser) in cases {
+            var watch = watch
+            _ = watch.handle(.channelClosed, at: 1)
+            #expect(
+                watch.handle(.killFailed(guestA, loser), at: 2)
+                    == [.setTimer(at: 2 + budget.retryMicroseconds)])
+            #expect(watch.handle(.timerFired, at: 3) == [.kill(guestA, loser)])
+            // It stays so after the deadline; only the pauses become longer.
+            let late = budget.deadlineMicroseconds + 1
+            #expect(
+                watch.handle(.killFailed(guestA, loser), at: late)
+                    == [.setTimer(at: late + HoldBudget.lookMicroseconds)])
+            #expect(watch.handle(.timerFired, at: late) == [.kill(guestA, loser)])
+            var ended = watch
+            #expect(
+                brief(ended.handle(.exited(guestA, loser), at: late)) == "cont:\(loser.other)")
+            let expected = loser == .new ? "timer" : "cont:new"
+            #expect(brief(watch.handle(.killed(guestA, loser), at: late)) == expected)
+        }
+    }
+
+    @Test("what the guard waits for fits into its reserve, also before a short deadline")
+    func waitsFit() {
+        for milliseconds: UInt32 in [500, 1_000, 5_000, 30_000] {
+            let budget = HoldBudget(deadlineMilliseconds: milliseconds)
+            let waits = budget.agentExitMicroseconds + budget.exitMicroseconds
+            #expect(waits <= budget.guardReserveMicroseconds * 2 / 3)
+            #expect(budget.lastLinesMicroseconds < budget.agentExitMicroseconds)
+        }
+    }
+
     @Test("a guest that stopped behind our cont is noted as held, also when all is settled")
     func stoppedLate() {
         var watch = guarding(.holding(guestA, since: 0))

@@ -1,7 +1,9 @@
 """The agent replaces its own program: it goes on as the new one, or the old one comes back. This test is
 the supervisor that starts an agent again when it has ended."""
+import os
 import pathlib
 import shutil
+import signal
 import time
 import unittest
 
@@ -97,6 +99,40 @@ class AgentUpgrade(ClusterCase):
         self.assertEqual(step["outcome"], "failed", step)
         self.assertEqual(self.running(), old)
         self.assertEqual(self.program.read_bytes(), old)
+
+    def test_a_program_that_the_kernel_refuses_leaves_the_old_one_alive(self):
+        old = self.running()
+        self.agent.stop()
+        self.agent.start(environment=dict(FERMATA_TEST_PAUSE_AT="replaced:stop"))
+        self.wait_connected("c")
+        pid = self.agent.pid
+        rollout = self.start(self.release(old + b"another one"), "c")
+        state = lambda: pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        self.wait(lambda: state() == "T", 60, "the program to be replaced")
+        self.program.chmod(0o644)
+        os.kill(pid, signal.SIGCONT)
+        (step,) = self.finish(rollout)["steps"]
+        self.assertEqual(step["outcome"], "failed", step)
+        time.sleep(2)                    # the watcher had killed it by then
+        self.assertTrue(self.agent.is_running)
+        self.assertEqual(self.agent.pid, pid)
+        self.assertEqual(self.program.read_bytes(), old)
+
+    def test_it_dies_before_it_replaces_itself_by_what_it_is(self):
+        """An agent that was never replaced has nothing to go back to, also not what was left long ago."""
+        for leftover in (None, b"an old program"):
+            previous = self.program.with_name("fermata.previous")
+            previous.unlink(missing_ok=True)
+            if leftover:
+                previous.write_bytes(leftover)
+            self.agent.stop()
+            self.agent.start(environment=dict(FERMATA_TEST_PAUSE_AT="accepted"))
+            self.wait_connected("c")
+            old = self.running()
+            step = self.supervised(self.start(self.release(old), "c"), 60)
+            self.assertEqual(step["outcome"], "failed", step)
+            self.assertIn("before the exec", step["reason"])
+            self.assertEqual(self.program.read_bytes(), old)
 
 
 if __name__ == "__main__":

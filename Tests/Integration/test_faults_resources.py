@@ -133,6 +133,30 @@ class Exhausted(FaultCase):
         self.assertNotEqual(hold["outcome"], "lost")
         self.assertWithin(hold, 30_000)
 
+    def test_of_descriptors_at_the_start_no_guest_is_taken_for_absent(self):
+        enough = self.count_descriptors() + 8
+        qemus = self.cluster.qemus(GUEST)
+        self.agent.stop()
+        arguments = self.agent.arguments
+        said = self.agent.err.stat().st_size
+        ends = 0
+        try:
+            for count in range(10, enough):
+                self.agent.arguments = ["prlimit", f"--nofile={count}:{count}", *arguments]
+                self.agent.start(wait=False)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.agent.process.wait(2)
+                ends += not self.agent.is_running
+                self.agent.stop()
+                self.assertEqual(self.cluster.qemus(GUEST), qemus)
+        finally:
+            self.agent.arguments = arguments
+            self.agent.start()
+        self.assertNotIn(b"not started", self.agent.err.read_bytes()[said:])
+        self.assertGreater(ends, 0)
+        self.assertRuns(GUEST)
+        self.wait_connected(HOST)
+
     @contextlib.contextmanager
     def no_more_processes(self):
         """The agent can start nothing any more, by cgroup: no limit for root would bite."""

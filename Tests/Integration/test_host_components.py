@@ -169,13 +169,18 @@ class HostComponents(ClusterCase):
     def test_a_daemon_that_apply_starts_stays(self):
         name = self.unique("daemon")
         pids = self.directory / f"{name}.pids"
-        self.release(name, apply=f"setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > {pids}",
+        policy = self.directory / f"{name}.policy"
+        self.release(name, apply=f"chrt -p $$ > {policy}; "
+                                 f"setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > {pids}",
                      check=f"kill -0 $(cat {pids})")
         step = self.run_on_b(name)
         (pid,) = self.marks(f"{name}.pids")
         self.addCleanup(os.kill, int(pid), signal.SIGKILL)
         self.assertEqual(step["outcome"], "succeeded", step)
         self.assertFalse(is_gone(pid))
+        # The agent goes before others in a hold; what it starts does not, then or later.
+        self.assertIn("SCHED_OTHER", policy.read_text())
+        self.assertEqual(os.sched_getscheduler(int(pid)), os.SCHED_OTHER)
 
     def test_prepare_fails_and_nobody_is_held(self):
         name = self.unique("bad-prepare")

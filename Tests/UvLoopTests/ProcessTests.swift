@@ -71,6 +71,23 @@ import UvLoop
         }
     }
 
+    @Test("what a preferred process starts is not preferred, and the preference can be taken back")
+    func scheduling() throws {
+        Scheduling.prefer(0)
+        defer { Scheduling.treatAsOthers(0) }
+        // Without the right to it nothing changes, and there is nothing to see.
+        guard sched_getscheduler(0) != SCHED_OTHER else { return }
+        let loop = try Loop()
+        let child = try ChildProcess.spawn(
+            executable: "/bin/sleep", arguments: ["60"], on: loop
+        ) { _ in }
+        #expect(sched_getscheduler(child.pid) == SCHED_OTHER)
+        kill(child.pid, SIGKILL)
+        loop.run()
+        Scheduling.treatAsOthers(0)
+        #expect(sched_getscheduler(0) == SCHED_OTHER)
+    }
+
     @Test("a detached child is its own session, does not hold the loop, and outlives it")
     func detached() throws {
         var pid: Int32 = 0
