@@ -72,6 +72,8 @@ public struct NoticeBoard: Sendable {
     public private(set) var cursor: UInt64
     /// Whether notices and guests are known, so that documents can be given out.
     public private(set) var isReady = false
+    /// It lacks events: nothing that was kept is given out before it is loaded.
+    private var isIncomplete = false
     /// If set, only guests of this host are known by their addresses.
     public let host: HostID?
     /// Of those guests, addresses that several claim: nobody is known by them.
@@ -145,6 +147,10 @@ public struct NoticeBoard: Sendable {
 
     // MARK: Folding
 
+    /// Events are missing that nobody will send again. What is given out already stays so; if nothing is,
+    /// nothing will be before ``load(_:sequence:)``.
+    public mutating func lackEvents() { isIncomplete = true }
+
     /// Takes the leader's notices in place of all that is on the board.
     ///
     /// - Precondition: the guests are known, as for ``apply(_:)``; without them it cannot be told
@@ -164,6 +170,7 @@ public struct NoticeBoard: Sendable {
         // The first board's documents all have the base's number.
         if !isFirst { number(differencesFrom: before) }
         isReady = !guests.isEmpty || isReady
+        isIncomplete = false
         changes.cursor = true
     }
 
@@ -174,7 +181,7 @@ public struct NoticeBoard: Sendable {
     public mutating func take(_ all: [BoardGuest]) -> Bool {
         let taken = Dictionary(all.map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
         let wasReady = isReady
-        isReady = isReady || hasHistory
+        isReady = isReady || hasHistory && !isIncomplete
         guard taken != guests else { return !wasReady && isReady }
         let before = documents
         for guest in all {
