@@ -208,7 +208,7 @@ let package = Package(
         tests(
             "NotifierShell",
             [
-                "Fleet", "Edges", "Wire", "Presentation", "Notices", "SessionCore", "UvLoop", grdb,
+                "Fleet", "Edges", "Wire", "Presentation", "Notices", "NoticeServer", "SessionCore", "UvLoop", grdb,
                 logging,
             ]),
     ]

@@ -49,8 +49,8 @@ public struct Coordinator: Hashable, Sendable {
                 proposeDirectiveAnswer(step, token, host, answer)
             case .acknowledgeEvents(let notifier, let sequence):
                 proposeAcknowledgement(notifier, sequence)
-            case .acknowledgeNotice(let step, let guest):
-                proposeNoticeAcknowledgement(step, guest)
+            case .acknowledgeNotice(let step, let guest, let noticedAt):
+                proposeNoticeAcknowledgement(step, guest, noticedAt)
             case .grantDeliveries(let notifier): proposeDeliveryLease(notifier)
             case .giveUpDeliveries(let notifier): proposeDeliveryGiveUp(notifier)
             case .reportDelivered(let notifier, let number, let sink, let sequence):

@@ -22,7 +22,8 @@ public enum Command: Hashable, Sendable {
     /// An agent's answer to a directive, other than `accepted` and `busy`, which change nothing.
     case answerDirective(step: StepID, token: Token, host: HostID, answer: DirectiveAnswer)
     case acknowledgeEvents(notifier: String, sequence: UInt64)
-    case acknowledgeNotice(StepID, guest: GuestID)
+    /// `noticedAt` says which notice is meant; nil means whichever stands.
+    case acknowledgeNotice(StepID, guest: GuestID, noticedAt: Timestamp?)
     /// The notifier shall deliver: nobody else does, or has been gone for long enough.
     case grantDeliveries(notifier: String)
     case giveUpDeliveries(notifier: String)

@@ -262,7 +262,7 @@ final class BoardFollower {
 
     // MARK: The web server
 
-    private func onRequest(_ request: ServerRequest) {
+    func onRequest(_ request: ServerRequest) {
         switch request {
         case .listening(let address): onListening?(address)
         case .failed(let reason): onFatal?(.cannotListen(reason))
@@ -300,7 +300,9 @@ final class BoardFollower {
                     metadata: [
                         "step": "\(notice.step)", "guest": "\(held)", "by": "\(guest)",
                     ])
-                try store.save(PendingAcknowledgement(step: notice.step, guest: held))
+                try store.save(
+                    PendingAcknowledgement(
+                        step: notice.step, guest: held, noticedAt: notice.noticedAt))
             }
         }
         try sendAcknowledgements()
@@ -309,9 +311,18 @@ final class BoardFollower {
     private func sendAcknowledgements() throws(NotifierStoreError) {
         guard client.isReady else { return }
         for pending in try store.pendingAcknowledgements() where !sending.contains(pending) {
+            // Nobody is ready for a notice that was given anew. The leader says so too, if it is of today.
+            if let noticedAt = pending.noticedAt, let notice = board.notice(of: pending.step),
+                notice.noticedAt > noticedAt
+            {
+                try store.remove(pending)
+                continue
+            }
             sending.insert(pending)
             client.request(
-                .command(.acknowledgeNotice(pending.step, guest: pending.guest)),
+                .command(
+                    .acknowledgeNotice(
+                        pending.step, guest: pending.guest, noticedAt: pending.noticedAt)),
                 timeout: Self.requestTimeout
             ) { [weak self] result in
                 guard let self else { return }

@@ -107,6 +107,7 @@ var notifierMigrator: DatabaseMigrator {
                             bulletin.bulletinId, 1, length(bulletin.bulletinId) - 10));
                 """)
     }
+    registerNoticedAtMigration(&migrator)
     return migrator
 }
 

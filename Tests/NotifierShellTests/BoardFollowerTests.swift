@@ -1,4 +1,5 @@
 import Fleet
+import NoticeServer
 import Notices
 import SessionCore
 import Testing
@@ -188,4 +189,63 @@ private final class Bench {
         #expect(bench.events == [Bench.notice(1).step, Bench.notice(2).step])
         bench.stop()
     }
+
+    @Test("an acknowledgement is of the notice that was read, and of no later one")
+    func acknowledgement() throws {
+        let bench = try Bench(scratch)
+        let first = Bench.notice(1)
+        bench.leader.answer = answers([first], 5)
+        bench.start()
+        bench.wait("the board") { !bench.events.isEmpty }
+        bench.stop()
+        // Without a leader it is kept.
+        let (store, log) = (bench.store, ReplyLog())
+        let request = ServerRequest.acknowledge(
+            guest: Bench.guest, eventIDs: [first.eventID], reply: { _ in log.count += 1 })
+        bench.follower.onRequest(request)
+        let kept = PendingAcknowledgement(
+            step: first.step, guest: Bench.guest, noticedAt: first.noticedAt)
+        #expect(try store.pendingAcknowledgements() == [kept] && log.count == 1)
+
+        let again = try Bench(scratch)
+        let second = Bench.notice(
+            1, noticedAt: Timestamp(microseconds: first.noticedAt.microseconds + 1))
+        again.leader.answer = { [answers] message in
+            switch message {
+            case .command(.acknowledgeNotice): .refused(Refusal(.conflict, "noticed anew"))
+            default: answers([second], 7, true)(message)
+            }
+        }
+        again.start()
+        again.wait("the refusal") { (try? again.store.pendingAcknowledgements()) == [] }
+        let command = OperatorCommand.acknowledgeNotice(
+            first.step, guest: Bench.guest, noticedAt: first.noticedAt)
+        #expect(again.leader.received.contains(.command(command)))
+        again.stop()
+    }
+
+    @Test("an acknowledgement of an earlier notice than the one on the board is dropped")
+    func outdated() throws {
+        let bench = try Bench(scratch)
+        bench.leader.answer = answers([Bench.notice(1)], 5)
+        bench.start()
+        bench.wait("the board") { !bench.events.isEmpty }
+        let old = PendingAcknowledgement(
+            step: Bench.notice(1).step, guest: Bench.guest, noticedAt: Timestamp(microseconds: 5))
+        try bench.store.save(old)
+        bench.leader.endSessions()
+        bench.wait("it to be dropped") { (try? bench.store.pendingAcknowledgements()) == [] }
+        #expect(
+            !bench.leader.received.contains { if case .command = $0 { true } else { false } })
+        // One of a later notice takes its place, and is not removed with it.
+        let new = PendingAcknowledgement(
+            step: old.step, guest: old.guest, noticedAt: Bench.notice(1).noticedAt)
+        try bench.store.save(old)
+        try bench.store.save(new)
+        try bench.store.remove(old)
+        #expect(try bench.store.pendingAcknowledgements() == [new])
+        bench.stop()
+    }
 }
+
+private final class ReplyLog: @unchecked Sendable { var count = 0 }
