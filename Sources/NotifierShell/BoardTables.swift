@@ -3,6 +3,7 @@
 //   board (one row)        sequence of the last event folded, base and offset of the numbers
 //   boardNotice            each notice that stands on it, as the wire writes it
 //   boardIncarnation       of each set, or guest without a set, whose document has ever changed
+//   boardPlace             of each guest that has been known, the set or itself: whose documents it reads
 //   boardFloor             of each guest that has changed its set
 //   boardAcknowledgement   what guests have acknowledged, of which notice, and the leader has not taken yet
 import Fleet
@@ -41,6 +42,19 @@ func registerBoardMigration(_ migrator: inout DatabaseMigrator) {
                     guest TEXT NOT NULL,
                     PRIMARY KEY (rollout, step, guest)
                 ) STRICT;
+                """)
+    }
+}
+
+func registerPlacesMigration(_ migrator: inout DatabaseMigrator) {
+    migrator.registerMigration("7 where guests were") { database in
+        try database.execute(
+            sql: """
+                CREATE TABLE boardPlace (
+                    guest TEXT PRIMARY KEY,
+                    kind TEXT NOT NULL,
+                    name TEXT NOT NULL
+                ) STRICT
                 """)
     }
 }
@@ -87,6 +101,13 @@ extension NotifierStore {
                         .init(guest: $0, number: UInt64(clamping: row["number"] as Int64))
                     }
                 }
+                memory.places = try Row.fetchAll(database, sql: "SELECT * FROM boardPlace")
+                    .compactMap { row in
+                        guard let guest = GuestID(row["guest"] as String) else { return nil }
+                        return Audience(kind: row["kind"], name: row["name"]).map {
+                            .init(guest: guest, audience: $0)
+                        }
+                    }
                 return memory
             }
         }
@@ -126,6 +147,14 @@ extension NotifierStore {
                     try database.execute(
                         sql: "INSERT OR REPLACE INTO boardFloor VALUES (?, ?)",
                         arguments: [floor.guest.rawValue, Int64(clamping: floor.number)])
+                }
+                // Of the whole fleet, the first time.
+                for place in changes.places {
+                    try database.cachedStatement(
+                        sql: "INSERT OR REPLACE INTO boardPlace VALUES (?, ?, ?)"
+                    ).execute(arguments: [
+                        place.guest.rawValue, place.audience.kind, place.audience.name,
+                    ])
                 }
             }
         }

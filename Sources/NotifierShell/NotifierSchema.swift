@@ -108,6 +108,7 @@ var notifierMigrator: DatabaseMigrator {
                 """)
     }
     registerNoticedAtMigration(&migrator)
+    registerPlacesMigration(&migrator)
     return migrator
 }
 
