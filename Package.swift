@@ -208,7 +208,8 @@ let package = Package(
         tests(
             "NotifierShell",
             [
-                "Fleet", "Edges", "Wire", "Presentation", "Notices", "NoticeServer", "SessionCore", "UvLoop", grdb,
+                "Fleet", "Edges", "Wire", "Presentation", "Notices", "NoticeServer", "SessionCore",
+                "UvLoop", grdb,
                 logging,
             ]),
     ]

@@ -136,7 +136,8 @@ extension Bulletin {
             notBefore: (row["notBeforeMicroseconds"] as Int64?).map {
                 Timestamp(microseconds: $0)
             },
-            wasStarted: row["wasStarted"], annotation: annotation, reason: row["reason"], setSize: SetSize(row: row))
+            wasStarted: row["wasStarted"], annotation: annotation, reason: row["reason"],
+            setSize: SetSize(row: row))
     }
 }
 

@@ -48,11 +48,13 @@ extension Samples {
             id: annotation?.annotationID ?? "\(step)-db-0-\(state.rawValue)", state: state,
             sequence: 42, at: Timestamp(microseconds: heldAt.microseconds + 500_000),
             guest: GuestID(checked: "db-0"), host: HostID(checked: "a"), pair: pair, step: step,
-            token: annotation?.token, release: ReleaseID(checked: "qemu-7.2.22"), component: .hypervisor,
+            token: annotation?.token, release: ReleaseID(checked: "qemu-7.2.22"),
+            component: .hypervisor,
             version: version,
             notBefore: state == .noticed
                 ? Timestamp(microseconds: heldAt.microseconds + 900_000_000) : nil,
-            wasStarted: state == .cancelled && isGranted, annotation: annotation, reason: reason)
+            wasStarted: state == .cancelled && isGranted, annotation: annotation,
+            reason: reason)
     }
 
     /// One of each kind, by the name of its golden files.

@@ -188,9 +188,9 @@ import Testing
         #expect(!isChangedAgain)
     }
 
-    @Test("a guest that moves while the notifier is down, or is away, gets a higher number", arguments: [
-        false, true,
-    ])
+    @Test(
+        "a guest that moves while the notifier is down, or is away, gets a higher number",
+        arguments: [false, true])
     func movesUnseen(isRestarted: Bool) throws {
         var board = S.board()
         for sequence in UInt64(1)...20 {

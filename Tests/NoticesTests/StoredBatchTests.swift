@@ -61,10 +61,13 @@ import Testing
         #expect(told.map(\.state) == [.noticed, .started, .noticed, .cancelled, .cancelled])
         let renderer = BulletinRenderer(cluster: "demo")
         func body(_ index: Int, _ format: BulletinFormat) -> String? {
-            renderer.render(told[index], as: format).map { String(decoding: $0.body, as: UTF8.self) }
+            renderer.render(told[index], as: format)
+                .map { String(decoding: $0.body, as: UTF8.self) }
         }
-        #expect(body(1, .availabilityStatus)?.contains(#""availabilityState":"Unavailable""#) == true)
-        #expect(body(3, .availabilityStatus)?.contains(#""availabilityState":"Available""#) == true)
+        func becomes(_ index: Int, _ state: String) -> Bool {
+            body(index, .availabilityStatus)?.contains(#""availabilityState":"\#(state)""#) ?? false
+        }
+        #expect(becomes(1, "Unavailable") && becomes(3, "Available"))
         #expect(body(3, .resourceHealth)?.contains("VirtualMachinePlannedFreezeFailed") == true)
         #expect(body(3, .text)?.contains("it was not") == true)
         #expect(body(4, .availabilityStatus) == nil && body(4, .resourceHealth) == nil)

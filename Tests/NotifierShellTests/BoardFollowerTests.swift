@@ -168,6 +168,24 @@ private final class Bench {
         bench.stop()
     }
 
+    @Test("a guest whose set changed while the notifier was down reads a higher number")
+    func movedWhileDown() throws {
+        try earlierProcess()
+        let bench = try Bench(scratch)
+        var moved = Bench.view
+        moved.report.set = SetID(checked: "web")
+        bench.leader.answer = { message in
+            if case .query(.guests, _) = message { .queryResult(.guests([moved])) } else { nil }
+        }
+        bench.start()
+        bench.wait("the board") { bench.follower.board.isReady }
+        let guest = try #require(bench.follower.board.guest(Bench.guest))
+        #expect(guest.set?.rawValue == "web")
+        // Event 5 gave it number 6.
+        #expect(bench.follower.board.document(for: guest).incarnation > 6)
+        bench.stop()
+    }
+
     @Test("a notice that came before the inventory outlives the session", arguments: [false, true])
     func droppedWhileWaiting(isKilled: Bool) throws {
         try earlierProcess()
