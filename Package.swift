@@ -207,6 +207,10 @@ let package = Package(
         tests("Notices", ["Edges", "Fleet", "Presentation", "Wire"], exclude: ["Bulletins"]),
         tests(
             "NotifierShell",
-            ["Fleet", "Wire", "Presentation", "Notices", "UvLoop", grdb, logging]),
+            [
+                "Fleet", "Edges", "Wire", "Presentation", "Notices", "NoticeServer", "SessionCore",
+                "UvLoop", grdb,
+                logging,
+            ]),
     ]
 )

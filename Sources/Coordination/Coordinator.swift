@@ -51,8 +51,8 @@ public struct Coordinator: Hashable, Sendable {
                 proposeAcknowledgement(notifier, sequence)
             case .forgetNotifier(let notifier, let reason, let by):
                 proposeForget(notifier, reason, by)
-            case .acknowledgeNotice(let step, let guest):
-                proposeNoticeAcknowledgement(step, guest)
+            case .acknowledgeNotice(let step, let guest, let noticedAt):
+                proposeNoticeAcknowledgement(step, guest, noticedAt)
             case .grantDeliveries(let notifier): proposeDeliveryLease(notifier)
             case .giveUpDeliveries(let notifier): proposeDeliveryGiveUp(notifier)
             case .reportDelivered(let notifier, let number, let sink, let sequence):

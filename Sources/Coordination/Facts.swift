@@ -24,7 +24,8 @@ public enum Command: Hashable, Sendable {
     case acknowledgeEvents(notifier: String, sequence: UInt64)
     /// Keeps no more events for a notifier that is gone for good.
     case forgetNotifier(String, reason: String, by: String)
-    case acknowledgeNotice(StepID, guest: GuestID)
+    /// `noticedAt` says which notice is meant; nil means whichever stands.
+    case acknowledgeNotice(StepID, guest: GuestID, noticedAt: Timestamp?)
     /// The notifier shall deliver: nobody else does, or has been gone for long enough.
     case grantDeliveries(notifier: String)
     case giveUpDeliveries(notifier: String)

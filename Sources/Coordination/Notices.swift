@@ -68,7 +68,7 @@ extension StepRecord {
 
 extension Coordinator {
     func proposeNoticeAcknowledgement(
-        _ id: StepID, _ guest: GuestID
+        _ id: StepID, _ guest: GuestID, _ noticedAt: Timestamp?
     ) -> Result<[Fact.Body], Refusal> {
         guard let step = state.step(id) else {
             return .failure(
@@ -84,6 +84,13 @@ extension Coordinator {
         case .granted: return .success([])
         case .waiting:
             guard let notice = step.notice else { break }
+            if let noticedAt, noticedAt != notice.noticedAt {
+                return .failure(
+                    Refusal(
+                        .conflict,
+                        "\(id) was noticed anew: guest \(guest) is ready for an earlier notice of it",
+                        advice: "Read the notice that stands, and acknowledge that one."))
+            }
             return .success(
                 notice.acknowledgedBy.contains(guest) ? [] : [.noticeAcknowledged(id, guest: guest)]
             )

@@ -119,7 +119,7 @@ extension AuditEntry.Subject {
                 "reason": .string(reason),
             ]
         case .command(.stepDown): ["command": "stepDown"]
-        case .command(.acknowledgeNotice(let step, let guest)):
+        case .command(.acknowledgeNotice(let step, let guest, _)):
             [
                 "command": "acknowledgeNotice", "step": .string(step.description),
                 "guest": .string(guest.rawValue),

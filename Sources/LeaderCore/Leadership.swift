@@ -272,9 +272,10 @@ final class Leadership {
         case .cordonHost(let host, let reason): .cordonHost(host, reason: reason, by: by)
         case .uncordonHost(let host, let reason): .uncordonHost(host, reason: reason, by: by)
         case .releaseLock(let set, let reason): .releaseLock(set, reason: reason, by: by)
-        case .acknowledgeNotice(let step, let guest): .acknowledgeNotice(step, guest: guest)
         case .forgetNotifier(let notifier, let reason):
             .forgetNotifier(notifier.rawValue, reason: reason, by: by)
+        case .acknowledgeNotice(let step, let guest, let noticedAt):
+            .acknowledgeNotice(step, guest: guest, noticedAt: noticedAt)
         }
     }
 

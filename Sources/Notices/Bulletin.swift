@@ -19,8 +19,8 @@ public struct Bulletin: Hashable, Sendable {
         case cancelled
     }
 
-    /// The idempotency key: for an annotation ``FinishedHold/holdID``, else that of its step (and
-    /// token, once there is one) with the guest and the state.
+    /// The idempotency key: for an annotation ``FinishedHold/holdID``, else that of its step with the
+    /// guest, the state and the time.
     public var id: String
     public var state: State
     /// Of the event that it was derived from.
@@ -35,7 +35,7 @@ public struct Bulletin: Hashable, Sendable {
     /// guest's. For filters.
     public var possiblePairs: [SetPair]
     public var step: StepID
-    /// nil before the grant.
+    /// Of a hold that is over: only its event says it.
     public var token: Token?
     public var release: ReleaseID
     public var component: Component
@@ -43,6 +43,8 @@ public struct Bulletin: Hashable, Sendable {
     public var version: String
     /// For `noticed` only.
     public var notBefore: Timestamp?
+    /// For `cancelled`: whether it had been told that it starts. Else false.
+    public var wasStarted: Bool
     /// For `succeeded` and `failed`, and only for them.
     public var annotation: Annotation?
     /// Why it failed or was cancelled; else empty.
@@ -55,7 +57,8 @@ public struct Bulletin: Hashable, Sendable {
         id: String, state: State, sequence: UInt64, at: Timestamp, guest: GuestID, host: HostID,
         pair: SetPair?, possiblePairs: [SetPair] = [], step: StepID, token: Token?,
         release: ReleaseID, component: Component, version: String, notBefore: Timestamp? = nil,
-        annotation: Annotation? = nil, reason: String = "", setSize: SetSize? = nil
+        wasStarted: Bool = false, annotation: Annotation? = nil, reason: String = "",
+        setSize: SetSize? = nil
     ) {
         self.id = id
         self.state = state
@@ -71,6 +74,7 @@ public struct Bulletin: Hashable, Sendable {
         self.component = component
         self.version = version
         self.notBefore = notBefore
+        self.wasStarted = wasStarted
         self.annotation = annotation
         self.reason = reason
         self.setSize = setSize

@@ -57,7 +57,7 @@ struct BulletinWords {
             headline = "Guest \(bulletin.guest) is not paused for the \(what)"
             happened = sentence(
                 "The \(guest) was to be paused \(purpose); "
-                    + (bulletin.token == nil ? "this will not take place" : "it was not")
+                    + (bulletin.wasStarted ? "it was not" : "this will not take place")
                     + reason)
             memory = "It runs as before."
         case .succeeded, .failed:

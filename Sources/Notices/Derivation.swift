@@ -85,6 +85,7 @@ extension Bulletin {
             var bulletin = before
             bulletin.id = "\(before.id)-cancelled"
             bulletin.state = .cancelled
+            bulletin.wasStarted = before.state == .started
             bulletin.sequence = event.sequence
             bulletin.at = event.at
             bulletin.notBefore = nil

@@ -72,6 +72,8 @@ public struct NoticeBoard: Sendable {
     public private(set) var cursor: UInt64
     /// Whether notices and guests are known, so that documents can be given out.
     public private(set) var isReady = false
+    /// It lacks events: nothing that was kept is given out before it is loaded.
+    private var isIncomplete = false
     /// If set, only guests of this host are known by their addresses.
     public let host: HostID?
     /// Of those guests, addresses that several claim: nobody is known by them.
@@ -84,6 +86,8 @@ public struct NoticeBoard: Sendable {
     private var steps: [Audience: [StepID]] = [:]
     private var documents: [Audience: [ScheduledEvent]] = [:]
     private var incarnations: [Audience: UInt64]
+    /// Of every guest that has been known, also by an earlier process: where it was last.
+    private var places: [GuestID: Audience]
     /// For guests that changed their audience: theirs must not go back by that.
     private var floors: [GuestID: UInt64]
     /// Of those without a number of their own.
@@ -99,6 +103,8 @@ public struct NoticeBoard: Sendable {
         offset = memory.offset
         incarnations = Dictionary(
             memory.incarnations.map { ($0.audience, $0.number) }, uniquingKeysWith: max)
+        places = Dictionary(
+            memory.places.map { ($0.guest, $0.audience) }, uniquingKeysWith: { first, _ in first })
         floors = Dictionary(memory.floors.map { ($0.guest, $0.number) }, uniquingKeysWith: max)
         for notice in memory.notices { insert(notice) }
         renderAll()
@@ -122,7 +128,11 @@ public struct NoticeBoard: Sendable {
     }
 
     public func incarnation(for guest: BoardGuest) -> UInt64 {
-        max(incarnation(of: guest.audience), floors[guest.id] ?? 0)
+        incarnation(for: guest.id, of: guest.audience)
+    }
+
+    private func incarnation(for guest: GuestID, of audience: Audience) -> UInt64 {
+        max(incarnation(of: audience), floors[guest] ?? 0)
     }
 
     /// Of those of its guests that have no higher number of their own.
@@ -145,6 +155,10 @@ public struct NoticeBoard: Sendable {
 
     // MARK: Folding
 
+    /// Events are missing that nobody will send again. What is given out already stays so; if nothing is,
+    /// nothing will be before ``load(_:sequence:)``.
+    public mutating func lackEvents() { isIncomplete = true }
+
     /// Takes the leader's notices in place of all that is on the board.
     ///
     /// - Precondition: the guests are known, as for ``apply(_:)``; without them it cannot be told
@@ -164,6 +178,7 @@ public struct NoticeBoard: Sendable {
         // The first board's documents all have the base's number.
         if !isFirst { number(differencesFrom: before) }
         isReady = !guests.isEmpty || isReady
+        isIncomplete = false
         changes.cursor = true
     }
 
@@ -174,21 +189,25 @@ public struct NoticeBoard: Sendable {
     public mutating func take(_ all: [BoardGuest]) -> Bool {
         let taken = Dictionary(all.map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
         let wasReady = isReady
-        isReady = isReady || hasHistory
+        isReady = isReady || hasHistory && !isIncomplete
         guard taken != guests else { return !wasReady && isReady }
         let before = documents
-        for guest in all {
-            guard let old = guests[guest.id], old.audience != guest.audience else { continue }
-            floors[guest.id] = incarnation(for: old) + 1
-            changes.guests.insert(guest.id)
+        let hadPlaces = !places.isEmpty
+        for guest in all where places[guest.id] != guest.audience {
+            if let old = places[guest.id] {
+                floors[guest.id] = incarnation(for: guest.id, of: old) + 1
+                changes.guests.insert(guest.id)
+            }
+            places[guest.id] = guest.audience
+            changes.places.insert(guest.id)
         }
         guests = taken
         nameAddresses(all)
         steps = [:]
         for notice in notices.values { file(notice) }
         renderAll()
-        // Nothing has been given out before: what was remembered has its numbers.
-        if wasReady { number(differencesFrom: before) }
+        // What was remembered has its numbers, as far as it was remembered where guests are.
+        if wasReady || hadPlaces { number(differencesFrom: before) }
         return true
     }
 
@@ -255,7 +274,7 @@ public struct NoticeBoard: Sendable {
 
     /// A guest that is not known yet: that of a step which holds it alone is of the step's set.
     private func audience(_ guest: GuestID, in notice: Notice) -> Audience {
-        if let known = guests[guest] { return known.audience }
+        if let known = places[guest] { return known }
         if notice.guests.count == 1, notice.pairs.count == 1 { return .set(notice.pairs[0].set) }
         return .guest(guest)
     }
@@ -277,25 +296,37 @@ public struct NoticeBoard: Sendable {
     }
 
     private mutating func render(_ audiences: Set<Audience>) -> BoardOutcome {
-        var outcome = BoardOutcome.unchanged
+        var changed: Set<Audience> = []
         for audience in audiences {
             let events = events(for: audience)
             guard events != documents[audience] ?? [] else { continue }
             documents[audience] = events.isEmpty ? nil : events
+            changed.insert(audience)
+        }
+        return raise(changed)
+    }
+
+    /// - Parameter changed: those whose document is another than before.
+    @discardableResult
+    private mutating func raise(_ changed: Set<Audience>) -> BoardOutcome {
+        for audience in changed {
             incarnations[audience] = max(number(cursor), (incarnations[audience] ?? base) + 1)
             changes.audiences.insert(audience)
-            outcome = .changed
         }
-        return outcome
+        // Guests with a number of their own: that has to be another one now, too.
+        for (guest, floor) in floors {
+            guard let audience = places[guest], changed.contains(audience),
+                floor >= incarnation(of: audience)
+            else { continue }
+            floors[guest] = floor + 1
+            changes.guests.insert(guest)
+        }
+        return changed.isEmpty ? .unchanged : .changed
     }
 
     /// For changes whose event is not known: they are numbered as if it were the last one.
     private mutating func number(differencesFrom before: [Audience: [ScheduledEvent]]) {
-        for audience in Set(before.keys).union(documents.keys)
-        where before[audience] != documents[audience] {
-            incarnations[audience] = max(number(cursor), (incarnations[audience] ?? base) + 1)
-            changes.audiences.insert(audience)
-        }
+        raise(Set(before.keys).union(documents.keys).filter { before[$0] != documents[$0] })
     }
 
     private mutating func nameAddresses(_ all: [BoardGuest]) {
@@ -326,6 +357,9 @@ public struct NoticeBoard: Sendable {
         memory.floors = changes.guests.sorted().map {
             BoardMemory.Floor(guest: $0, number: floors[$0] ?? 0)
         }
+        memory.places = changes.places.sorted().compactMap { guest in
+            places[guest].map { BoardMemory.Place(guest: guest, audience: $0) }
+        }
         changes = BoardChanges()
         return memory
     }
@@ -336,6 +370,7 @@ private struct BoardChanges: Hashable, Sendable {
     var steps: Set<StepID> = []
     var audiences: Set<Audience> = []
     var guests: Set<GuestID> = []
+    var places: Set<GuestID> = []
 }
 
 /// What a board needs so that its numbers never go back: all of it, or what has changed.
@@ -356,6 +391,14 @@ public struct BoardMemory: Hashable, Sendable {
             self.number = number
         }
     }
+    public struct Place: Hashable, Sendable {
+        public var guest: GuestID
+        public var audience: Audience
+        public init(guest: GuestID, audience: Audience) {
+            self.guest = guest
+            self.audience = audience
+        }
+    }
     public var cursor: UInt64
     /// 0 if no board has ever been loaded.
     public var base: UInt64
@@ -365,6 +408,8 @@ public struct BoardMemory: Hashable, Sendable {
     public var removed: [StepID] = []
     public var incarnations: [Incarnation] = []
     public var floors: [Floor] = []
+    /// Where each guest was last.
+    public var places: [Place] = []
 
     public init(cursor: UInt64 = 0, base: UInt64 = 0, offset: UInt64 = 0) {
         self.cursor = cursor

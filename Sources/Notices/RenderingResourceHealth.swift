@@ -10,7 +10,8 @@
 //   failed      VirtualMachinePlannedFreezeFailed       Unavailable > Available, runs on the old
 //                                                       Unavailable > Degraded, runs, not healthy
 //                                                       -, does not run: it stays Unavailable
-//   cancelled   -                                       Unavailable > Available, once granted
+//   cancelled   once started: …FreezeFailed, without    Unavailable > Available, once started
+//               downtime
 
 import Fleet
 import Presentation
@@ -25,7 +26,11 @@ struct ResourceHealth {
     init?(_ bulletin: Bulletin) {
         let kind: String
         switch bulletin.state {
-        case .noticed, .cancelled: return nil
+        case .noticed: return nil
+        // It closes what was started. The guest was not held, so there was no downtime.
+        case .cancelled:
+            guard bulletin.wasStarted else { return nil }
+            (kind, impactType, reason) = ("Failed", "Informational", "Planned update failed")
         case .started:
             (kind, impactType, reason) = ("Started", "Informational", "Planned update started")
         case .succeeded:
@@ -65,7 +70,7 @@ struct AvailabilityChange {
         case .noticed: return nil
         case .started: (before, after) = ("Available", "Unavailable")
         case .cancelled:
-            guard bulletin.token != nil else { return nil }
+            guard bulletin.wasStarted else { return nil }
             after = "Available"
         case .succeeded, .failed:
             switch bulletin.annotation?.record.outcome {

@@ -77,7 +77,7 @@ package let templateFieldNames: [(name: String, meaning: String)] = [
     ("updateDomain", "its number; nothing for a guest without a set"),
     ("rollout", ""),
     ("step", ""),
-    ("token", "nothing before the grant"),
+    ("token", "of a hold that is over, else nothing"),
     ("release", ""),
     ("component", ""),
     ("version", "of the release"),

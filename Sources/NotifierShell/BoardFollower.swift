@@ -10,7 +10,9 @@
 // that has taken it.
 // Failure modes: the leader is away → documents stay as they are, acknowledgements wait; an address
 // that no guest has asks → the inventory is asked for anew, not more often than every 2 s; a restart →
-// the numbers of documents go on from the database.
+// the numbers of documents go on from the database; the board is behind what is stored of annotations
+// (guests were not served for a while, or the session ended before the inventory was there) → it is
+// loaded, and nothing of before is given out first.
 public import Fleet
 import Logging
 import NoticeServer
@@ -48,9 +50,10 @@ final class BoardFollower {
     private let mailbox: Mailbox<ServerRequest>
     private var watch: DescriptorWatch?
     private var refreshing: UvLoop.Timer?
-    private var board: NoticeBoard
+    /// What guests are told, once it is published.
+    private(set) var board: NoticeBoard
     /// The board lacks events: what comes is of no use before it is loaded.
-    private var needsNotices: Bool
+    private var needsNotices: Bool { didSet { if needsNotices { board.lackEvents() } } }
     /// Without the guests it cannot be told whose documents an event changes: it waits for them.
     private var hasGuests = false
     private var waiting: [FleetEvent] = []
@@ -79,8 +82,14 @@ final class BoardFollower {
         isForOneHost = service.host != nil
         do {
             let memory = try store.boardMemory()
-            board = NoticeBoard(memory, host: service.host)
-            needsNotices = memory.base == 0
+            let stored = try store.cursor()
+            var board = NoticeBoard(memory, host: service.host)
+            // The annotations' half has gone on without guests being served, or was killed ahead of it:
+            // what is between is not sent again.
+            let isBehind = service.host == nil && memory.cursor != stored
+            needsNotices = memory.base == 0 || isBehind
+            if needsNotices { board.lackEvents() }
+            self.board = board
         } catch {
             throw .store(error)
         }
@@ -129,9 +138,14 @@ final class BoardFollower {
         isAskingGuests = false
         sending = []
         waiting = []
-        askNotices()
-        askGuests()
-        guarded { () throws(NotifierStoreError) in try sendAcknowledgements() }
+        guarded { () throws(NotifierStoreError) in
+            // Events that waited for the guests are stored and acknowledged: they do not come again.
+            let stored = try store.cursor()
+            if !isForOneHost, board.cursor < stored { needsNotices = true }
+            askNotices()
+            askGuests()
+            try sendAcknowledgements()
+        }
     }
 
     /// Keeps what follows from events; ``publish()`` gives it out, when it is durable.
@@ -248,7 +262,7 @@ final class BoardFollower {
 
     // MARK: The web server
 
-    private func onRequest(_ request: ServerRequest) {
+    func onRequest(_ request: ServerRequest) {
         switch request {
         case .listening(let address): onListening?(address)
         case .failed(let reason): onFatal?(.cannotListen(reason))
@@ -286,7 +300,9 @@ final class BoardFollower {
                     metadata: [
                         "step": "\(notice.step)", "guest": "\(held)", "by": "\(guest)",
                     ])
-                try store.save(PendingAcknowledgement(step: notice.step, guest: held))
+                try store.save(
+                    PendingAcknowledgement(
+                        step: notice.step, guest: held, noticedAt: notice.noticedAt))
             }
         }
         try sendAcknowledgements()
@@ -295,9 +311,18 @@ final class BoardFollower {
     private func sendAcknowledgements() throws(NotifierStoreError) {
         guard client.isReady else { return }
         for pending in try store.pendingAcknowledgements() where !sending.contains(pending) {
+            // Nobody is ready for a notice that was given anew. The leader says so too, if it is of today.
+            if let noticedAt = pending.noticedAt, let notice = board.notice(of: pending.step),
+                notice.noticedAt > noticedAt
+            {
+                try store.remove(pending)
+                continue
+            }
             sending.insert(pending)
             client.request(
-                .command(.acknowledgeNotice(pending.step, guest: pending.guest)),
+                .command(
+                    .acknowledgeNotice(
+                        pending.step, guest: pending.guest, noticedAt: pending.noticedAt)),
                 timeout: Self.requestTimeout
             ) { [weak self] result in
                 guard let self else { return }

@@ -3,8 +3,9 @@
 //   board (one row)        sequence of the last event folded, base and offset of the numbers
 //   boardNotice            each notice that stands on it, as the wire writes it
 //   boardIncarnation       of each set, or guest without a set, whose document has ever changed
+//   boardPlace             of each guest that has been known, the set or itself: whose documents it reads
 //   boardFloor             of each guest that has changed its set
-//   boardAcknowledgement   what guests have acknowledged and the leader has not taken yet
+//   boardAcknowledgement   what guests have acknowledged, of which notice, and the leader has not taken yet
 import Fleet
 import Foundation
 import GRDB
@@ -45,10 +46,32 @@ func registerBoardMigration(_ migrator: inout DatabaseMigrator) {
     }
 }
 
+func registerPlacesMigration(_ migrator: inout DatabaseMigrator) {
+    migrator.registerMigration("7 where guests were") { database in
+        try database.execute(
+            sql: """
+                CREATE TABLE boardPlace (
+                    guest TEXT PRIMARY KEY,
+                    kind TEXT NOT NULL,
+                    name TEXT NOT NULL
+                ) STRICT
+                """)
+    }
+}
+
+func registerNoticedAtMigration(_ migrator: inout DatabaseMigrator) {
+    migrator.registerMigration("6 which notice was acknowledged") { database in
+        try database.execute(
+            sql: "ALTER TABLE boardAcknowledgement ADD COLUMN noticedAtMicroseconds INTEGER")
+    }
+}
+
 /// A guest's acknowledgement on its way to the leader.
 struct PendingAcknowledgement: Hashable {
     var step: StepID
     var guest: GuestID
+    /// Of the notice that the guest has read; nil in a row that an older version has left.
+    var noticedAt: Timestamp?
 }
 
 extension NotifierStore {
@@ -78,6 +101,13 @@ extension NotifierStore {
                         .init(guest: $0, number: UInt64(clamping: row["number"] as Int64))
                     }
                 }
+                memory.places = try Row.fetchAll(database, sql: "SELECT * FROM boardPlace")
+                    .compactMap { row in
+                        guard let guest = GuestID(row["guest"] as String) else { return nil }
+                        return Audience(kind: row["kind"], name: row["name"]).map {
+                            .init(guest: guest, audience: $0)
+                        }
+                    }
                 return memory
             }
         }
@@ -118,6 +148,14 @@ extension NotifierStore {
                         sql: "INSERT OR REPLACE INTO boardFloor VALUES (?, ?)",
                         arguments: [floor.guest.rawValue, Int64(clamping: floor.number)])
                 }
+                // Of the whole fleet, the first time.
+                for place in changes.places {
+                    try database.cachedStatement(
+                        sql: "INSERT OR REPLACE INTO boardPlace VALUES (?, ?, ?)"
+                    ).execute(arguments: [
+                        place.guest.rawValue, place.audience.kind, place.audience.name,
+                    ])
+                }
             }
         }
     }
@@ -133,20 +171,30 @@ extension NotifierStore {
                     guard let guest = GuestID(row["guest"] as String) else { return nil }
                     let rollout = RolloutID(UInt64(bitPattern: row["rollout"] as Int64))
                     return PendingAcknowledgement(
-                        step: StepID(rollout: rollout, number: row["step"]), guest: guest)
+                        step: StepID(rollout: rollout, number: row["step"]), guest: guest,
+                        noticedAt: (row["noticedAtMicroseconds"] as Int64?).map {
+                            Timestamp(microseconds: $0)
+                        })
                 }
             }
         }
     }
 
+    /// In place of one of an earlier notice.
     func save(_ pending: PendingAcknowledgement) throws(NotifierStoreError) {
-        try execute("INSERT OR IGNORE INTO boardAcknowledgement VALUES (?, ?, ?)", pending)
+        try execute(
+            """
+            INSERT OR REPLACE INTO boardAcknowledgement (rollout, step, guest, noticedAtMicroseconds)
+                VALUES (?, ?, ?, ?)
+            """, pending)
     }
 
     func remove(_ pending: PendingAcknowledgement) throws(NotifierStoreError) {
         try execute(
-            "DELETE FROM boardAcknowledgement WHERE rollout = ? AND step = ? AND guest = ?",
-            pending)
+            """
+            DELETE FROM boardAcknowledgement WHERE rollout = ? AND step = ? AND guest = ?
+                AND noticedAtMicroseconds IS ?
+            """, pending)
     }
 
     private func execute(
@@ -158,7 +206,7 @@ extension NotifierStore {
                     sql: sql,
                     arguments: [
                         Int64(bitPattern: pending.step.rollout.number), pending.step.number,
-                        pending.guest.rawValue,
+                        pending.guest.rawValue, pending.noticedAt?.microseconds,
                     ])
             }
         }

@@ -95,6 +95,20 @@ var notifierMigrator: DatabaseMigrator {
                         AND isAgain = 0;
                 """)
     }
+    migrator.registerMigration("5 cancelled after the start") { database in
+        // What was cancelled has the id of what was told before, and `-cancelled`.
+        try database.execute(
+            sql: """
+                ALTER TABLE bulletin ADD COLUMN wasStarted INTEGER NOT NULL DEFAULT 0;
+                UPDATE bulletin SET wasStarted = 1 WHERE state = 'cancelled' AND EXISTS (
+                    SELECT 1 FROM bulletin AS earlier WHERE earlier.state = 'started'
+                        AND earlier.bulletinId || '-cancelled' = bulletin.bulletinId
+                        AND earlier.bulletinId = substr(
+                            bulletin.bulletinId, 1, length(bulletin.bulletinId) - 10));
+                """)
+    }
+    registerNoticedAtMigration(&migrator)
+    registerPlacesMigration(&migrator)
     return migrator
 }
 

@@ -81,8 +81,8 @@ public struct NotifierTransaction: NoticeTransaction {
                 INSERT INTO bulletin (bulletinId, state, history, sequence, atMicroseconds, guest,
                     host, availabilitySet, updateDomain, rollout, step, token, release, component,
                     version, notBeforeMicroseconds, reason, recordedAtMicroseconds, possiblePairs,
-                    setGuestCount, setUpdateDomainCount)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    setGuestCount, setUpdateDomainCount, wasStarted)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """)
         try statement.execute(arguments: [
             bulletin.id, bulletin.state.rawValue, history, sequence, bulletin.at.microseconds,
@@ -94,6 +94,7 @@ public struct NotifierTransaction: NoticeTransaction {
             bulletin.possiblePairs.map { "\($0.set)/\($0.updateDomain.number)" }
                 .joined(separator: " "),
             bulletin.setSize?.guestCount, bulletin.setSize?.updateDomainCount,
+            bulletin.wasStarted,
         ])
         let number = database.lastInsertedRowID
         for sink in sinks {
@@ -135,7 +136,8 @@ extension Bulletin {
             notBefore: (row["notBeforeMicroseconds"] as Int64?).map {
                 Timestamp(microseconds: $0)
             },
-            annotation: annotation, reason: row["reason"], setSize: SetSize(row: row))
+            wasStarted: row["wasStarted"], annotation: annotation, reason: row["reason"],
+            setSize: SetSize(row: row))
     }
 }
 

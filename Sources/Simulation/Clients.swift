@@ -212,7 +212,8 @@ final class OperatorSeat {
         let notices = world.truth.coordinator.notices().filter { !$0.guests.isEmpty }
         guard !notices.isEmpty else { return }
         let notice = chance.pick(notices)
-        ask(.acknowledgeNotice(notice.step, guest: chance.pick(notice.guests))) { _, _ in }
+        let guest = chance.pick(notice.guests)
+        ask(.acknowledgeNotice(notice.step, guest: guest, noticedAt: nil)) { _, _ in }
     }
 
     private func stepDown() { ask(.stepDown) { _, _ in } }

@@ -328,7 +328,9 @@ final class NotifierSeat {
             for guest in notice.guests where chance.below(4) > 0 {
                 process.run(after: chance.within(0...6_000_000)) { [unowned client] in
                     client.request(
-                        .command(.acknowledgeNotice(notice.step, guest: guest)),
+                        .command(
+                            .acknowledgeNotice(
+                                notice.step, guest: guest, noticedAt: notice.noticedAt)),
                         timeout: .seconds(20)
                     ) { _ in }
                 }

@@ -146,10 +146,11 @@ extension OperatorCommand {
             release.reason = reason
             wire.command = .releaseLock(release)
         case .stepDown: wire.command = .stepDown(PBEmpty())
-        case .acknowledgeNotice(let step, let guest):
+        case .acknowledgeNotice(let step, let guest, let noticedAt):
             var acknowledge = PBAcknowledgeNotice()
             acknowledge.step = step.wire
             acknowledge.guest = guest.rawValue
+            if let noticedAt { acknowledge.noticedAtMicroseconds = noticedAt.microseconds }
             wire.command = .acknowledgeNotice(acknowledge)
         case .pauseRollout(let rollout, let reason):
             wire.command = .pauseRollout(wireOfHold(rollout, reason))
@@ -189,7 +190,9 @@ extension OperatorCommand {
                 try required(
                     acknowledge.hasStep, acknowledge.step, "acknowledge_notice.step",
                     StepID.init(wire:)),
-                guest: try checkedName(acknowledge.guest, "acknowledge_notice.guest"))
+                guest: try checkedName(acknowledge.guest, "acknowledge_notice.guest"),
+                noticedAt: acknowledge.hasNoticedAtMicroseconds
+                    ? Timestamp(microseconds: acknowledge.noticedAtMicroseconds) : nil)
         case .pauseRollout(let hold):
             self = .pauseRollout(
                 try checkedRollout(hold.rollout, "pause_rollout.rollout"),

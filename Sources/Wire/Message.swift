@@ -73,7 +73,9 @@ public enum OperatorCommand: Hashable, Sendable {
     /// To the leader itself: another server shall lead.
     case stepDown
     /// A guest is ready for a noticed step; notifiers may say this, too.
-    case acknowledgeNotice(StepID, guest: GuestID)
+    ///
+    /// - Parameter noticedAt: of the notice that is meant; nil means whichever stands.
+    case acknowledgeNotice(StepID, guest: GuestID, noticedAt: Timestamp?)
 }
 
 /// What an operator wants to know.

@@ -60,7 +60,8 @@ struct NoticesCommand: ParsableCommand {
 
         func run() throws {
             let connection = try ClientConnection.open(client)
-            let accepted = try connection.command(.acknowledgeNotice(step, guest: guest))
+            let accepted = try connection.command(
+                .acknowledgeNotice(step, guest: guest, noticedAt: nil))
             connection.close()
             client.output.show(
                 text: "guest \(guest) is ready for \(step)\n", json: accepted.json)

@@ -163,7 +163,8 @@ struct ScenarioStage {
                 .acknowledgeNotice(
                     rest.count > 1
                         ? StepID(parsing: rest[1])! : fleet.step(of: rest[0]).id,
-                    guest: GuestID(checked: rest[0])))
+                    guest: GuestID(checked: rest[0]),
+                    noticedAt: rest.count > 2 ? noticedAt(rest[1], rest[2]) : nil))
         case "takeover":
             return say(
                 .startTerm(term: fleet.coordinator.state.term + 1, server: rest[0]))
@@ -188,6 +189,13 @@ struct ScenarioStage {
             if parts[0] == "notice" { policy.noticeMilliseconds = number * 1_000 }
         }
         return policy
+    }
+
+    /// - Parameter which: `this` one that stands, or an `earlier` one.
+    private func noticedAt(_ step: String, _ which: String) -> Timestamp {
+        let step = fleet.coordinator.state.step(StepID(parsing: step)!)!
+        let now = step.notice!.noticedAt
+        return which == "this" ? now : Timestamp(microseconds: now.microseconds - 1)
     }
 
     private func notices() -> [String] {

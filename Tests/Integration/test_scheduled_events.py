@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 
-from guest_service import EVENTS, METADATA, GuestServiceCase  # first: it sets the path
+from guest_service import EVENTS, METADATA, GuestServiceCase, Service  # first: it sets the path
 
 from support import wait_until
 
@@ -116,6 +116,58 @@ class ScheduledEvents(GuestServiceCase):
             self.agents[host].versions = versions
             self.agents[host].session.send(self.agents[host].report(),
                                            self.agents[host].session.next_correlation())
+
+    def test_what_went_by_while_guests_were_not_served_is_not_told_as_the_truth(self):
+        serving = self.make_notifier("serving", "m")
+        self.addCleanup(serving.kill)
+        self.start_notifier(serving)
+        self.wait_ready(notifier=serving)
+        rollout = self.roll(self.next_release(), "--notice", "10m", "--host", "a")
+        noticed = self.wait_events("db-0", bool, "a notice", notifier=serving)
+        self.assertEqual(serving.terminate(), 0)
+        only_records = Service(
+            self.directory, "only-records", "notifier", "--server", self.address, "--credentials",
+            self.pki / "notifier-m", "--database", self.directory / "serving.db", "--quiet")
+        self.addCleanup(only_records.kill)
+        only_records.start("fermata notifier ready")
+        self.cli("rollout", "abort", rollout, "--reason", "a test")
+        self.finish(rollout)
+        last = self.cli_json("notices")["lastSequence"]
+        wait_until(lambda: any(n["name"] == "m" and n["acknowledgedSequence"] >= last
+                               for n in self.cli_json("status")["notifiers"]), 20, "the record")
+        self.assertEqual(only_records.terminate(), 0)
+        self.start_notifier(serving)
+        # The first that is told, not what comes after a while.
+        first = wait_until(lambda: (lambda a: a.json if a.status == 200 else None)(
+            self.ask("db-0", notifier=serving)), 30, "a document", interval=0.2)
+        self.assertEqual(first["Events"], [])
+        self.assertNumbered([noticed, first])
+
+    def test_who_was_ready_for_a_notice_is_not_ready_for_the_one_after_it(self):
+        rollout = self.roll(self.next_release(), "--host", "a", "--notice", "10m",
+                            "--acknowledgement", "shortens")
+        first = self.wait_events("db-0", bool, "a notice")
+        self.server.kill()
+        self.assertEqual(self.acknowledge("db-0", first).status, 200)
+        self.notifier.kill()
+        self.server.start("fermata server ready")
+        self.restart_agents()
+        self.cli_json("rollout", "pause", rollout, "--reason", "lunch")
+        self.assertEqual(self.cli_json("notices")["notices"], [])
+        self.cli_json("rollout", "resume", rollout)
+        wait_until(lambda: any(n["guests"] == ["db-0"] for n in self.cli_json("notices")["notices"]),
+                   20, "the next notice")
+        self.start_notifier()
+        self.wait_ready()
+        wait_until(lambda: "did not take an acknowledgement" in self.notifier.err.read_text(), 20,
+                   "the refusal")
+        second = self.wait_events(
+            "db-0", lambda e: e and e[0]["EventId"] != first["Events"][0]["EventId"], "the next")
+        self.assertEqual(second["Events"][0]["EventStatus"], "Scheduled")
+        self.assertFalse(any(n["acknowledgedBy"] for n in self.cli_json("notices")["notices"]))
+        self.agents["a"].go.clear()
+        self.assertEqual(self.acknowledge("db-0", second).status, 200)
+        self.wait_events("db-0", lambda e: e and e[0]["EventStatus"] == "Started", "the start")
 
     def test_two_notifiers_give_the_same_numbers_and_one_of_a_host_serves_its_guests(self):
         other = self.make_notifier("of-host", "m", "--host", "b")

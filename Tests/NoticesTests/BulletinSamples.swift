@@ -33,23 +33,28 @@ extension Samples {
             recordedAt: Timestamp(microseconds: heldAt.microseconds + 1_000_000))
     }
 
-    /// - Parameter record: makes it one of a finished hold.
+    /// As an event makes it: without a token if it is of no hold.
+    ///
+    /// - Parameters:
+    ///   - record: makes it one of a finished hold.
+    ///   - isGranted: for `cancelled`: after it was told as started.
     static func bulletin(
         _ state: Bulletin.State, record: HoldRecord? = nil, pair: SetPair? = pair(),
         reason: String = "", isGranted: Bool = true, version: String = "7.2.22"
     ) -> Bulletin {
         let annotation = record.map { Samples.annotation($0, pair: pair) }
         let step = StepID(rollout: RolloutID(1), number: 3)
-        let token = isGranted && state != .noticed ? Token(7) : nil
         return Bulletin(
             id: annotation?.annotationID ?? "\(step)-db-0-\(state.rawValue)", state: state,
             sequence: 42, at: Timestamp(microseconds: heldAt.microseconds + 500_000),
             guest: GuestID(checked: "db-0"), host: HostID(checked: "a"), pair: pair, step: step,
-            token: token, release: ReleaseID(checked: "qemu-7.2.22"), component: .hypervisor,
+            token: annotation?.token, release: ReleaseID(checked: "qemu-7.2.22"),
+            component: .hypervisor,
             version: version,
             notBefore: state == .noticed
                 ? Timestamp(microseconds: heldAt.microseconds + 900_000_000) : nil,
-            annotation: annotation, reason: reason)
+            wasStarted: state == .cancelled && isGranted, annotation: annotation,
+            reason: reason)
     }
 
     /// One of each kind, by the name of its golden files.

@@ -188,6 +188,65 @@ import Testing
         #expect(!isChangedAgain)
     }
 
+    @Test(
+        "a guest that moves while the notifier is down, or is away, gets a higher number",
+        arguments: [false, true])
+    func movesUnseen(isRestarted: Bool) throws {
+        var board = S.board()
+        for sequence in UInt64(1)...20 {
+            let notice = S.notice(UInt32(sequence), ["db-0"], sets: ["db"])
+            _ = board.apply(S.event(sequence, .stepNoticed(notice)))
+        }
+        let before = board.document("db-1").incarnation
+        if isRestarted {
+            let memory = board.takeChanges()
+            board = NoticeBoard(try #require(memory))
+        } else {
+            board.take(S.guests.filter { $0.id.rawValue != "db-1" })
+        }
+        var guests = S.guests
+        guests[1] = S.guest("db-1", "b", "web", "10.0.0.2")
+        board.take(guests)
+        #expect(board.isReady && board.document("db-1").events.isEmpty)
+        #expect(board.document("db-1").incarnation > before)
+        #expect(board.document("db-0").incarnation == before)
+    }
+
+    @Test("a guest that is held and moves while the notifier is down changes both documents")
+    func heldAndMoved() throws {
+        var board = S.board(sequence: 5)
+        _ = board.apply(S.event(6, .stepNoticed(S.notice(1, ["db-0"], sets: ["db"]))))
+        let memory = board.takeChanges()
+        var again = NoticeBoard(try #require(memory))
+        var guests = S.guests
+        guests[0] = S.guest("db-0", "a", "web", "10.0.0.1")
+        again.take(guests)
+        #expect(again.resources("db-1").isEmpty && again.resources("web-0") == [["db-0"]])
+        for name in ["db-0", "db-1", "web-0"] {
+            #expect(again.document(name).incarnation > board.document(name).incarnation, "\(name)")
+        }
+    }
+
+    @Test("no two documents of a guest that has moved have one number")
+    func movesAndChanges() {
+        var board = S.board()
+        _ = board.apply(S.event(1, .stepNoticed(S.notice(1, ["db-0"], sets: ["db"]))))
+        var guests = S.guests
+        guests[1] = S.guest("db-1", "b", "web", "10.0.0.2")
+        board.take(guests)
+        var seen = [board.document("db-1")]
+        for sequence in UInt64(2)...6 {
+            let notice = S.notice(UInt32(sequence), ["web-0"], sets: ["web"])
+            #expect(board.apply(S.event(sequence, .stepNoticed(notice))) == .changed)
+            seen.append(board.document("db-1"))
+        }
+        for (earlier, later) in zip(seen, seen.dropFirst()) {
+            #expect(earlier.incarnation < later.incarnation)
+        }
+        let floors = board.takeChanges()?.floors
+        #expect(floors?.map(\.guest.rawValue) == ["db-1"])
+    }
+
     @Test("a guest is known by its address, unless two claim it or it is another host's")
     func addresses() throws {
         let board = S.board()

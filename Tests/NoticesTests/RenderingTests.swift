@@ -170,6 +170,11 @@ import Testing
         ] {
             #expect(!BulletinFormat.availabilityStatus.tells(of: bulletin))
         }
+        let ended = try properties(Samples.bulletin(.cancelled), .resourceHealth)
+        #expect(ended["annotationName"] as? String == "VirtualMachinePlannedFreezeFailed")
+        #expect(ended["impactType"] as? String == "Informational")
+        let unstarted = Samples.bulletin(.cancelled, isGranted: false)
+        #expect(!BulletinFormat.resourceHealth.tells(of: unstarted))
     }
 
     @Test("the advice knows how large the set is, and is not given with a guest that needs help")

@@ -46,6 +46,34 @@ import Testing
         #expect(record.contents.outbox.isEmpty, "sinks get annotations unless they ask for more")
     }
 
+    @Test("whoever was told that a hold begins is told that the guest is available after all")
+    func availableAgain() throws {
+        let notice = BoardSamples.notice(1, ["db-0"], sets: ["db"])
+        let ended = FleetEvent.Body.stepEndedWithoutHold(
+            step: notice.step, host: notice.host, reason: "the artifact's digest is wrong")
+        let withdrawn = BoardSamples.notice(2, ["db-1"], sets: ["db"])
+        _ = try store([
+            BoardSamples.event(1, .stepNoticed(notice)), BoardSamples.granted(2, notice),
+            BoardSamples.event(3, .stepNoticed(withdrawn)), BoardSamples.event(4, ended),
+            BoardSamples.event(5, .noticeWithdrawn(step: withdrawn.step, reason: "lunch")),
+        ])
+        let told = record.contents.bulletins
+        #expect(told.map(\.state) == [.noticed, .started, .noticed, .cancelled, .cancelled])
+        let renderer = BulletinRenderer(cluster: "demo")
+        func body(_ index: Int, _ format: BulletinFormat) -> String? {
+            renderer.render(told[index], as: format)
+                .map { String(decoding: $0.body, as: UTF8.self) }
+        }
+        func becomes(_ index: Int, _ state: String) -> Bool {
+            body(index, .availabilityStatus)?.contains(#""availabilityState":"\#(state)""#) ?? false
+        }
+        #expect(becomes(1, "Unavailable") && becomes(3, "Available"))
+        #expect(body(3, .resourceHealth)?.contains("VirtualMachinePlannedFreezeFailed") == true)
+        #expect(body(3, .text)?.contains("it was not") == true)
+        #expect(body(4, .availabilityStatus) == nil && body(4, .resourceHealth) == nil)
+        #expect(body(4, .text)?.contains("this will not take place") == true)
+    }
+
     @Test("a guest that was not held with its host is told so at the end of the rollout")
     func notHeld() throws {
         let step = StepID(rollout: RolloutID(1), number: 1)

@@ -259,6 +259,46 @@ import Testing
         #expect(try store.pending(.stdout, after: 0, limit: 9).isEmpty)
     }
 
+    @Test("what was cancelled after its start is known as that, also from an older version")
+    func cancelledAfterStart() throws {
+        let path = scratch.path("older.db")
+        let old = try DatabaseQueue(path: path)
+        try notifierMigrator.migrate(old, upTo: "4 rows put in again")
+        try old.write { database in
+            try database.execute(sql: "INSERT INTO follower VALUES (1, 'demo', 8, 1)")
+            for (id, state) in [
+                ("s-noticed-1", "noticed"), ("s-started-2", "started"),
+                ("s-started-2-cancelled", "cancelled"), ("t-noticed-3", "noticed"),
+                ("t-noticed-3-cancelled", "cancelled"),
+            ] {
+                try database.execute(
+                    sql: """
+                        INSERT INTO bulletin (bulletinId, state, history, sequence, atMicroseconds,
+                            guest, host, rollout, step, release, component, version, reason,
+                            recordedAtMicroseconds)
+                        VALUES (?, ?, 1, 1, 1, 'db-0', 'a', 1, 1, 'q', 'hypervisor', '2', '', 1)
+                        """, arguments: [id, state])
+            }
+        }
+        try old.close()
+        let store = try NotifierStore(path: path, cluster: "demo")
+        #expect(try store.bulletin("s-started-2-cancelled")?.wasStarted == true)
+        #expect(try store.bulletin("t-noticed-3-cancelled")?.wasStarted == false)
+        #expect(try store.bulletin("s-started-2")?.wasStarted == false)
+        let step = StepID(rollout: RolloutID(2), number: 1)
+        let granted = FleetEvent.Body.stepGranted(
+            step: step, host: HostID(checked: "a"), guests: [GuestID(checked: "db-0")], pairs: [],
+            release: ReleaseID(checked: "q"), component: .hypervisor, version: "2")
+        let ended = FleetEvent.Body.stepEndedWithoutHold(
+            step: step, host: HostID(checked: "a"), reason: "busy")
+        _ = try store.store(
+            events: [
+                FleetEvent(sequence: 9, at: Samples.now, body: granted),
+                FleetEvent(sequence: 10, at: Samples.now, body: ended),
+            ], lastSequence: 10, recordedAt: Samples.now, sinks: [])
+        #expect(try store.newestBulletins(of: step).map(\.wasStarted) == [true])
+    }
+
     @Test("annotations are found by guest, set, host and rollout, the newest ones, oldest first")
     func filter() throws {
         _ = try keep([

@@ -385,7 +385,15 @@ enum Samples {
             ("command step down", .command(.stepDown)),
             (
                 "command acknowledge notice",
-                .command(.acknowledgeNotice(step, guest: GuestID(checked: "db-0")))
+                .command(
+                    .acknowledgeNotice(step, guest: GuestID(checked: "db-0"), noticedAt: nil))
+            ),
+            (
+                "command acknowledge notice of a time",
+                .command(
+                    .acknowledgeNotice(
+                        step, guest: GuestID(checked: "db-0"),
+                        noticedAt: Timestamp(microseconds: 1_775_945_518_000_000)))
             ),
             (
                 "command pause rollout",

@@ -1752,8 +1752,8 @@ public nonisolated struct PBCommand: Sendable {
   }
 
   /// A guest is ready for a step that is noticed. No effect if it has said so already, or if the
-  /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
-  /// Notifiers may say this too.
+  /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest, CONFLICT
+  /// if another notice is meant than the one that stands. Notifiers may say this too.
   public var acknowledgeNotice: PBAcknowledgeNotice {
     get {
       if case .acknowledgeNotice(let v)? = command {return v}
@@ -1834,8 +1834,8 @@ public nonisolated struct PBCommand: Sendable {
     /// no other server can read.
     case stepDown(PBEmpty)
     /// A guest is ready for a step that is noticed. No effect if it has said so already, or if the
-    /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest.
-    /// Notifiers may say this too.
+    /// step has started. Refused NOT_FOUND if the step is not noticed or does not hold the guest, CONFLICT
+    /// if another notice is meant than the one that stands. Notifiers may say this too.
     case acknowledgeNotice(PBAcknowledgeNotice)
     /// Lets no further step of a rollout start until it is resumed; those in flight run to their end.
     /// Nothing happens if it is paused already. Refused NOT_FOUND, or CONFLICT if it is over or
@@ -1878,11 +1878,24 @@ public nonisolated struct PBAcknowledgeNotice: Sendable {
   /// Required. Name of the guest.
   public var guest: String = String()
 
+  /// The notice that the guest has read, by its `noticed_at_microseconds`: a step that is noticed anew is
+  /// not what it was ready for. Absent: whichever notice of the step stands. A server that does not know
+  /// this field takes every notice.
+  public var noticedAtMicroseconds: Int64 {
+    get {_noticedAtMicroseconds ?? 0}
+    set {_noticedAtMicroseconds = newValue}
+  }
+  /// Returns true if `noticedAtMicroseconds` has been explicitly set.
+  public var hasNoticedAtMicroseconds: Bool {self._noticedAtMicroseconds != nil}
+  /// Clears the value of `noticedAtMicroseconds`. Subsequent reads from it will return its default value.
+  public mutating func clearNoticedAtMicroseconds() {self._noticedAtMicroseconds = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _step: PBStepRef? = nil
+  fileprivate var _noticedAtMicroseconds: Int64? = nil
 }
 
 /// What to install, where, and how carefully; also asked for as a plan.
@@ -5631,7 +5644,7 @@ nonisolated extension PBCommand: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension PBAcknowledgeNotice: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".AcknowledgeNotice"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}guest\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}step\0\u{1}guest\0\u{3}noticed_at_microseconds\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -5641,6 +5654,7 @@ nonisolated extension PBAcknowledgeNotice: SwiftProtobuf.Message, SwiftProtobuf.
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularMessageField(value: &self._step) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.guest) }()
+      case 3: try { try decoder.decodeSingularSInt64Field(value: &self._noticedAtMicroseconds) }()
       default: break
       }
     }
@@ -5657,12 +5671,16 @@ nonisolated extension PBAcknowledgeNotice: SwiftProtobuf.Message, SwiftProtobuf.
     if !self.guest.isEmpty {
       try visitor.visitSingularStringField(value: self.guest, fieldNumber: 2)
     }
+    try { if let v = self._noticedAtMicroseconds {
+      try visitor.visitSingularSInt64Field(value: v, fieldNumber: 3)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: PBAcknowledgeNotice, rhs: PBAcknowledgeNotice) -> Bool {
     if lhs._step != rhs._step {return false}
     if lhs.guest != rhs.guest {return false}
+    if lhs._noticedAtMicroseconds != rhs._noticedAtMicroseconds {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
