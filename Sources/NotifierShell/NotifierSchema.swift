@@ -95,6 +95,10 @@ var notifierMigrator: DatabaseMigrator {
                         AND isAgain = 0;
                 """)
     }
+    migrator.registerMigration("5 refusals") { database in
+        try database.execute(
+            sql: "ALTER TABLE outbox ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0")
+    }
     return migrator
 }
 
