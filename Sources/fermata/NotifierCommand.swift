@@ -72,16 +72,21 @@ struct NotifierCommand: ParsableCommand {
         let process = DaemonProcess(loop: try makeLoop())
         let shell = try open(addresses, credentials, process.loop, log)
         shell.onReady = { sequence in
-            StandardOutput.announce("fermata notifier ready (following from \(sequence))")
+            Self.announce("fermata notifier ready (following from \(sequence))")
         }
         shell.onListening = { address in
-            StandardOutput.announce("fermata notifier listening on \(address)")
+            Self.announce("fermata notifier listening on \(address)")
         }
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
         process.onStopping = { shell.stop(completion: $0) }
         process.keep(credentials, log: log) { shell.use($0) }
         shell.start()
         try process.run()
+    }
+
+    /// Beside the loop: annotations may have filled a pipe that nobody reads.
+    private static func announce(_ line: String) {
+        LooseThread.start { StandardOutput.announce(line) }
     }
 
     private func open(
