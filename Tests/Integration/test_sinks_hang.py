@@ -27,7 +27,8 @@ class Hanging(SinkCase):
                     [FERMATA, "notifier", "--server", self.address, "--credentials",
                      self.pki / "notifier-n", "--database", self.database, "--append", lines],
                     stdout=writing, stderr=log)
-            self.addCleanup(self.end_server, process)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
             return process
 
         def end(process):
