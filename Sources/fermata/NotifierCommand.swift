@@ -84,8 +84,12 @@ struct NotifierCommand: ParsableCommand {
         try process.run()
     }
 
-    /// Beside the loop: annotations may have filled a pipe that nobody reads.
+    /// Beside the loop if annotations have filled a pipe that nobody reads; else at once, so that it is said
+    /// whatever comes next.
     private static func announce(_ line: String) {
+        var output = pollfd(fd: STDOUT_FILENO, events: Int16(POLLOUT), revents: 0)
+        let hasRoom = poll(&output, 1, 0) == 1
+        guard !hasRoom else { return StandardOutput.announce(line) }
         LooseThread.start { StandardOutput.announce(line) }
     }
 
