@@ -206,6 +206,12 @@ let package = Package(
             ["AgentProbe", "AgentCore", "Fleet", "HostConfiguration", "QMP", "UvLoop", "Wire"]),
         tests("Notices", ["Edges", "Fleet", "Presentation", "Wire"], exclude: ["Bulletins"]),
         tests(
+            "NoticeServer",
+            [
+                "Fleet", "Notices", logging, .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+            ]),
+        tests(
             "NotifierShell",
             [
                 "Fleet", "Edges", "Wire", "Presentation", "Notices", "NoticeServer", "SessionCore",

@@ -7,7 +7,10 @@
 //   reading      whole request              idle (answered), waiting, or closing
 //   reading      10 s                       closing (408)
 //   waiting      reply, new board, time     idle; a stream stays until it ends
-//   any          malformed bytes            closing (400, 413, 431)
+//   waiting      whole request              waiting, and that one is next; behind a stream: closing
+//   waiting      more than is kept of those closed
+//   waiting      malformed bytes            waiting, and their answer is next, then closing
+//   any other    malformed bytes            closing (400, 413, 431)
 //   closing      peer's end, or 2 s         closed: what is sent after the answer is thrown away, so
 //                                           that no reset overtakes the answer
 import Fleet
@@ -18,14 +21,6 @@ import Notices
 final class Connection: ChannelInboundHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = ByteBuffer
-
-    static var decoderLimits: NIOHTTPDecoderLimitConfiguration {
-        var limits = NIOHTTPDecoderLimitConfiguration()
-        limits.maxHeaderFieldSize = HTTPLimits.headByteCountMax
-        limits.maxHeaderListSize = HTTPLimits.headByteCountMax
-        limits.maxHeaderFieldCount = HTTPLimits.headerFieldCountMax
-        return limits
-    }
 
     enum State {
         case idle
@@ -55,13 +50,19 @@ final class Connection: ChannelInboundHandler {
     /// When the state began, or since when the client does not read.
     private var since: Int64
     private var unreadSince: Int64?
-    private var head: RequestHead?
+    /// Of the request that is arriving.
+    private var arriving: (head: RequestHead, closes: Bool)?
     private var body: [UInt8] = []
+    /// It asks whether to send its body and has not been told yet.
+    private var asksToContinue = false
+    /// Of the request at hand.
     private var closesAfter = false
     private var isHeadOnly = false
     private var isChunked = true
-    /// Whole requests that came while another waits for its answer.
-    private var queue: [(head: RequestHead, body: [UInt8], closes: Bool)] = []
+    /// What came while another request waits for its answer.
+    private var ahead = RequestsAhead()
+    /// The client sends nothing more.
+    private var isInputOver = false
     private var replyNumber = 0
     /// What a client polls, it polls again: looked up once for each board.
     private var known: (boardNumber: Int, guest: BoardGuest, document: CachedDocument)?
@@ -114,7 +115,8 @@ final class Connection: ChannelInboundHandler {
         }
         // A client that has asked and closed its side still gets what it waits for.
         guard case .waiting(.reply) = state else { return close() }
-        closesAfter = true
+        isInputOver = true
+        if ahead.isEmpty { closesAfter = true }
     }
 
     func channelInactive(context: ChannelHandlerContext) {
@@ -129,17 +131,22 @@ final class Connection: ChannelInboundHandler {
     // MARK: Reading
 
     private func onHead(_ head: HTTPRequestHead) {
+        guard !ahead.isClosed else { return }
         if case .idle = state { enter(.reading) }
+        // Behind a stream nothing is ever answered.
+        if case .waiting(.stream) = state { return endStream() }
         body = []
         var fields: [HTTPField] = []
         fields.reserveCapacity(head.headers.count)
         for (name, value) in head.headers { fields.append(HTTPField(name, value)) }
-        self.head = RequestHead(
-            method: head.method.rawValue, target: head.uri, fields: fields,
-            isVersion10: head.version == .http1_0)
         // The decoder does not go on behind an upgrade, so neither do we.
-        closesAfter =
+        let closes =
             !head.isKeepAlive || head.method == .CONNECT || head.headers.contains(name: "upgrade")
+        arriving = (
+            RequestHead(
+                method: head.method.rawValue, target: head.uri, fields: fields,
+                isVersion10: head.version == .http1_0), closes
+        )
         let lengths = head.headers["content-length"]
         if !lengths.isEmpty, head.headers.contains(name: "transfer-encoding") {
             return refuse(.error(400, "A request has a length or chunks, not both."))
@@ -151,24 +158,38 @@ final class Connection: ChannelInboundHandler {
             guard expected.lowercased() == "100-continue" else {
                 return refuse(.error(417, "Only 100-continue can be expected."))
             }
-            write(ByteBuffer(string: "HTTP/1.1 100 Continue\r\n\r\n"))
+            asksToContinue = true
+            // Not between another request and its answer.
+            if !isWaiting { letContinue() }
         }
     }
 
+    private func letContinue() {
+        asksToContinue = false
+        write(ByteBuffer(string: "HTTP/1.1 100 Continue\r\n\r\n"))
+    }
+
     private func onBody(_ bytes: ByteBuffer) {
+        guard arriving != nil, !ahead.isClosed else { return }
+        asksToContinue = false
         guard body.count + bytes.readableBytes <= HTTPLimits.bodyByteCountMax else {
             return refuseBody()
         }
+        if isWaiting, !ahead.hasRoom(for: body.count + bytes.readableBytes) { return close() }
         body.append(contentsOf: bytes.readableBytesView)
     }
 
     private func onEnd() {
-        guard let head else { return close() }
-        self.head = nil
-        guard !isWaiting else {
-            guard queue.count < HTTPLimits.pipelinedRequestsMax else { return close() }
-            return queue.append((head, body, closesAfter))
+        guard !ahead.isClosed else { return }
+        guard let (head, closes) = arriving else { return close() }
+        arriving = nil
+        asksToContinue = false
+        if isWaiting {
+            guard ahead.add(head, body, closes: closes) else { return close() }
+            body = []
+            return
         }
+        closesAfter = closes
         handle(head, body)
     }
 
@@ -326,6 +347,7 @@ final class Connection: ChannelInboundHandler {
             closesAfter = true
             write(whole(head.streamHead, []))
             guard !isHeadOnly else { return finished() }
+            guard ahead.isEmpty, !isInputOver else { return endStream() }
             enter(.waiting(.stream(guest: guest, sent: after ?? 0, spokeAt: desk.nowMilliseconds)))
             if after == document.incarnation { say(":\n\n") } else { onBoard() }
         }
@@ -340,11 +362,15 @@ final class Connection: ChannelInboundHandler {
     /// There is another board.
     func onBoard() {
         switch state {
-        case .waiting(.poll(let guest, let after, _)):
-            let document = desk.board.document(for: desk.board.guest(guest.id) ?? guest)
+        case .waiting(.poll(let old, let after, let until)):
+            guard let guest = whoWaits(old) else { return turnAway(old) }
+            state = .waiting(.poll(guest: guest, after: after, until: until))
+            let document = desk.board.document(for: guest)
             if document.incarnation != after { answer(native(document)) }
-        case .waiting(.stream(let guest, let sent, _)):
-            let document = desk.board.document(for: desk.board.guest(guest.id) ?? guest)
+        case .waiting(.stream(let old, let sent, let spokeAt)):
+            guard let guest = whoWaits(old) else { return endStream() }
+            state = .waiting(.stream(guest: guest, sent: sent, spokeAt: spokeAt))
+            let document = desk.board.document(for: guest)
             guard document.incarnation != sent else { return }
             // A client that does not read gets the newest when it does, or its end.
             guard channel.isWritable else { return }
@@ -356,6 +382,17 @@ final class Connection: ChannelInboundHandler {
                     + "\(document.nativeJSON.compact)\n\n")
         default: break
         }
+    }
+
+    /// - Returns: the guest as it is now; nil if it has gone, or the address is not its own any more.
+    private func whoWaits(_ guest: BoardGuest) -> BoardGuest? {
+        let now = asker.flatMap { desk.board.guest(at: $0) }
+        return now?.id == guest.id ? now : nil
+    }
+
+    private func turnAway(_ guest: BoardGuest) {
+        closesAfter = closesAfter || !isProxy
+        answer(.error(403, "This is not the address of guest \(guest.id) any more."))
     }
 
     /// Once a second.
@@ -375,8 +412,10 @@ final class Connection: ChannelInboundHandler {
         case .waiting(.reply): break
         case .waiting(.poll(let guest, _, let until)):
             if now >= until { answer(native(desk.board.document(for: guest))) }
-        case .waiting(.stream(let guest, let sent, let spokeAt)):
+        case .waiting(.stream):
+            // It may read again, and what it has not had is sent now.
             onBoard()
+            guard case .waiting(.stream(let guest, let sent, let spokeAt)) = state else { return }
             if now - spokeAt >= HTTPLimits.keepAliveSeconds * 1_000 {
                 state = .waiting(.stream(guest: guest, sent: sent, spokeAt: now))
                 say(":\n\n")
@@ -390,9 +429,7 @@ final class Connection: ChannelInboundHandler {
         case .waiting(.poll(let guest, _, _)):
             closesAfter = true
             answer(native(desk.board.document(for: guest)))
-        case .waiting(.stream):
-            if isChunked { write(ByteBuffer(bytes: lastChunk)) }
-            closeInOrder()
+        case .waiting(.stream): endStream()
         case .waiting(.reply): closesAfter = true
         case .idle, .reading, .closing: close()
         }
@@ -422,21 +459,34 @@ final class Connection: ChannelInboundHandler {
         channel.writeAndFlush(bytes, promise: nil)
     }
 
+    private func endStream() {
+        if isChunked { write(ByteBuffer(bytes: lastChunk)) }
+        closeInOrder()
+    }
+
     private func finished() {
         guard !closesAfter else { return closeInOrder() }
-        enter(.idle)
-        guard !queue.isEmpty else { return }
-        let next = queue.removeFirst()
-        closesAfter = next.closes
-        enter(.reading)
-        handle(next.head, next.body)
+        switch ahead.next() {
+        case .request(let head, let body, let closes):
+            closesAfter = closes || (isInputOver && ahead.isEmpty)
+            enter(.reading)
+            handle(head, body)
+        case .refusal(let refusal):
+            enter(.reading)
+            refuse(refusal)
+        case nil:
+            enter(arriving == nil ? .idle : .reading)
+            if asksToContinue { letContinue() }
+        }
     }
 
     /// Says why, and reads nothing more.
     private func refuse(_ refusal: GuestAnswer) {
         guard !isClosing else { return }
+        arriving = nil
         // In the middle of a stream there is no place for a status.
-        if case .waiting(.stream) = state { return close() }
+        if case .waiting(.stream) = state { return endStream() }
+        guard !isWaiting else { return ahead.close(with: refusal) }
         closesAfter = true
         isHeadOnly = false
         answer(refusal)
@@ -445,7 +495,7 @@ final class Connection: ChannelInboundHandler {
     private func closeInOrder() {
         guard !isClosing else { return }
         enter(.closing)
-        queue = []
+        ahead = RequestsAhead()
         channel.close(mode: .output, promise: nil)
     }
 
@@ -457,18 +507,5 @@ final class Connection: ChannelInboundHandler {
     private func enter(_ state: State) {
         self.state = state
         since = desk.nowMilliseconds
-    }
-}
-
-/// Tells a connection of bytes before they make a request.
-final class ByteWatch: ChannelInboundHandler {
-    typealias InboundIn = ByteBuffer
-    private let connection: Connection
-
-    init(_ connection: Connection) { self.connection = connection }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        connection.onBytes()
-        context.fireChannelRead(data)
     }
 }

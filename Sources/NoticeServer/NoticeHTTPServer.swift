@@ -162,11 +162,32 @@ struct NoticeChannel: ServerChildChannel {
                 ByteToMessageHandler(
                     HTTPRequestDecoder(
                         leftOverBytesStrategy: .dropBytes,
-                        limitConfiguration: Connection.decoderLimits)))
+                        limitConfiguration: Self.decoderLimits)))
             try pipeline.addHandler(connection)
             return Value(channel: channel)
         }
     }
 
     func handle(value: Value, logger: Logger) async {}
+
+    private static var decoderLimits: NIOHTTPDecoderLimitConfiguration {
+        var limits = NIOHTTPDecoderLimitConfiguration()
+        limits.maxHeaderFieldSize = HTTPLimits.headByteCountMax
+        limits.maxHeaderListSize = HTTPLimits.headByteCountMax
+        limits.maxHeaderFieldCount = HTTPLimits.headerFieldCountMax
+        return limits
+    }
+}
+
+/// Tells a connection of bytes before they make a request.
+final class ByteWatch: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    private let connection: Connection
+
+    init(_ connection: Connection) { self.connection = connection }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        connection.onBytes()
+        context.fireChannelRead(data)
+    }
 }

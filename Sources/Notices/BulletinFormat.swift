@@ -1,5 +1,5 @@
 import Fleet
-import Presentation
+package import Presentation
 
 /// The forms in which a bulletin can be told.
 public enum BulletinFormat: String, Hashable, Sendable, CaseIterable {
@@ -76,7 +76,8 @@ public struct BulletinRenderer: Sendable {
         ) -> RenderedBulletin {
             RenderedBulletin(contentType: contentType, headers: headers, body: body)
         }
-        func data() -> JSON { bulletin.json(text: oneLine(templates.render(.text, fields(.none)))) }
+        func text() -> String { oneLine(templates.render(.text, fields(.none))) }
+        func data() -> JSON { bulletin.json(text: text()) }
         switch format {
         case .json: return rendered(jsonType, data().compact)
         case .cloudEvent:
@@ -87,7 +88,7 @@ public struct BulletinRenderer: Sendable {
             return rendered(jsonType, data().compact, headers: event.headers)
         case .resourceHealth:
             guard let health = ResourceHealth(bulletin) else { return nil }
-            let json = health.json(bulletin, cluster: cluster, summary: words.text)
+            let json = health.json(bulletin, cluster: cluster, summary: text())
             return rendered(CloudEvent.contentType, json.compact)
         case .availabilityStatus:
             guard let change = AvailabilityChange(bulletin) else { return nil }
@@ -101,6 +102,16 @@ public struct BulletinRenderer: Sendable {
         case .html:
             return rendered("text/html; charset=utf-8", templates.render(.html, fields(.html)))
         }
+    }
+
+    /// The record of a finished hold, as it is listed.
+    ///
+    /// - Precondition: `bulletin` is of one.
+    package func json(annotation bulletin: Bulletin) -> JSON {
+        guard let annotation = bulletin.annotation else {
+            preconditionFailure("\(bulletin.id) is no annotation")
+        }
+        return annotation.json(text: oneLine(text(bulletin)))
     }
 
     /// One line, for an e-mail or a title. UTF-8, not encoded for a mail header.

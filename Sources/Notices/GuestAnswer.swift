@@ -26,6 +26,8 @@ public enum HTTPLimits {
     public static let connectionsPerAddressMax = 32
     /// Requests sent ahead of an answer that takes its time.
     public static let pipelinedRequestsMax = 32
+    /// Of all those together: what one client can make us keep besides the request at hand.
+    public static let pipelinedByteCountMax = 64 * 1024
     /// Requests that one address may make at once, and then each second: a program that polls each
     /// second, several of them and their restarts fit.
     public static let requestBurst: Int64 = 60

@@ -19,17 +19,21 @@ public struct OutboxItem: Hashable, Sendable {
     /// Its place in the outbox, ascending.
     public var number: Int64
     public var bulletin: Bulletin
-    /// That have failed.
+    /// That have failed, for whatever reason.
     public var attempts: Int
+    /// Attempts at which its receiver refused it.
+    public var refusals: Int
     /// nil if it was never tried.
     public var nextAttemptAt: Timestamp?
 
     public init(
-        number: Int64, bulletin: Bulletin, attempts: Int = 0, nextAttemptAt: Timestamp? = nil
+        number: Int64, bulletin: Bulletin, attempts: Int = 0, refusals: Int = 0,
+        nextAttemptAt: Timestamp? = nil
     ) {
         self.number = number
         self.bulletin = bulletin
         self.attempts = attempts
+        self.refusals = refusals
         self.nextAttemptAt = nextAttemptAt
     }
 }
@@ -38,7 +42,7 @@ public struct OutboxItem: Hashable, Sendable {
 public struct OutboxMark: Hashable, Sendable {
     public enum Change: Hashable, Sendable {
         case delivered
-        case failed(attempts: Int, nextAttemptAt: Timestamp, reason: String)
+        case failed(attempts: Int, refusals: Int, nextAttemptAt: Timestamp, reason: String)
         case dead(attempts: Int, reason: String)
     }
     public var number: Int64
@@ -198,7 +202,8 @@ public struct Lane: Sendable {
         items.map { item in
             var item = item
             item.attempts += 1
-            guard !sink.retry.givesUp(attempts: item.attempts, isRefused: isRefused) else {
+            if isRefused { item.refusals += 1 }
+            guard !sink.retry.givesUp(attempts: item.attempts, refusals: item.refusals) else {
                 return OutboxMark(
                     number: item.number, change: .dead(attempts: item.attempts, reason: reason))
             }
@@ -210,7 +215,9 @@ public struct Lane: Sendable {
             waiting.insert(Waiting(item: item, dueAt: now.milliseconds + wait), at: place)
             return OutboxMark(
                 number: item.number,
-                change: .failed(attempts: item.attempts, nextAttemptAt: next, reason: reason))
+                change: .failed(
+                    attempts: item.attempts, refusals: item.refusals, nextAttemptAt: next,
+                    reason: reason))
         }
     }
 

@@ -56,8 +56,10 @@ public struct RetryPolicy: Hashable, Sendable {
 
     /// Whether it is a dead letter now.
     ///
-    /// - Parameter attempts: that have failed, with this one.
-    public func givesUp(attempts: Int, isRefused: Bool) -> Bool {
-        attempts >= (isRefused ? min(refusalsMax, attemptsMax) : attemptsMax)
+    /// - Parameters:
+    ///   - attempts: that have failed, with this one.
+    ///   - refusals: as many of these were refused. A receiver that was away long has refused nothing yet.
+    public func givesUp(attempts: Int, refusals: Int) -> Bool {
+        attempts >= attemptsMax || refusals >= refusalsMax
     }
 }

@@ -14,9 +14,10 @@ public enum SilenceMessage {
     /// The one silence with this id is ended with DELETE.
     public static func path(of id: String) -> String { "/api/v2/silence/\(id)" }
 
-    /// What a silence's comment begins with: a hold's own.
-    public static func mark(_ bulletin: Bulletin) -> String {
-        "[fermata \(bulletin.step) \(bulletin.guest)]"
+    /// What a silence's comment begins with: a hold's own, also where several clusters, which count their
+    /// rollouts alike, have one receiver.
+    public static func mark(_ bulletin: Bulletin, cluster: String) -> String {
+        "[fermata \(printable(cluster)) \(bulletin.step) \(bulletin.guest)]"
     }
 
     public static func matchers(_ bulletin: Bulletin, _ settings: SilenceSettings) -> [JSON] {
@@ -35,7 +36,8 @@ public enum SilenceMessage {
     ///
     /// - Returns: nil if the silence would be over already.
     public static func body(
-        _ bulletin: Bulletin, text: String, _ settings: SilenceSettings, now: Timestamp
+        _ bulletin: Bulletin, cluster: String, text: String, _ settings: SilenceSettings,
+        now: Timestamp
     ) -> JSON? {
         let length = settings.durationMilliseconds * 1_000
         let end = Timestamp(microseconds: bulletin.at.microseconds + length)
@@ -45,7 +47,7 @@ public enum SilenceMessage {
             "startsAt": .string(bulletin.at.rfc3339),
             "endsAt": .string(end.rfc3339),
             "createdBy": "fermata",
-            "comment": .string("\(mark(bulletin)) \(text)"),
+            "comment": .string("\(mark(bulletin, cluster: cluster)) \(text)"),
         ]
     }
 }

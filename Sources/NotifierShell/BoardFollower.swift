@@ -9,10 +9,10 @@
 // loop. An acknowledgement is kept in the database, then answered, then sent to the leader until
 // that has taken it.
 // Failure modes: the leader is away → documents stay as they are, acknowledgements wait; an address
-// that no guest has asks → the inventory is asked for anew, not more often than every 2 s; a restart →
-// the numbers of documents go on from the database; the board is behind what is stored of annotations
-// (guests were not served for a while, or the session ended before the inventory was there) → it is
-// loaded, and nothing of before is given out first.
+// that no guest has asks → the inventory is asked for anew, ever more seldom while it stays as it is
+// (``InventoryPauses``), and by itself every five minutes; a restart → the numbers of documents go on from
+// the database; the board is behind what is stored of annotations (guests were not served for a while, or
+// the session ended before the inventory was there) → it is loaded, and nothing of before is given out first.
 public import Fleet
 import Logging
 import NoticeServer
@@ -46,9 +46,12 @@ final class BoardFollower {
     private let log: Logger
     private let store: NotifierStore
     private let client: SessionClient
+    /// Of the texts of records that guests ask for.
+    private let renderer: BulletinRenderer
     private let server: NoticeHTTPServer
     private let mailbox: Mailbox<ServerRequest>
     private var watch: DescriptorWatch?
+    private var resending: UvLoop.Timer?
     private var refreshing: UvLoop.Timer?
     /// What guests are told, once it is published.
     private(set) var board: NoticeBoard
@@ -62,19 +65,21 @@ final class BoardFollower {
     private var isAskingGuests = false
     /// Newest event that the leader was heard to have.
     private var lastSequence: UInt64 = 0
-    private var guestsAskedAt: Int64?
+    private var pauses = InventoryPauses()
     private var sending: Set<PendingAcknowledgement> = []
 
-    private static let refreshInterval = Duration.seconds(30)
-    private static let unknownAddressMilliseconds: Int64 = 2_000
+    private static let resendInterval = Duration.seconds(30)
+    /// Of the inventory, for what nobody asks about; not all notifiers at once.
+    private static let refreshMilliseconds: ClosedRange<Int64> = 240_000...360_000
     /// Of events; behind more the board is loaded anew.
     private static let waitingMax = 10_000
     private static let requestTimeout = Duration.seconds(10)
 
     init(
-        _ service: GuestService, store: NotifierStore, client: SessionClient, cluster: String,
-        loop: Loop, log: Logger
+        _ service: GuestService, store: NotifierStore, client: SessionClient,
+        renderer: BulletinRenderer, loop: Loop, log: Logger
     ) throws(NotifierError) {
+        self.renderer = renderer
         self.store = store
         self.client = client
         self.loop = loop
@@ -100,7 +105,7 @@ final class BoardFollower {
             let connectionsMax = max(64, Descriptors.raiseLimit() - 128)
             server = NoticeHTTPServer(
                 listen: service.listen.map { ListenAddress(ip: $0.ip, port: $0.port) },
-                cluster: cluster, proxies: service.proxies, connectionsMax: connectionsMax,
+                cluster: renderer.cluster, proxies: service.proxies, connectionsMax: connectionsMax,
                 log: log,
                 post: { mailbox.post($0) })
         } catch {
@@ -117,16 +122,24 @@ final class BoardFollower {
         } catch {
             return onFatal?(.cannotListen("the web: \(error)")) ?? ()
         }
-        refreshing = loop.every(Self.refreshInterval) { [unowned self] in
-            guard client.isReady else { return }
-            askGuests()
+        resending = loop.every(Self.resendInterval) { [unowned self] in
             guarded { () throws(NotifierStoreError) in try sendAcknowledgements() }
         }
+        refreshLater()
         server.start()
+    }
+
+    private func refreshLater() {
+        let wait = loop.random(in: Self.refreshMilliseconds)
+        refreshing = loop.after(.milliseconds(wait)) { [unowned self] in
+            askGuests()
+            refreshLater()
+        }
     }
 
     /// Open streams end in order.
     func stop() {
+        resending?.cancel()
         refreshing?.cancel()
         server.stop()
     }
@@ -204,7 +217,7 @@ final class BoardFollower {
     private func askGuests() {
         guard client.isReady, !isAskingGuests else { return }
         isAskingGuests = true
-        guestsAskedAt = loop.nowMilliseconds
+        pauses.onAsked(nowMilliseconds: loop.nowMilliseconds)
         client.request(.query(.guests), timeout: Self.requestTimeout) { [weak self] result in
             guard let self else { return }
             isAskingGuests = false
@@ -219,6 +232,7 @@ final class BoardFollower {
 
     private func take(_ guests: [BoardGuest]) throws(NotifierStoreError) {
         let isChanged = board.take(guests)
+        if isChanged { pauses.onChange() }
         for address in board.claimedTwice.sorted() where isChanged {
             log.warning(
                 "two guests have one address; neither is known by it",
@@ -234,9 +248,15 @@ final class BoardFollower {
         publish()
     }
 
-    private func askGuestsSoon() {
-        let now = loop.nowMilliseconds
-        if let guestsAskedAt, now - guestsAskedAt < Self.unknownAddressMilliseconds { return }
+    /// - Parameter address: that nobody has; nil for guests in notices.
+    private func askGuestsSoon(for address: String? = nil) {
+        guard client.isReady, !isAskingGuests else { return }
+        let unknown = address.map { [$0] } ?? board.unknownGuests.map { "guest \($0)" }
+        // Before there are any guests, who asks is not known to be a stranger.
+        guard
+            pauses.mayAsk(
+                for: board.isReady ? unknown : [], nowMilliseconds: loop.nowMilliseconds)
+        else { return }
         askGuests()
     }
 
@@ -266,7 +286,7 @@ final class BoardFollower {
         switch request {
         case .listening(let address): onListening?(address)
         case .failed(let reason): onFatal?(.cannotListen(reason))
-        case .unknownAddress: askGuestsSoon()
+        case .unknownAddress(let address): askGuestsSoon(for: address)
         case .acknowledge(let guest, let eventIDs, let reply):
             guarded { () throws(NotifierStoreError) in
                 try acknowledge(eventIDs, by: guest)
@@ -274,9 +294,9 @@ final class BoardFollower {
             }
         case .annotations(let guest, let limit, let reply):
             guarded { () throws(NotifierStoreError) in
-                let annotations = try store.annotations(
-                    AnnotationFilter(guest: guest), limit: limit)
-                reply(.json(.array(annotations.map(\.json))))
+                let holds = try store.bulletins(
+                    ofAnnotations: AnnotationFilter(guest: guest), limit: limit)
+                reply(.json(.array(holds.map { renderer.json(annotation: $0) })))
             }
         }
     }

@@ -163,7 +163,8 @@ final class SilenceReceiver: Receiver {
             guard case .success(let answer) = result, answer.status == 200 else {
                 return completion(DeliveryOutcome(result))
             }
-            guard let found = Self.silences(of: bulletin, in: answer.body) else {
+            let mark = SilenceMessage.mark(bulletin, cluster: target.renderer.cluster)
+            guard let found = Self.silences(marked: mark, in: answer.body) else {
                 return completion(
                     .later(reason: "its list of silences is no JSON", afterMilliseconds: nil))
             }
@@ -180,9 +181,10 @@ final class SilenceReceiver: Receiver {
     ) {
         let text = target.renderer.text(bulletin)
         let now = Timestamp(microseconds: WallClock.nowMicroseconds)
-        guard let body = SilenceMessage.body(bulletin, text: text, settings, now: now) else {
-            return completion(.taken)
-        }
+        guard
+            let body = SilenceMessage.body(
+                bulletin, cluster: target.renderer.cluster, text: text, settings, now: now)
+        else { return completion(.taken) }
         target.post(
             SilenceMessage.path, headers: [Self.type], body: Array(body.compact.utf8),
             completion: completion)
@@ -202,10 +204,9 @@ final class SilenceReceiver: Receiver {
     }
 
     /// The ids of those that are ours, of this hold, and not over; nil if this is no such list.
-    private static func silences(of bulletin: Bulletin, in body: [UInt8]) -> [String]? {
+    private static func silences(marked mark: String, in body: [UInt8]) -> [String]? {
         let list = try? JSONSerialization.jsonObject(with: Data(body))
         guard let list = list as? [[String: Any]] else { return nil }
-        let mark = SilenceMessage.mark(bulletin)
         return list.compactMap { silence in
             guard let id = silence["id"] as? String, let comment = silence["comment"] as? String,
                 let status = silence["status"] as? [String: Any],

@@ -108,16 +108,16 @@ struct LineFile: Sendable {
 /// A ``LineFile`` whose disk may hang: nothing else waits for it.
 final class LineFileAppender: LineAppender {
     private let file: LineFile
-    private let loop: Loop
+    private let work: BlockingWork<String?>
 
-    init(_ file: LineFile, on loop: Loop) {
+    init(_ file: LineFile, on loop: Loop) throws(UvError) {
         self.file = file
-        self.loop = loop
+        work = try BlockingWork(on: loop)
     }
 
     func append(_ lines: [String], isRecovery: Bool, completion: @escaping (String?) -> Void) {
-        loop.elsewhere(
-            { [file] () -> String? in
+        work.run(
+            { [file] in
                 do {
                     let present = isRecovery ? try file.recover(lines) : []
                     let due = lines.filter { !present.contains($0) }
@@ -126,43 +126,42 @@ final class LineFileAppender: LineAppender {
                 } catch {
                     return "\(error)"
                 }
-            }, completion: completion)
+            }, completion: { completion($0 ?? "no thread can be started") })
     }
 }
 
 /// The standard output, or whatever takes lines of text. A reader that has gone does not come back; what
-/// is due stays for the next start.
+/// is due stays for the next start. One that only does not read keeps nothing else waiting.
 final class PrintReceiver: Receiver {
     private let renderer: BulletinRenderer
     private let printLine: @Sendable (String) throws -> Void
-    private let loop: Loop
+    private let work: BlockingWork<String?>
 
     init(
         _ printLine: @escaping @Sendable (String) throws -> Void, _ renderer: BulletinRenderer,
         on loop: Loop
-    ) {
+    ) throws(UvError) {
         self.renderer = renderer
         self.printLine = printLine
-        self.loop = loop
+        work = try BlockingWork(on: loop)
     }
 
     func take(_ items: [OutboxItem], completion: @escaping (DeliveryOutcome) -> Void) {
         let lines = items.map { renderer.text($0.bulletin) }
-        loop.elsewhere(
-            { [printLine] () -> String? in
+        work.run(
+            { [printLine] in
                 do {
                     for line in lines { try printLine(line) }
                     return nil
                 } catch {
-                    return "\(error)"
+                    return "nobody reads the standard output any more (\(error))"
                 }
             },
             completion: { problem in
                 completion(
-                    problem.map {
+                    (problem ?? "no thread can be started").map {
                         .later(
-                            reason: "nobody reads the standard output any more (\($0))",
-                            afterMilliseconds: RetryPolicy.askedMillisecondsMax)
+                            reason: $0, afterMilliseconds: RetryPolicy.askedMillisecondsMax)
                     } ?? .taken)
             })
     }

@@ -12,42 +12,8 @@ import Presentation
 // A row that comes back gets a new number: readers only ever look behind what they have seen. What other
 // notifiers have delivered does not concern it: they say that of what was due before.
 
-/// One row of the outbox that its sink has not taken and will not be asked about again.
-public struct DeadLetter: Hashable, Sendable {
-    public var sink: SinkID
-    public var bulletinID: String
-    public var guest: GuestID
-    public var attempts: Int
-    public var deadAt: Timestamp
-    /// Why, the last time.
-    public var reason: String
-}
-
-/// Which dead letters; nil means any.
-public struct DeadLetterFilter: Hashable, Sendable {
-    public var sink: SinkID?
-    public var bulletinID: String?
-    public init(sink: SinkID? = nil, bulletinID: String? = nil) {
-        self.sink = sink
-        self.bulletinID = bulletinID
-    }
-
-    fileprivate var condition: (sql: String, values: StatementArguments) {
-        var sql = "deadAtMicroseconds IS NOT NULL"
-        var values = StatementArguments()
-        if let sink {
-            sql += " AND sink = ?"
-            values += [sink.rawValue]
-        }
-        if let bulletinID {
-            sql += " AND bulletin = (SELECT number FROM bulletin WHERE bulletinId = ?)"
-            values += [bulletinID]
-        }
-        return (sql, values)
-    }
-}
-
-private let isPending = "deliveredAtMicroseconds IS NULL AND deadAtMicroseconds IS NULL"
+/// As SQL.
+let isPending = "deliveredAtMicroseconds IS NULL AND deadAtMicroseconds IS NULL"
 
 extension NotifierStore {
     public func pending(
@@ -55,8 +21,8 @@ extension NotifierStore {
     ) throws(NotifierStoreError) -> [OutboxItem] {
         // The bulletin's columns come first: where both have one, they say the same.
         let sql = """
-            SELECT bulletin.*, outbox.number AS outboxNumber, attempts, nextAttemptAtMicroseconds,
-                annotation.*
+            SELECT bulletin.*, outbox.number AS outboxNumber, attempts, refusals,
+                nextAttemptAtMicroseconds, annotation.*
             FROM outbox JOIN bulletin ON bulletin.number = outbox.bulletin
                 LEFT JOIN annotation ON annotationId = bulletinId
             WHERE sink = ? AND outbox.number > ? AND \(isPending)
@@ -73,6 +39,7 @@ extension NotifierStore {
                     }
                     return OutboxItem(
                         number: row["outboxNumber"], bulletin: bulletin, attempts: row["attempts"],
+                        refusals: row["refusals"],
                         nextAttemptAt: (row["nextAttemptAtMicroseconds"] as Int64?).map {
                             Timestamp(microseconds: $0)
                         })
@@ -145,94 +112,6 @@ extension NotifierStore {
         }
     }
 
-    // MARK: Operators
-
-    /// Oldest first.
-    public func deadLetters(
-        _ filter: DeadLetterFilter, limit: Int
-    ) throws(NotifierStoreError) -> [DeadLetter] {
-        let (condition, values) = filter.condition
-        return try guarded(path, "read") {
-            try read { database in
-                try Row.fetchAll(
-                    database,
-                    sql: """
-                        SELECT sink, bulletinId, guest, attempts, deadAtMicroseconds, problem
-                        FROM outbox JOIN bulletin ON bulletin.number = outbox.bulletin
-                        WHERE \(condition) ORDER BY outbox.number LIMIT ?
-                        """, arguments: values + [limit]
-                ).compactMap { row in
-                    guard let sink = SinkID(row["sink"]), let guest = GuestID(row["guest"])
-                    else { return nil }
-                    return DeadLetter(
-                        sink: sink, bulletinID: row["bulletinId"], guest: guest,
-                        attempts: row["attempts"],
-                        deadAt: Timestamp(microseconds: row["deadAtMicroseconds"]),
-                        reason: row["problem"])
-                }
-            }
-        }
-    }
-
-    /// Takes dead letters out; their bulletins stay.
-    ///
-    /// - Returns: how many.
-    public func drop(_ filter: DeadLetterFilter) throws(NotifierStoreError) -> Int {
-        let (condition, values) = filter.condition
-        return try guarded(path, "write to") {
-            try write { database in
-                try database.execute(
-                    sql: "DELETE FROM outbox WHERE \(condition)", arguments: values)
-                return database.changesCount
-            }
-        }
-    }
-
-    /// Puts dead letters at the end of the outbox.
-    ///
-    /// - Returns: how many.
-    public func replay(_ filter: DeadLetterFilter) throws(NotifierStoreError) -> Int {
-        let (condition, values) = filter.condition
-        return try again(
-            "SELECT bulletin, sink FROM outbox WHERE \(condition) ORDER BY number", values)
-    }
-
-    /// Puts annotations at the end of the outbox, for one sink; what is pending there stays as it is.
-    ///
-    /// - Returns: how many.
-    public func replay(
-        _ filter: AnnotationFilter, to sink: SinkID
-    ) throws(NotifierStoreError) -> Int {
-        let (condition, values) = filter.condition
-        return try again(
-            """
-            SELECT bulletin.number, ? FROM annotation JOIN bulletin ON bulletinId = annotationId
-            \(condition) \(condition.isEmpty ? "WHERE" : "AND") NOT EXISTS (
-                SELECT 1 FROM outbox WHERE bulletin = bulletin.number AND sink = ? AND \(isPending))
-            ORDER BY annotation.number
-            """, [sink.rawValue] + values + [sink.rawValue])
-    }
-
-    private func again(
-        _ selection: String, _ values: StatementArguments
-    ) throws(NotifierStoreError) -> Int {
-        try guarded(path, "write to") {
-            try write { database in
-                let rows = try Row.fetchAll(database, sql: selection, arguments: values)
-                for row in rows {
-                    let place: [any DatabaseValueConvertible] = [row[0] as Int64, row[1] as String]
-                    try database.execute(
-                        sql: "DELETE FROM outbox WHERE bulletin = ? AND sink = ?",
-                        arguments: StatementArguments(place))
-                    try database.execute(
-                        sql: "INSERT INTO outbox (bulletin, sink, isAgain) VALUES (?, ?, 1)",
-                        arguments: StatementArguments(place))
-                }
-                return rows.count
-            }
-        }
-    }
-
     /// A number that another process's changes make another one.
     public func changeNumber() throws(NotifierStoreError) -> Int64 {
         try guarded(path, "read") {
@@ -250,13 +129,15 @@ extension OutboxMark {
                     "UPDATE outbox SET deliveredAtMicroseconds = ? WHERE number = ? AND \(isPending)"
             )
             try statement.execute(arguments: [time.microseconds, number])
-        case .failed(let attempts, let next, let reason):
+        case .failed(let attempts, let refusals, let next, let reason):
             let statement = try database.cachedStatement(
                 sql: """
-                    UPDATE outbox SET attempts = ?, nextAttemptAtMicroseconds = ?, problem = ?
+                    UPDATE outbox SET attempts = ?, refusals = ?, nextAttemptAtMicroseconds = ?,
+                        problem = ?
                     WHERE number = ? AND \(isPending)
                     """)
-            try statement.execute(arguments: [attempts, next.microseconds, reason, number])
+            try statement.execute(
+                arguments: [attempts, refusals, next.microseconds, reason, number])
         case .dead(let attempts, let reason):
             let statement = try database.cachedStatement(
                 sql: """

@@ -109,6 +109,10 @@ var notifierMigrator: DatabaseMigrator {
     }
     registerNoticedAtMigration(&migrator)
     registerPlacesMigration(&migrator)
+    migrator.registerMigration("8 refusals") { database in
+        try database.execute(
+            sql: "ALTER TABLE outbox ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0")
+    }
     return migrator
 }
 

@@ -151,8 +151,9 @@ public final class NotifierShell {
         sets.onBook = { [follower] in follower.book = $0 }
         if let guests {
             board = try BoardFollower(
-                guests, store: store, client: client, cluster: credentials.identity.cluster,
-                loop: loop, log: log)
+                guests, store: store, client: client,
+                renderer: sinks.renderer(cluster: credentials.identity.cluster), loop: loop,
+                log: log)
         } else {
             board = nil
         }

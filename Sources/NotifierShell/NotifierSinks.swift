@@ -21,18 +21,26 @@ public struct NotifierSinks {
         self.printLine = printLine
     }
 
+    func renderer(cluster: String) -> BulletinRenderer {
+        BulletinRenderer(cluster: cluster, templates: templates)
+    }
+
     func open(cluster: String, on loop: Loop) throws(SinkProblem) -> [(Sink, any Receiver)] {
-        let renderer = BulletinRenderer(cluster: cluster, templates: templates)
+        let renderer = renderer(cluster: cluster)
         var ways: [(Sink, any Receiver)] = []
         let count = LineReceiver.batchCountMax
-        if let printLine {
-            let sink = Sink(id: .stdout, batchCountMax: count)
-            ways.append((sink, PrintReceiver(printLine, renderer, on: loop)))
-        }
-        if let appendPath {
-            let file = LineFileAppender(LineFile(path: appendPath), on: loop)
-            let sink = Sink(id: .file, batchCountMax: count)
-            ways.append((sink, LineReceiver(file, renderer, format: .json)))
+        do throws(UvError) {
+            if let printLine {
+                let sink = Sink(id: .stdout, batchCountMax: count)
+                ways.append((sink, try PrintReceiver(printLine, renderer, on: loop)))
+            }
+            if let appendPath {
+                let file = try LineFileAppender(LineFile(path: appendPath), on: loop)
+                let sink = Sink(id: .file, batchCountMax: count)
+                ways.append((sink, LineReceiver(file, renderer, format: .json)))
+            }
+        } catch {
+            throw SinkProblem("\(error)")
         }
         for entry in settings {
             // Each has connections of its own: one that hangs takes none of another's.

@@ -26,17 +26,38 @@ extension NotifierStore {
                     SELECT annotation.*, setGuestCount, setUpdateDomainCount FROM annotation
                         LEFT JOIN bulletin ON bulletinId = annotationId WHERE annotationId = ?
                     """
-                guard let row = try Row.fetchOne(database, sql: sql, arguments: [id]) else {
-                    return nil
-                }
-                guard let annotation = Annotation(row: row) else {
-                    throw NotifierStoreError.damaged(path: path, detail: "annotation \(id)")
-                }
-                let sequence: Int64 = row["sequence"]
-                return Bulletin(
-                    annotation, sequence: UInt64(clamping: sequence), setSize: SetSize(row: row))
+                return try Row.fetchOne(database, sql: sql, arguments: [id])
+                    .map { try bulletin(ofAnnotation: $0) }
             }
         }
+    }
+
+    /// The same of the newest annotations that fit the filter, oldest first.
+    public func bulletins(
+        ofAnnotations filter: AnnotationFilter = AnnotationFilter(), limit: Int
+    ) throws(NotifierStoreError) -> [Bulletin] {
+        let (condition, values) = filter.condition
+        let sql = """
+            SELECT annotation.*, setGuestCount, setUpdateDomainCount FROM annotation
+                LEFT JOIN bulletin ON bulletinId = annotationId
+            \(condition) ORDER BY annotation.number DESC LIMIT ?
+            """
+        return try guarded(path, "read") {
+            try read { database in
+                try Row.fetchAll(database, sql: sql, arguments: values + [limit]).reversed()
+                    .map { try bulletin(ofAnnotation: $0) }
+            }
+        }
+    }
+
+    private func bulletin(ofAnnotation row: Row) throws -> Bulletin {
+        guard let annotation = Annotation(row: row) else {
+            throw NotifierStoreError.damaged(
+                path: path, detail: "row \(row["number"] as Int64) of annotation")
+        }
+        let sequence: Int64 = row["sequence"]
+        return Bulletin(
+            annotation, sequence: UInt64(clamping: sequence), setSize: SetSize(row: row))
     }
 
     /// What was told last of each guest of a step, in ascending order of guest; also of one whose hold is

@@ -54,8 +54,12 @@ extension SinkSettings {
                 let file = LineFile(
                     path: settings.path, byteCountMax: settings.byteCountMax,
                     oldCountMax: settings.oldCountMax)
-                return LineReceiver(
-                    LineFileAppender(file, on: loop), renderer, format: settings.format)
+                do {
+                    return LineReceiver(
+                        try LineFileAppender(file, on: loop), renderer, format: settings.format)
+                } catch {
+                    throw SinkProblem("\(error)")
+                }
             case .mail(let settings): return try MailReceiver(settings, renderer, client)
             case .command(let settings):
                 guard Files.isExecutable(path: settings.executable) else {

@@ -38,7 +38,11 @@ public struct Annotation: Hashable, Sendable {
         return "\(component)Update\(outcome.prefix(1).uppercased())\(outcome.dropFirst())"
     }
 
-    public var json: JSON { .object(members + [.init("text", .string(text))]) }
+    /// With our own words.
+    public var json: JSON { json(text: text) }
+
+    /// - Parameter text: for people, on one line.
+    public func json(text: String) -> JSON { .object(members + [.init("text", .string(text))]) }
 
     /// Of ``json``, all but the text.
     package var members: [JSON.Member] {

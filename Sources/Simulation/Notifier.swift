@@ -123,8 +123,9 @@ final class SimulatedRecord: NoticeRecord {
             else { continue }
             switch mark.change {
             case .delivered, .dead: disk.pending.remove(at: index)
-            case .failed(let attempts, let next, _):
+            case .failed(let attempts, let refusals, let next, _):
                 disk.pending[index].item.attempts = attempts
+                disk.pending[index].item.refusals = refusals
                 disk.pending[index].item.nextAttemptAt = next
             }
         }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Fleet
 import Foundation
+import Notices
 import NotifierShell
 import Presentation
 
@@ -106,6 +107,9 @@ struct ListAnnotationsCommand: ParsableCommand {
     var limit: Int = 100
     @Flag(name: .customLong("text"), help: "Write each as a line of plain words.")
     var inWords = false
+    @Option(
+        help: ArgumentHelp("Make the words with templates of your own.", valueName: "directory"))
+    var templates: String?
     @OptionGroup var output: OutputOptions
 
     func validate() throws {
@@ -114,17 +118,23 @@ struct ListAnnotationsCommand: ParsableCommand {
 
     func run() throws {
         let path = try database.path
-        let annotations = try read(path)
+        let templates = try templates.map { try readTemplates($0) } ?? .builtIn
+        let (holds, cluster) = try read(path)
+        let renderer = BulletinRenderer(cluster: cluster, templates: templates)
         output.show(
             text: inWords
-                ? annotations.map { $0.text + "\n" }.joined() : text(of: annotations),
-            json: .array(annotations.map(\.json)))
+                ? holds.map { renderer.text($0) + "\n" }.joined()
+                : text(of: holds.compactMap(\.annotation)),
+            json: .array(holds.map { renderer.json(annotation: $0) }))
     }
 
-    private func read(_ path: String) throws(CommandFailure) -> [Annotation] {
+    private func read(
+        _ path: String
+    ) throws(CommandFailure) -> (holds: [Bulletin], cluster: String) {
         do {
             let store = try NotifierStore(readingFrom: path)
-            return try store.annotations(which.filter, limit: limit)
+            let holds = try store.bulletins(ofAnnotations: which.filter, limit: limit)
+            return (holds, try store.cluster())
         } catch {
             throw CommandFailure(error)
         }

@@ -72,16 +72,25 @@ struct NotifierCommand: ParsableCommand {
         let process = DaemonProcess(loop: try makeLoop())
         let shell = try open(addresses, credentials, process.loop, log)
         shell.onReady = { sequence in
-            StandardOutput.announce("fermata notifier ready (following from \(sequence))")
+            Self.announce("fermata notifier ready (following from \(sequence))")
         }
         shell.onListening = { address in
-            StandardOutput.announce("fermata notifier listening on \(address)")
+            Self.announce("fermata notifier listening on \(address)")
         }
         shell.onFatal = { error in process.stop(with: CommandFailure(error)) }
         process.onStopping = { shell.stop(completion: $0) }
         process.keep(credentials, log: log) { shell.use($0) }
         shell.start()
         try process.run()
+    }
+
+    /// Beside the loop if annotations have filled a pipe that nobody reads; else at once, so that it is said
+    /// whatever comes next.
+    private static func announce(_ line: String) {
+        var output = pollfd(fd: STDOUT_FILENO, events: Int16(POLLOUT), revents: 0)
+        let hasRoom = poll(&output, 1, 0) == 1
+        guard !hasRoom else { return StandardOutput.announce(line) }
+        LooseThread.start { StandardOutput.announce(line) }
     }
 
     private func open(

@@ -125,8 +125,7 @@ class Annotations(Record):
         listed = self.run_with_database("annotations", "--output", "json").json[0]
         own = json.loads(show("json"))
         self.assertEqual((own["state"], own["id"]), ("failed", name))
-        self.assertEqual({key: own[key] for key in listed if key != "text"},
-                         {key: listed[key] for key in listed if key != "text"})
+        self.assertEqual({key: own[key] for key in listed}, listed)
         self.assertIn("the only guest of availability set db", show("text"))
         self.assertIn("&lt;the new QEMU&gt;", show("html"))
         self.assertIn("\\<the new QEMU\\>", show("markdown"))
@@ -171,6 +170,13 @@ class Annotations(Record):
         (directory / "text.mustache").write_text("{{guest}} stand {{holdMilliseconds}} ms\n")
         result = self.run_with_database("annotations", "show", name, "--templates", directory)
         self.assertEqual(result.out, "g0 stand 14 ms\n")
+        result = self.run_with_database("annotations", "--text", "--templates", directory)
+        self.assertEqual(result.out, "g0 stand 14 ms\n")
+        result = self.run_with_database("annotations", "--output", "json", "--templates", directory)
+        self.assertEqual(result.json[0]["text"], "g0 stand 14 ms")
+        result = self.run_with_database("annotations", "show", name, "--templates", directory,
+                                        "--format", "resourceHealth")
+        self.assertIn('"summary":"g0 stand 14 ms"', result.out)
         (directory / "html.mustache").write_text("<p>\n{{gest}}\n")
         result = fermata("annotations", "templates", "--check", directory)
         self.assertFails(result, BAD_INPUT, f"{directory}/html.mustache:2", "gest", "--fields")

@@ -313,6 +313,7 @@ sinks:
         wait_until(lambda: len(silences()) == 2
                    and all(s["status"]["state"] == "expired" for s in silences()),
                    what="both silences to have been made and ended")
+        self.assertEqual({s["comment"].split()[1] for s in silences()}, {"test"})
         values = sorted(s["matchers"][0]["value"] for s in silences())
         self.assertEqual(values, ["db-0:9100", "db-1:9100"])
 

@@ -148,6 +148,36 @@ import Testing
         )
     }
 
+    @Test("who was away for long may refuse as often as another, before and after a restart")
+    func refusesAfterOutage() throws {
+        try keep(1...1)
+        let hook = MemoryReceiver()
+        var delivery = delivery(hook)
+        delivery.wake()
+        for _ in 0..<20 {
+            hook.answer(.later(reason: "away", afterMilliseconds: nil))
+            loop.run(milliseconds: 61_000)
+        }
+        hook.answer(.refused(reason: "not yet"))
+        loop.run(milliseconds: 61_000)
+        try #require(!hook.handOvers.isEmpty, "one refusal was enough")
+        hook.answer(.later(reason: "away", afterMilliseconds: nil))
+        loop.run(milliseconds: 100)
+        delivery.stop()
+        delivery = self.delivery(hook)
+        delivery.wake()
+        for _ in 0..<2 {
+            loop.run(milliseconds: 61_000)
+            #expect(record.contents.outbox.allSatisfy { $0.deadAt == nil })
+            try #require(!hook.handOvers.isEmpty)
+            hook.answer(.refused(reason: "no"))
+        }
+        loop.run(milliseconds: 100)
+        #expect(record.contents.outbox.filter { $0.deadAt != nil }.count == 1)
+        let row = record.contents.outbox.first { $0.sink == Self.hook.id }
+        #expect(row?.item.attempts == 23 && row?.item.refusals == 2)
+    }
+
     @Test("while a receiver is away one is tried at a time, ever more seldom; then all go")
     func away() throws {
         for number in UInt32(1)...9 { try keep(number...number, guest: "db-\(number)") }

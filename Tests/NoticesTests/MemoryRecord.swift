@@ -112,8 +112,9 @@ final class MemoryRecord: NoticeRecord {
             switch mark.change {
             case .delivered: contents.outbox[index].deliveredAt = time
             case .dead: contents.outbox[index].deadAt = time
-            case .failed(let attempts, let next, _):
+            case .failed(let attempts, let refusals, let next, _):
                 contents.outbox[index].item.attempts = attempts
+                contents.outbox[index].item.refusals = refusals
                 contents.outbox[index].item.nextAttemptAt = next
             }
         }

@@ -57,6 +57,18 @@ import Testing
         try #require(JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
     }
 
+    @Test("a silence is found by cluster, step and guest")
+    func silence() throws {
+        let bulletin = Samples.bulletin(.started)
+        let marks = ["demo", "live"].map { SilenceMessage.mark(bulletin, cluster: $0) }
+        #expect(marks == ["[fermata demo rollout-1.3 db-0]", "[fermata live rollout-1.3 db-0]"])
+        let body = try #require(
+            SilenceMessage.body(
+                bulletin, cluster: "live", text: "It is held.", SilenceSettings(), now: bulletin.at)
+        )
+        #expect(body.compact.contains("[fermata live rollout-1.3 db-0] It is held."))
+    }
+
     @Test("the JSON of a finished hold has every key of its annotation with the same value")
     func superset() throws {
         for (_, bulletin) in Samples.bulletins {

@@ -43,6 +43,18 @@ import Testing
         #expect(try render(templates, as: .text, alone) == "db-0 allein\ndemo & rollout-1")
     }
 
+    @Test("wherever there is text for people, it is the operator's")
+    func everywhere() throws {
+        let templates = [("text", "{{guest}}\n  steht  \n")]
+        #expect(try render(templates, as: .json).hasSuffix(#""text":"db-0 steht"}"#))
+        #expect(try render(templates, as: .resourceHealth).contains(#""summary":"db-0 steht""#))
+        let renderer = BulletinRenderer(
+            cluster: "demo", templates: try BulletinTemplates(sources(templates), directory: "/t"))
+        let hold = Samples.bulletin(.succeeded, record: Samples.record())
+        let listed = renderer.json(annotation: hold).compact
+        #expect(listed.hasSuffix(#""text":"db-0 steht"}"#), "\(listed)")
+    }
+
     @Test("every field that is listed can be used, and each is given by some bulletin")
     func fields() throws {
         let names = templateFieldNames.map(\.name)

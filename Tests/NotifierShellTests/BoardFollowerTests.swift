@@ -24,7 +24,7 @@ private final class Bench {
         store = try NotifierStore(path: scratch.path("notifier.db"), cluster: "demo")
         client = leader.client()
         follower = try BoardFollower(
-            GuestService(listen: [], host: host), store: store, client: client, cluster: "demo",
+            GuestService(listen: [], host: host), store: store, client: client, renderer: BulletinRenderer(cluster: "demo"),
             loop: loop, log: ScriptedLeader.log)
     }
 

@@ -122,10 +122,12 @@ import Testing
                 OutboxMark(number: items[0].number, change: .dead(attempts: 3, reason: "no")),
                 OutboxMark(
                     number: items[1].number,
-                    change: .failed(attempts: 1, nextAttemptAt: next, reason: "away")),
+                    change: .failed(
+                        attempts: 5, refusals: 1, nextAttemptAt: next, reason: "away")),
             ], at: Samples.now)
         let left = try store.pending(.file, after: 0, limit: 9)
-        #expect(left.map(\.attempts) == [1, 0] && left[0].nextAttemptAt == next)
+        #expect(left.map(\.attempts) == [5, 0] && left[0].nextAttemptAt == next)
+        #expect(left.map(\.refusals) == [1, 0])
         #expect(try store.settledUpTo(.file) == 1)
         let operatorStore = try NotifierStore(existing: store.path, mayChange: true)
         let letters = try operatorStore.deadLetters(DeadLetterFilter(), limit: 9)
@@ -147,6 +149,32 @@ import Testing
                 == ["rollout-1.1-t7-db-0"])
         #expect(try store.settledUpTo(.file) == 3)
         #expect(try operatorStore.replay(AnnotationFilter(), to: .file) == 2)
+    }
+
+    @Test("much is replayed in parts, each once, and a notifier at work writes in between")
+    func largeReplay() throws {
+        let count = NotifierStore.partCountMax * 2 + 500
+        _ = try keep((1...count).map { Samples.holdFinished(UInt64($0), step: UInt32($0)) })
+        let all = try store.pending(.file, after: 0, limit: count + 1)
+        try store.mark(
+            all.map { OutboxMark(number: $0.number, change: .dead(attempts: 1, reason: "no")) },
+            at: Samples.now)
+        let other = try NotifierStore(existing: store.path, mayChange: true)
+        let commits = Commits()
+        other.queue.add(transactionObserver: commits)
+        #expect(try other.replay(DeadLetterFilter(sink: .file)) == count)
+        #expect(commits.count == 3)
+        let again = try store.pending(.file, after: all.last?.number ?? 0, limit: count + 1)
+        #expect(again.map(\.bulletin.id) == all.map(\.bulletin.id))
+        #expect(try other.replay(AnnotationFilter(), to: .file) == 0)
+        let hook = SinkID(checked: "hook")
+        #expect(try other.replay(AnnotationFilter(), to: hook) == count)
+        #expect(try store.pending(hook, after: 0, limit: count + 1).count == count)
+        try store.mark(
+            again.map { OutboxMark(number: $0.number, change: .dead(attempts: 1, reason: "no")) },
+            at: Samples.now)
+        #expect(try other.drop(DeadLetterFilter()) == count)
+        #expect(try other.deadLetters(DeadLetterFilter(), limit: 1).isEmpty)
     }
 
     @Test("changes that are made together come true together, or none of them")
@@ -364,6 +392,14 @@ import Testing
             return
         }
     }
+}
+
+private final class Commits: TransactionObserver {
+    private(set) var count = 0
+    func observes(eventsOfKind eventKind: DatabaseEventKind) -> Bool { false }
+    func databaseDidChange(with event: DatabaseEvent) {}
+    func databaseDidCommit(_ db: Database) { count += 1 }
+    func databaseDidRollback(_ db: Database) {}
 }
 
 @Suite struct LineFileTests {

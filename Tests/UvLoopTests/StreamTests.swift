@@ -69,7 +69,7 @@ import UvLoop
         }
         run(loop) { streams.count == 2 }
         var found = 0
-        for descriptor in 3..<256 as Range<Int32> {
+        for descriptor in 3..<65_536 as Range<Int32> {
             var value: Int32 = 0
             var size = socklen_t(4)
             var name = sockaddr_in()

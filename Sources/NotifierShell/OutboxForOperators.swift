@@ -1,0 +1,161 @@
+public import Fleet
+import Foundation
+import GRDB
+public import Notices
+
+// The outbox, as operators see and change it, also while a notifier delivers what is in it.
+
+/// One row of the outbox that its sink has not taken and will not be asked about again.
+public struct DeadLetter: Hashable, Sendable {
+    public var sink: SinkID
+    public var bulletinID: String
+    public var guest: GuestID
+    public var attempts: Int
+    public var deadAt: Timestamp
+    /// Why, the last time.
+    public var reason: String
+}
+
+/// Which dead letters; nil means any.
+public struct DeadLetterFilter: Hashable, Sendable {
+    public var sink: SinkID?
+    public var bulletinID: String?
+    public init(sink: SinkID? = nil, bulletinID: String? = nil) {
+        self.sink = sink
+        self.bulletinID = bulletinID
+    }
+
+    fileprivate var condition: (sql: String, values: StatementArguments) {
+        var sql = "deadAtMicroseconds IS NOT NULL"
+        var values = StatementArguments()
+        if let sink {
+            sql += " AND sink = ?"
+            values += [sink.rawValue]
+        }
+        if let bulletinID {
+            sql += " AND bulletin = (SELECT number FROM bulletin WHERE bulletinId = ?)"
+            values += [bulletinID]
+        }
+        return (sql, values)
+    }
+}
+
+extension NotifierStore {
+    /// Oldest first.
+    public func deadLetters(
+        _ filter: DeadLetterFilter, limit: Int
+    ) throws(NotifierStoreError) -> [DeadLetter] {
+        let (condition, values) = filter.condition
+        return try guarded(path, "read") {
+            try read { database in
+                try Row.fetchAll(
+                    database,
+                    sql: """
+                        SELECT sink, bulletinId, guest, attempts, deadAtMicroseconds, problem
+                        FROM outbox JOIN bulletin ON bulletin.number = outbox.bulletin
+                        WHERE \(condition) ORDER BY outbox.number LIMIT ?
+                        """, arguments: values + [limit]
+                ).compactMap { row in
+                    guard let sink = SinkID(row["sink"]), let guest = GuestID(row["guest"])
+                    else { return nil }
+                    return DeadLetter(
+                        sink: sink, bulletinID: row["bulletinId"], guest: guest,
+                        attempts: row["attempts"],
+                        deadAt: Timestamp(microseconds: row["deadAtMicroseconds"]),
+                        reason: row["problem"])
+                }
+            }
+        }
+    }
+
+    /// Takes dead letters out; their bulletins stay.
+    ///
+    /// - Returns: how many.
+    public func drop(_ filter: DeadLetterFilter) throws(NotifierStoreError) -> Int {
+        let (condition, values) = filter.condition
+        return try inParts(
+            "SELECT bulletin, sink, number FROM outbox WHERE \(condition)", values,
+            by: "outbox.number", of: "outbox"
+        ) { database, row in
+            try database.cachedStatement(sql: "DELETE FROM outbox WHERE number = ?")
+                .execute(arguments: [row[2] as Int64])
+        }
+    }
+
+    /// Puts dead letters at the end of the outbox.
+    ///
+    /// - Returns: how many.
+    public func replay(_ filter: DeadLetterFilter) throws(NotifierStoreError) -> Int {
+        let (condition, values) = filter.condition
+        return try inParts(
+            "SELECT bulletin, sink, number FROM outbox WHERE \(condition)", values,
+            by: "outbox.number", of: "outbox", putAgain)
+    }
+
+    /// Puts annotations at the end of the outbox, for one sink; what is pending there stays as it is.
+    ///
+    /// - Returns: how many.
+    public func replay(
+        _ filter: AnnotationFilter, to sink: SinkID
+    ) throws(NotifierStoreError) -> Int {
+        let (condition, values) = filter.condition
+        return try inParts(
+            """
+            SELECT bulletin.number, ?, annotation.number FROM annotation
+                JOIN bulletin ON bulletinId = annotationId
+            \(condition) \(condition.isEmpty ? "WHERE" : "AND") NOT EXISTS (
+                SELECT 1 FROM outbox WHERE bulletin = bulletin.number AND sink = ? AND \(isPending))
+            """, [sink.rawValue] + values + [sink.rawValue], by: "annotation.number",
+            of: "annotation", putAgain)
+    }
+
+    /// Changes rows, so many in a transaction that a notifier at work finds the file free in between: it
+    /// waits for it in its loop, and not for ever. Interrupted and done again, it goes on where it was.
+    ///
+    /// - Parameters:
+    ///   - selection: bulletin, sink, and the number by which rows are taken in ascending order.
+    ///   - column: with that number, of `table`. Rows that are added meanwhile are not looked at.
+    /// - Returns: how many.
+    private func inParts(
+        _ selection: String, _ values: StatementArguments, by column: String, of table: String,
+        _ change: @escaping (Database, Row) throws -> Void
+    ) throws(NotifierStoreError) -> Int {
+        try guarded(path, "write to") {
+            let last = try read {
+                try Int64.fetchOne($0, sql: "SELECT max(number) FROM \(table)") ?? 0
+            }
+            let sql =
+                "\(selection) AND \(column) > ? AND \(column) <= ? ORDER BY \(column) LIMIT ?"
+            var count = 0
+            var done: Int64 = 0
+            while done < last {
+                let begin = ContinuousClock.now
+                let rows = try write { database in
+                    let rows = try Row.fetchAll(
+                        database, sql: sql, arguments: values + [done, last, Self.partCountMax])
+                    for row in rows { try change(database, row) }
+                    return rows
+                }
+                count += rows.count
+                guard rows.count == Self.partCountMax, let row = rows.last else { break }
+                done = row[2]
+                // As long as it was kept: who looks for it now and then finds it free.
+                Thread.sleep(
+                    forTimeInterval: max(0.005, (ContinuousClock.now - begin) / .seconds(1)))
+            }
+            return count
+        }
+    }
+
+    /// Of rows in one transaction.
+    static let partCountMax = 1_000
+
+    private func putAgain(_ database: Database, _ row: Row) throws {
+        let place: [any DatabaseValueConvertible] = [row[0] as Int64, row[1] as String]
+        try database.cachedStatement(sql: "DELETE FROM outbox WHERE bulletin = ? AND sink = ?")
+            .execute(arguments: StatementArguments(place))
+        try database.cachedStatement(
+            sql: "INSERT INTO outbox (bulletin, sink, isAgain) VALUES (?, ?, 1)"
+        ).execute(arguments: StatementArguments(place))
+    }
+}
