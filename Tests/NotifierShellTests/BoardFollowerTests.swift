@@ -24,8 +24,8 @@ private final class Bench {
         store = try NotifierStore(path: scratch.path("notifier.db"), cluster: "demo")
         client = leader.client()
         follower = try BoardFollower(
-            GuestService(listen: [], host: host), store: store, client: client, renderer: BulletinRenderer(cluster: "demo"),
-            loop: loop, log: ScriptedLeader.log)
+            GuestService(listen: [], host: host), store: store, client: client,
+            renderer: BulletinRenderer(cluster: "demo"), loop: loop, log: ScriptedLeader.log)
     }
 
     /// As the shell does it: what guests are told and what is recorded, together.
