@@ -102,7 +102,7 @@ final class Connection: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         switch error as? HTTPParserError {
         case .headerOverflow: refuse(.error(431, "The request's header is too large."))
-        case .invalidVersion: refuse(.error(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here."))
+        case .invalidVersion: refuse(.error(400, "Only HTTP/1.0 and HTTP/1.1 are spoken here."))
         case .invalidMethod: refuse(.error(400, "The request has no method that exists."))
         case .some(let error): refuse(.error(400, "The request is malformed: \(error)."))
         case nil: close()

@@ -114,7 +114,6 @@ public struct GuestAnswer: Error, Hashable, Sendable {
         case 429: "Too Many Requests"
         case 431: "Request Header Fields Too Large"
         case 503: "Service Unavailable"
-        case 505: "HTTP Version Not Supported"
         default: "Unknown"
         }
     }

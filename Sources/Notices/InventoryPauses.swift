@@ -16,7 +16,7 @@ public struct InventoryPauses: Sendable {
     private var askedAt: Int64?
 
     public static let shortestMilliseconds: Int64 = 2_000
-    public static let longestMilliseconds: Int64 = 300_000
+    public static let longestMilliseconds: Int64 = 60_000
     /// Between any two, once so many have been in vain: who has many addresses has many first times.
     public static let crowdedMilliseconds: Int64 = 30_000
     public static let vainCountMax = 32

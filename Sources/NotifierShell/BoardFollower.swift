@@ -10,7 +10,7 @@
 // that has taken it.
 // Failure modes: the leader is away → documents stay as they are, acknowledgements wait; an address
 // that no guest has asks → the inventory is asked for anew, ever more seldom while it stays as it is
-// (``InventoryPauses``), and by itself every five minutes; a restart → the numbers of documents go on from
+// (``InventoryPauses``), and by itself every minute or two; a restart → the numbers of documents go on from
 // the database; the board is behind what is stored of annotations (guests were not served for a while, or
 // the session ended before the inventory was there) → it is loaded, and nothing of before is given out first.
 public import Fleet
@@ -70,7 +70,7 @@ final class BoardFollower {
 
     private static let resendInterval = Duration.seconds(30)
     /// Of the inventory, for what nobody asks about; not all notifiers at once.
-    private static let refreshMilliseconds: ClosedRange<Int64> = 240_000...360_000
+    private static let refreshMilliseconds: ClosedRange<Int64> = 60_000...120_000
     /// Of events; behind more the board is loaded anew.
     private static let waitingMax = 10_000
     private static let requestTimeout = Duration.seconds(10)

@@ -18,12 +18,12 @@ import Testing
     }
 
     @Test(
-        "one that stays unknown is asked about at once, then ever more seldom, five minutes apart")
+        "one that stays unknown is asked about at once, then ever more seldom, a minute apart")
     func grows() {
         let moments = (0..<1_800).filter {
             mayAsk(["10.0.0.1"], $0 * 1_000)
         }
-        #expect(moments == [0, 2, 6, 14, 30, 62, 126, 254, 510, 810, 1_110, 1_410, 1_710])
+        #expect(moments == [0, 2, 6, 14, 30] + stride(from: 62, to: 1_800, by: 60))
     }
 
     @Test("a new one is asked about as soon as two seconds have passed, and all after a change")
