@@ -255,6 +255,8 @@ extension Coordinator {
                     step: report.step, host: step.plan.host, outcome: report.outcome,
                     reason: report.reason), at: at)
         }
+        // Those that the host has named no more since: as long as the step was at work they stayed.
+        if let known = state.hosts[step.plan.host]?.report { removeMissing(known) }
         if !mutated(.failuresIgnored) { stopIfFailing(report.step.rollout, at: at) }
         concludeIfDone(report.step.rollout, at: at)
     }

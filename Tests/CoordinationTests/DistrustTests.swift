@@ -87,6 +87,17 @@ struct DistrustTests {
         #expect(fleet.broken == [])
     }
 
+    @Test("a guest that its host has named no more during its step is gone with the step's end")
+    func namedNoMore() {
+        var fleet = atWork()
+        fleet.change("a") { $0.guests = [] }
+        let id = GuestID(checked: "a0")
+        #expect(fleet.coordinator.state.guests[id] != nil)
+        fleet.finish("a0", .failed)
+        #expect(fleet.coordinator.state.guests[id] == nil)
+        #expect(fleet.finishedHolds.count == 1 && fleet.broken == [])
+    }
+
     @Test("a set that its host does not define any more is gone with its last guest and lock")
     func sets() {
         var fleet = Fixture()

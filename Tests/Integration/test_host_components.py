@@ -266,6 +266,44 @@ class HostComponents(ClusterCase):
         self.assertIn("undo", self.marks(name))
         self.assertHealed()
 
+    def test_a_guest_is_taken_out_of_the_file_while_the_agent_is_dead(self):
+        name = self.unique("unnamed")
+        log = self.directory / name
+        self.release(name, limits=("3s", "1s", "2s"), apply=f"echo apply >> {log}; sleep 2",
+                     undo=f"echo undo >> {log}")
+        self.restart_agent("c", FERMATA_TEST_PAUSE_AT="running-apply")
+        rollout = self.start(name, "c", deadline="9s")
+        agent, file = self.cluster.agents["c"], self.cluster.host_file("c")
+        self.wait(lambda: not agent.is_running, 60, "the agent to die")
+        whole = file.read_text()
+        mute = self.cluster.guest_text(self.cluster.guests["mute"])
+        self.assertIn(mute, whole)
+        file.write_text(whole.replace(mute, ""))
+
+        def put_back():
+            file.write_text(whole)
+            self.restart_agent("c")
+            self.wait(lambda: self.states().get("mute") == "running", 60, "mute to be known again")
+
+        self.addCleanup(put_back)
+        agent.start()
+        step = self.step(rollout)
+        self.assertEqual(step["outcome"], "failed", step)
+        # The guard has continued both, and what was half applied is undone.
+        self.assertEqual({h["guest"]: h["resumedBy"] for h in step["holds"]},
+                         {"db-2": "guard", "mute": "guard"})
+        self.assertIn("does not name it", step["reason"])
+        self.assertIn("undo", self.marks(name))
+        self.assertHealed()
+        # Neither was ended, and the one that is named is not taken for stopped.
+        self.wait(lambda: self.states().get("db-2") == "running", 30, "db-2 to be found running")
+        self.assertNotIn("mute", self.states())
+        self.assertRuns("db-2")
+        self.assertRuns("mute")
+
+    def states(self):
+        return {g["id"]: g["state"] for g in self.cluster.cli_json("guests")}
+
     def test_the_agent_dies_while_check_runs(self):
         name = self.unique("dies-in-check")
         step = self.die_in("check", name)
