@@ -359,6 +359,7 @@ def main():
         broken = run(cluster, options.report)
         if options.keep:
             is_kept = True
+            cluster.leave()
             explain_kept(cluster)
     except LabError as error:
         sys.exit(f"demo: {error}")

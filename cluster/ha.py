@@ -83,6 +83,7 @@ def up(options):
             cluster.add_release(name, installed)
         cluster.save()
         REMEMBERED.write_text(f"{cluster.directory}\n")
+        cluster.leave()
         stays = True
     finally:
         if not stays:

@@ -113,7 +113,7 @@ class HACluster(Cluster):
             raise LabError("several servers need root: each has a network namespace of its own")
         super().__init__(fermata, cache, guests, net="tap", **options)
         self.server_arguments, self.quota = list(server_arguments), quota
-        self.small_disks, self.mounts, self.cuts = small_disks, [], set()
+        self.small_disks, self.cuts = small_disks, set()
         self.members, self.servers, self.environments = {}, {}, {}
         self.addresses = {"middle": "10.77.0.1"}
         for base, names in ((11, self.hosts), (21, server_names), (31, member_names)):

@@ -17,11 +17,13 @@ networking with forwarded ports.
 
 Failure modes: whatever goes wrong, `close()` ends every process that came from here (known by pid, or
 by the mark FERMATA_LAB or the run directory in its environment), deletes the namespaces, and removes
-both directories. `end(DIRECTORY)` does the same for a cluster that somebody left running.
+both directories. At its end the process that made the cluster closes it, unless `leave` has been
+called. `end(DIRECTORY)` does the same for a cluster that somebody left running.
 
 Everything lives below one directory, /tmp/fm-XXXXXXXX; what has to be on tmpfs (RAM, sockets) below
 /dev/shm/fm-XXXXXXXX.
 """
+import atexit
 import contextlib
 import ctypes
 import json
@@ -33,6 +35,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -273,17 +276,24 @@ class Cluster:
         self.net = net or ("tap" if may_use_taps() else "user")
         self.update_domains, self.name = update_domains or {}, cluster
         self.say, self.log_level, self.keep_directory = say, log_level, keep_directory
+        self.old, self.new = installation(self.cache, "old"), installation(self.cache, "new")
         self.directory = pathlib.Path(directory or tempfile.mkdtemp(prefix="fm-", dir="/tmp"))
         self.tag = self.directory.name
         self.shm = pathlib.Path("/dev/shm", self.tag)
-        self.namespaces = []
+        self.namespaces, self.mounts = [], []
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("FERMATA")}
         self.environment["FERMATA_LAB"] = self.tag
-        self.old, self.new = installation(self.cache, "old"), installation(self.cache, "new")
         self.server = self.notifier = self.watcher = None
         self.agents = {}
         self.server_address = None
-        self.closed = False
+        self.closed, self.owner = False, os.getpid()
+        if directory is None:
+            # unittest runs no cleanup after a KeyboardInterrupt; this is run after whatever it was.
+            atexit.register(self.close)
+
+    def leave(self):
+        """It stays when this process ends."""
+        atexit.unregister(self.close)
 
     def __enter__(self):
         return self
@@ -609,21 +619,28 @@ class Cluster:
     def save(self):
         """What `end` needs, should this process not live to clean up."""
         (self.directory / "lab.json").write_text(json.dumps(
-            {"tag": self.tag, "shm": str(self.shm), "namespaces": self.namespaces}))
+            {"tag": self.tag, "shm": str(self.shm), "namespaces": self.namespaces,
+             "mounts": self.mounts}))
 
     def close(self):
-        """Ends everything and removes it. Twice does no harm."""
-        if self.closed:
-            return
-        self.closed = True
+        """Ends everything and removes it. Twice does no harm, nor in a child that was forked."""
         with uninterrupted():
+            if self.closed or os.getpid() != self.owner:
+                return
+            self.closed = True
+            self.end_parts()
             for daemon in self.everybody():
                 if daemon.is_running:
                     daemon.process.kill()
-            end(self.directory, self.keep_directory)
+            if self.directory.exists():             # else somebody has called `end`
+                Cluster.save(self)                  # it may not have come to its first
+                end(self.directory, self.keep_directory)
             for daemon in self.everybody():
                 if daemon.process:
                     daemon.wait()
+
+    def end_parts(self):
+        """What a kind of cluster has to end of its own before all the rest."""
 
     def everybody(self):
         """Every daemon there is."""
@@ -633,11 +650,20 @@ class Cluster:
 @contextlib.contextmanager
 def uninterrupted():
     """SIGINT and SIGTERM wait until the end: cleaning up must not be cleaned up after."""
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    numbers, came, handlers = (signal.SIGINT, signal.SIGTERM), [], {}
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    if threading.current_thread() is threading.main_thread():
+        # Another thread may be given the signal; Python's handler would run in this one all the same.
+        handlers = {n: signal.signal(n, lambda number, _: came.append(number)) for n in numbers
+                    if signal.getsignal(n) not in (signal.SIG_IGN, None)}
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def remove_cgroups(tag):
@@ -651,7 +677,10 @@ def remove_cgroups(tag):
 
 
 def end(directory, keep_directory=False):
-    """Ends the cluster whose directory this is, whoever started it, and removes what it had."""
+    """Ends the cluster whose directory this is, whoever started it, and removes what it had.
+
+    Throws a LabError, after all the rest, if processes do not end.
+    """
     directory = pathlib.Path(directory)
     try:
         lab = json.loads((directory / "lab.json").read_text())
@@ -677,7 +706,7 @@ def end(directory, keep_directory=False):
         for pid, _ in left:
             kill(pid, is_ours)
         if time.monotonic() > deadline:
-            raise LabError(f"these processes do not end: {[pid for pid, _ in left]}")
+            break
         time.sleep(0.05)
     for pid in daemons():
         with contextlib.suppress(ProcessLookupError):
@@ -685,11 +714,16 @@ def end(directory, keep_directory=False):
     for namespace in lab["namespaces"]:
         subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
     remove_cgroups(lab["tag"])
-    for mount in lab.get("mounts", ()):
+    for mount in reversed(lab.get("mounts", ())):
         # A process that was just killed may still be leaving.
         while subprocess.run(["umount", mount], capture_output=True, check=False).returncode \
-                and os.path.ismount(mount) and time.monotonic() < deadline:
+                and os.path.ismount(mount):
+            if time.monotonic() > deadline:
+                subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
+                break
             time.sleep(0.05)
     shutil.rmtree(lab["shm"], ignore_errors=True)
     if not keep_directory:
         shutil.rmtree(directory, ignore_errors=True)
+    if left:
+        raise LabError(f"these processes do not end: {[pid for pid, _ in left]}")

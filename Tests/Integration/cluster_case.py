@@ -4,11 +4,8 @@ Every test gets it whole (setUp starts what an earlier test has killed) and is a
 end: no guest was rebooted or lost memory, disk or its TCP connection, and every hold there ever was
 has exactly one annotation.
 """
-import atexit
 import json
 import os
-import signal
-import sys
 import unittest
 
 from support import CACHE, FERMATA
@@ -19,9 +16,7 @@ _shared = None
 
 
 def begin_sharing(cluster):
-    """Starts a cluster that many tests share; it ends with this process, however that ends."""
-    atexit.register(cluster.close)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """Starts a cluster that many tests share; it ends with this process."""
     cluster.start()
     cluster.add_release("to-new", cluster.new)
     cluster.add_release("to-old", cluster.old)

@@ -3,15 +3,13 @@ that asks as one of the guests: what tests of scheduled events share."""
 import http.client
 import json
 import os
-import pathlib
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import unittest
 
-from support import FERMATA, fermata, make_pki, wait_until  # first: it sets the path for the others
+from support import FERMATA, fermata, make_pki, new_directory, wait_until  # first: it sets the path for the others
 
 import fermata_wire as wire
 from scripted_agent import ScriptedAgent
@@ -111,7 +109,7 @@ class GuestServiceCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.directory = pathlib.Path(tempfile.mkdtemp(prefix="fm-guests-"))
+        cls.directory = new_directory("fm-guests-")
         if not os.environ.get("FERMATA_KEEP_LOGS"):
             cls.addClassCleanup(shutil.rmtree, cls.directory, ignore_errors=True)
         cls.pki = make_pki(cls.directory / "pki", certificates=(

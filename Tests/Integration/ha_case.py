@@ -71,6 +71,7 @@ class Hold:
         self.rollout, self.directory, self.host = rollout, directory, host
         self.is_over = False
         self.limit = threading.Timer(HOLD_SECONDS_MAX, self.expire)
+        self.limit.daemon = True
         self.other = "b" if host == "a" else "a"
         self.guest = {"a": "db-0", "b": "db-1"}[host]
         self.other_guest = {"a": "db-0", "b": "db-1"}[self.other]

@@ -6,11 +6,10 @@ import shutil
 import socket
 import ssl
 import subprocess
-import tempfile
 import threading
 import unittest
 
-from support import FERMATA, fermata, make_pki, wait_until  # first: it sets the path
+from support import FERMATA, fermata, make_pki, new_directory, wait_until  # first: it sets the path
 
 import fermata_wire as wire
 
@@ -100,7 +99,7 @@ class HostileCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.directory = pathlib.Path(tempfile.mkdtemp(prefix="fm-hostile-"))
+        cls.directory = new_directory("fm-hostile-")
         cls.addClassCleanup(shutil.rmtree, cls.directory, ignore_errors=True)
         cls.pki = make_pki(cls.directory / "pki")
         cls.authority = Authority(cls.pki)

@@ -8,6 +8,8 @@ are done, with nothing beside it: up to AGAIN_MAX of them. If it passes then, th
 for it (a hold lasts 30 s by the clock, whatever else runs), which is said, with what failed, at the
 end.
 
+Interrupted (SIGINT, SIGTERM), it interrupts the modules and ends when they have: they clean up.
+
 The end repeats every failure, since a log may be cut in the middle. The last lines are those of
 unittest, over all modules, so that whoever counts tests reads one result: `Ran N tests in S s`, then
 `OK` or `FAILED (…)`.
@@ -47,12 +49,20 @@ def run(module):
         [sys.executable, "-m", "unittest", "-v", module], cwd=HERE, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     running.add(done)
-    output, _ = done.communicate()
+    if stopped:
+        done.send_signal(signal.SIGINT)
+    try:
+        output, _ = done.communicate()
+    finally:
+        # Interrupted in here (`again` runs in the main thread), it is still waited for.
+        if not done.stdout.closed:
+            done.stdout.read()
+        done.wait()
     running.discard(done)
     return module, output, done.returncode, time.monotonic() - started
 
 
-running = set()
+running, stopped = set(), []
 
 
 def counts(output):
@@ -124,6 +134,7 @@ def main():
 
     def stop(number, _):
         """No other module begins; those that run clean up after an interrupt."""
+        stopped.append(number)
         pool.shutdown(wait=False, cancel_futures=True)
         for process in list(running):
             process.send_signal(signal.SIGINT)

@@ -2,11 +2,17 @@
 
 Environment: FERMATA (the binary; default .build/debug/fermata), FERMATA_CACHE (what `make lab` made;
 default .cache), FERMATA_KEEP_LOGS=1 (leaves the directories of clusters for reading).
+
+unittest runs no cleanup of any kind after a KeyboardInterrupt. So what would outlive an interrupted test
+is ended when its process ends: clusters by themselves (lab.py), other processes and directories here.
 """
+import atexit
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +30,47 @@ CACHE = (ROOT / os.environ.get("FERMATA_CACHE", ".cache")).resolve()
 # The exit codes that `fermata --help` documents.
 FAILED, USAGE, BAD_INPUT, UNAVAILABLE, CANNOT_CREATE, PROTOCOL, NOT_PERMITTED = \
     1, 64, 65, 69, 73, 76, 77
+
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+_directories, _owner = [], os.getpid()
+
+
+def interrupt(*_):
+    """SIGTERM does what Ctrl-C does; whatever comes afterwards, as the second of a Ctrl-C that the
+    terminal and run_side_by_side.py both have sent, must not interrupt the cleaning up."""
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+for _number in INTERRUPTS:
+    if signal.getsignal(_number) is not signal.SIG_IGN:
+        signal.signal(_number, interrupt)
+
+
+def new_directory(prefix):
+    """A directory that is gone when this process is, if not before."""
+    _directories.append(pathlib.Path(tempfile.mkdtemp(prefix=prefix)))
+    return _directories[-1]
+
+
+@atexit.register
+def leave_nothing():
+    """Kills the children that are left and removes the directories. Registered first, so run last."""
+    if os.getpid() != _owner:
+        return
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    for thread in pathlib.Path("/proc/self/task").iterdir():
+        # Either may be gone already; who is not waited for keeps its number.
+        with contextlib.suppress(OSError):
+            for pid in map(int, (thread / "children").read_text().split()):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+    for directory in _directories:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Result:
@@ -55,7 +102,7 @@ class Scratch(unittest.TestCase):
     """A test case with a directory of its own."""
 
     def setUp(self):
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="fm-it-"))
+        self.directory = new_directory("fm-it-")
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
 
     def write(self, name, text):

@@ -206,9 +206,9 @@ class Full(Scratch):
 
     def mount(self, path, size):
         path.mkdir(parents=True, exist_ok=True)
+        self.cluster.mounts.append(str(path))
+        self.cluster.save()
         self.cluster.run("mount", "-t", "tmpfs", "-o", f"size={size}", "fermata-test", path)
-        # Lazily: what is still open then goes with its process.
-        self.addCleanup(subprocess.run, ["umount", "-l", str(path)], check=False)
 
     def fill(self, directory):
         """Not a byte is left below `directory`; the file that takes it all."""

@@ -156,7 +156,7 @@ class HealthOfNobody(Scratch):
                 connection, _ = listener.accept()
                 with connection:
                     connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            thread = threading.Thread(target=answer)
+            thread = threading.Thread(target=answer, daemon=True)
             thread.start()
             result = self.ask(listener.getsockname()[1])
             thread.join()

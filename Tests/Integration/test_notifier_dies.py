@@ -4,7 +4,6 @@ FERMATA_TEST_PAUSE_AT=POINT lets a process kill itself when it comes there; `Sou
 has the points. After each: one annotation of each hold in the record, one line in the file, and a webhook
 that got each hold under one idempotency key, however often.
 """
-import atexit
 import itertools
 import json
 import os
@@ -28,9 +27,6 @@ class NotifierDies(unittest.TestCase):
         cls.cluster = lab.Cluster(
             FERMATA, CACHE, [lab.Guest("db-0", "a", "db", 0, tick=5000)], cluster="test",
             keep_directory=bool(os.environ.get("FERMATA_KEEP_LOGS")))
-        # It ends with this process, however that ends.
-        atexit.register(cls.cluster.close)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         cls.addClassCleanup(cls.cluster.close)
         c = cls.cluster
         c.prepare()
@@ -134,7 +130,7 @@ class NotifierDies(unittest.TestCase):
                 if leaders:
                     self.restart(c.server, FERMATA_TEST_PAUSE_AT=leaders)
                     self.wait_connected()
-                starting = threading.Thread(target=self.start)
+                starting = threading.Thread(target=self.start, daemon=True)
                 starting.start()
                 if leaders:
                     self.wait_death(c.server, leaders)

@@ -210,7 +210,7 @@ class ScheduledEvents(GuestServiceCase):
         self.assertEqual(first["events"], [])
         answers = []
         poll = threading.Thread(target=lambda: answers.append(self.ask(
-            "db-0", target=f"/v1/events?after={first['incarnation']}&wait=50s")))
+            "db-0", target=f"/v1/events?after={first['incarnation']}&wait=50s")), daemon=True)
         poll.start()
         rollout = self.roll(self.next_release(), "--notice", "10m", "--host", "a")
         noticed = self.next_event(lines)

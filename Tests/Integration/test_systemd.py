@@ -1,5 +1,6 @@
 """Guests in units of systemd, adopted and handed over: the units of cluster/examples/systemd under a real
 systemd, which is the first process of a PID namespace with a cgroup tree of its own."""
+import contextlib
 import os
 import pathlib
 import shutil
@@ -51,10 +52,9 @@ class UnitCluster(Cluster):
     """Host y under systemd: guest@pet.service and fermata-agent.service."""
 
     def __init__(self):
+        self.systemd = self.init = None
         super().__init__(FERMATA, CACHE, [Guest("pet", "y", "farm", 0, tick=5000)], cluster="units",
                          update_domains={"farm": 2})
-        self.systemd = None
-        self.init = None
 
     def guest_text(self, guest):
         return (f"  - id: pet\n    adopt: /run/guests/pet/qmp\n    set: farm\n    updateDomain: 0\n"
@@ -142,16 +142,16 @@ class UnitCluster(Cluster):
     def show(self, unit, key):
         return self.systemctl("show", unit, "--property", key, "--value")
 
-    def close(self):
+    def end_parts(self):
         # Ends every process of its namespace.
         if self.init:
-            os.kill(self.init, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.init, signal.SIGKILL)
         if self.systemd:
             self.systemd.kill()
             self.systemd.wait()
             subprocess.run(["unshare", "--mount", "sh", "-c", END, "sh",
                             str(self.directory / "cgroup"), self.tag], check=False)
-        super().close()
 
 
 class Systemd(ClusterCase):
