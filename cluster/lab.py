@@ -666,14 +666,19 @@ def uninterrupted():
             signal.raise_signal(came[0])
 
 
-def remove_cgroups(tag):
-    """Those of a cluster, empty by now, wherever this computer shows cgroups."""
+def remove_cgroups(tag, deadline):
+    """Those of a cluster, wherever this computer shows cgroups. A process that was just killed may be
+    in one until it has left, but not after `deadline`."""
     for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
         _, place, kind, *_ = line.split()
         if kind == "cgroup2":
-            for path, _, _ in os.walk(f"{place}/{tag}", topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(path)
+            while os.path.exists(f"{place}/{tag}"):
+                for path, _, _ in os.walk(f"{place}/{tag}", topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(path)
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.02)
 
 
 def end(directory, keep_directory=False):
@@ -713,7 +718,7 @@ def end(directory, keep_directory=False):
             os.kill(pid, signal.SIGKILL)
     for namespace in lab["namespaces"]:
         subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
-    remove_cgroups(lab["tag"])
+    remove_cgroups(lab["tag"], deadline)
     for mount in reversed(lab.get("mounts", ())):
         # A process that was just killed may still be leaving.
         while subprocess.run(["umount", mount], capture_output=True, check=False).returncode \
