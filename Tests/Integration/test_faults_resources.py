@@ -157,22 +157,37 @@ class Exhausted(FaultCase):
         self.assertRuns(GUEST)
         self.wait_connected(HOST)
 
+    def groups_of_pids(self):
+        """The cgroup by which the agent's processes are counted, and a new one for the agent alone."""
+        places = {controllers: path for _, controllers, path in (
+            line.split(":", 2) for line in
+            pathlib.Path(f"/proc/{self.agent.pid}/cgroup").read_text().splitlines())}
+        if "pids" in places:                    # version 1: a tree for them alone
+            own = pathlib.Path("/sys/fs/cgroup/pids" + places["pids"])
+            group = own / self.cluster.tag
+        else:
+            # Version 2: beside its own, as one that has processes can give no limits to those below.
+            own = pathlib.Path("/sys/fs/cgroup" + places[""])
+            group = own.with_name(f"{self.cluster.tag}-pids")
+            (group.parent / "cgroup.subtree_control").write_text("+pids")
+        group.mkdir()
+        return own, group
+
     @contextlib.contextmanager
     def no_more_processes(self):
         """The agent can start nothing any more, by cgroup: no limit for root would bite."""
-        group = pathlib.Path("/sys/fs/cgroup/pids", self.cluster.tag)
         try:
-            group.mkdir()
+            own, group = self.groups_of_pids()
         except OSError as error:
-            self.skipTest(f"no cgroup of pids can be made here: {error}")
+            self.fail(f"no cgroup of pids can be made here: {error}")
         try:
             (group / "cgroup.procs").write_text(str(self.agent.pid))
             (group / "pids.max").write_text((group / "pids.current").read_text())
             yield
         finally:
-            (group.parent / "cgroup.procs").write_text(str(self.agent.pid))
             for pid in (group / "cgroup.procs").read_text().split():
-                (group.parent / "cgroup.procs").write_text(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    (own / "cgroup.procs").write_text(pid)
             group.rmdir()
 
     def test_of_processes_the_step_fails_and_the_next_succeeds(self):
