@@ -66,13 +66,17 @@ run() {
         "$name" "$part_passed" "$part_failed" $((SECONDS - started))
 }
 
-# Swift Testing: one line for each test, `✔ Test "…" passed after …`.
+# Swift Testing: one line for each test, `✔ Test "…" passed after …` or `➜ Test "…" skipped.`, with
+# `: "why"` for the full stop if there is a reason.
 count_swift() {
+    local skipped
+    skipped=$(grep -cE '^[^ ]+ +Test .* skipped(: ".*"|\.)$' "$log")
     part_passed=$(grep -cE '^[^ ]+ +Test .* passed after [0-9.]+ seconds' "$log")
     part_failed=$(grep -cE '^[^ ]+ +Test .* failed after [0-9.]+ seconds' "$log")
     # The summary of the whole run has the same form.
     part_passed=$((part_passed - $(grep -cE '^[^ ]+ +Test run with .* passed after' "$log")))
     part_failed=$((part_failed - $(grep -cE '^[^ ]+ +Test run with .* failed after' "$log")))
+    if [ "$skipped" -gt 0 ]; then echo "run-tests: $skipped skipped; each is named above"; fi
 }
 
 # unittest: `Ran 12 tests in 3.4s`, then `OK (skipped=1)` or `FAILED (failures=1, errors=2)`.

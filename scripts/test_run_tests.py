@@ -11,6 +11,16 @@ import unittest
 SCRIPT = pathlib.Path(__file__).resolve().with_name("run-tests.sh")
 RERUN = ("Ran 3 tests in 1.0s\n\nFAILED (errors=1)\n---- test_x: again, alone\n"
          "Ran 3 tests in 1.0s\n\nOK\n")
+SWIFT = """◇ Test run started.
+◇ Test "frames that are skipped" started.
+✔ Test "frames that are skipped" passed after 0.001 seconds.
+➜ Test "a label needs root" skipped: "Condition was false"
+➜ Suite "measured" skipped.
+➜ Test label() skipped.
+◇ Test "what was skipped. And what not" started.
+✔ Test "what was skipped. And what not" passed after 0.001 seconds.
+✔ Test run with 2 tests in 1 suite passed after 0.002 seconds.
+"""
 
 
 class Counts(unittest.TestCase):
@@ -23,6 +33,27 @@ class Counts(unittest.TestCase):
             done = subprocess.run(["bash", SCRIPT, "integration"], capture_output=True, text=True,
                                   env=os.environ | {"PYTHON": str(python)}, check=False)
         return done.stdout.splitlines()[-1], done.returncode
+
+    def swift(self, output):
+        """All of stdout, when the Swift tests print this."""
+        with tempfile.TemporaryDirectory() as directory:
+            swift = pathlib.Path(directory, "swift")
+            swift.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\n")
+            swift.chmod(0o755)
+            path = f"{directory}:{os.environ['PATH']}"
+            done = subprocess.run(["bash", SCRIPT, "swift"], capture_output=True, text=True,
+                                  env=os.environ | {"PATH": path}, check=False)
+        return done.stdout
+
+    def test_skipped_swift_tests_are_neither_passed_nor_failed_and_are_told(self):
+        said = self.swift(SWIFT)
+        self.assertIn("run-tests: 2 skipped; each is named above\n", said)
+        self.assertEqual(said.splitlines()[-1], "2 passed, 0 failed")
+
+    def test_nothing_is_said_of_skipped_swift_tests_where_none_was(self):
+        said = self.swift("".join(l for l in SWIFT.splitlines(True) if "➜" not in l))
+        self.assertNotIn("run-tests: ", said)
+        self.assertEqual(said.splitlines()[-1], "2 passed, 0 failed")
 
     def test_all_passed(self):
         self.assertEqual(self.integration("Ran 12 tests in 3.4s\n\nOK"), ("12 passed, 0 failed", 0))

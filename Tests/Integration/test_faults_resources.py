@@ -166,7 +166,7 @@ class Exhausted(FaultCase):
             own = pathlib.Path("/sys/fs/cgroup/pids" + places["pids"])
             group = own / self.cluster.tag
         else:
-            # Version 2: beside its own, as one that has processes can give no limits to those below.
+            # Version 2: beside its own, as one with processes of its own is bound in what it may have below.
             own = pathlib.Path("/sys/fs/cgroup" + places[""])
             group = own.with_name(f"{self.cluster.tag}-pids")
             (group.parent / "cgroup.subtree_control").write_text("+pids")
