@@ -104,9 +104,6 @@ class ServerPart(Daemon):
 class HACluster(Cluster):
     """See the top of this file."""
 
-    # Holds may take the whole deadline here.
-    watcher_silence = 35
-
     def __init__(self, fermata, cache, guests, server_names=SERVERS, member_names=MEMBERS,
                  server_arguments=(), quota=None, small_disks=(), **options):
         if not may_use_taps():

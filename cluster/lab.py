@@ -491,8 +491,8 @@ class Cluster:
              self.log_level],
             "fermata agent ready", host)
 
-    # Seconds without an answer after which the watcher connects again.
-    watcher_silence = 20
+    # Seconds without an answer after which the watcher connects again: a hold may last 30 s.
+    watcher_silence = 35
 
     def start_watcher(self):
         targets = [f"{g.name}={g.address[0]}:{g.address[1]}" for g in self.guests.values()]

@@ -219,12 +219,12 @@ class Adoption(Asking, ClusterCase):
         agent.start()
         self.wait_connected("x")
 
-    def agent_ends_in_hold(self, how):
-        """The agent dies or hangs under a command that would take long."""
+    def agent_ends_in_hold(self, how, deadline):
+        """The agent dies or hangs under a command that would take long. deadline: seconds."""
         c = self.cluster
         self.stop_agent_at("running-apply", how)
         rollout = self.start(self.software(self.unique("host"), apply="sleep 3"),
-                             deadline="10s")
+                             deadline=f"{deadline}s")
         self.wait(lambda: not c.agents["x"].is_running, 60, "the agent's end")
         for name in c.guests:
             self.assertRuns(name)
@@ -234,15 +234,16 @@ class Adoption(Asking, ClusterCase):
         self.assertEqual(sorted(h["guest"] for h in holds), ["mule", "pet"], rollout)
         for hold in holds:
             self.assertEqual(hold["resumedBy"], "guard", hold)
-            self.assertLessEqual(hold["holdMilliseconds"], 10_000, hold)
+            self.assertLessEqual(hold["holdMilliseconds"], deadline * 1000, hold)
         return holds
 
     def test_5_guard_continues_through_the_one_monitor_when_the_agent_dies(self):
-        for hold in self.agent_ends_in_hold(""):
-            self.assertLessEqual(hold["holdMilliseconds"], 5_000, hold)
+        for hold in self.agent_ends_in_hold("", 20):
+            # It sees the end and does not wait for the deadline, less 1 s.
+            self.assertLessEqual(hold["holdMilliseconds"], 12_000, hold)
 
     def test_5_guard_ends_a_hung_agent_and_continues(self):
-        self.agent_ends_in_hold(":stop")
+        self.agent_ends_in_hold(":stop", 10)
 
     # ---- hand-over that goes wrong ----
 

@@ -335,11 +335,14 @@ class Files(Pki):
         self.assertEqual(len({c["serial"] for c in listed}), len(listed))
         self.assertEqual(self.show("crl.pem")["number"], 2)
 
-    def test_a_command_killed_at_any_time_leaves_all_or_nothing(self):
-        generator = random.Random(7)
+    def seconds_of_renewal(self):
         began = time.monotonic()
         self.renew("agent", "a", "--new-key")
-        usual = time.monotonic() - began
+        return time.monotonic() - began
+
+    def test_a_command_killed_at_any_time_leaves_all_or_nothing(self):
+        generator = random.Random(7)
+        usual = min(self.seconds_of_renewal() for _ in range(5))    # the first ones are slower
         killed = 0
         for number in range(60):
             words = generator.choice([
