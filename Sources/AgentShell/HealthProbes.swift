@@ -39,7 +39,13 @@ private final class ProbeRun {
     private let completion: (String?) -> Void
     private var end: Int64 = 0
     private var tries = 0
+    /// Of the try at hand, in microseconds.
+    private var limit: Int64 = 0
+    /// What is wrong, by the last try that had time to find out.
+    private var found: (problem: String, limit: Int64)?
 
+    /// With so much time a try has found out what there is to find.
+    private static let fairTryMicroseconds: Int64 = 1_000_000
     /// A try that hangs must not take the time of those that would succeed. A command may be slow.
     private static let networkTryMax: Duration = .seconds(2)
     private static let tryMinMicroseconds: Int64 = 5_000
@@ -57,7 +63,7 @@ private final class ProbeRun {
 
     private func attempt() {
         tries += 1
-        var limit = probe.timeout.microseconds
+        limit = probe.timeout.microseconds
         if tries > 1 {
             // In whole milliseconds, as it may stand in a message.
             let left = (end - HoldClock.nowMicroseconds) / 1_000 * 1_000
@@ -78,10 +84,11 @@ private final class ProbeRun {
     /// - Parameter problem: what a try found; nil if all is well.
     private func tried(_ problem: String?) {
         guard let problem else { return completion(nil) }
+        if limit >= min(found?.limit ?? 0, Self.fairTryMicroseconds) { found = (problem, limit) }
         let left = end - HoldClock.nowMicroseconds - probe.interval.microseconds
         guard tries < probe.attempts ?? .max, left > Self.tryMinMicroseconds else {
             let often = tries == 1 ? "" : " (tried \(tries) times within \(probe.timeout))"
-            return completion("probe \(probe.name): \(problem)\(often)")
+            return completion("probe \(probe.name): \(found?.problem ?? problem)\(often)")
         }
         loop.after(probe.interval) { [self] in attempt() }
     }

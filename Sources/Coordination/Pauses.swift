@@ -7,10 +7,12 @@ extension Coordinator {
     func proposePause(
         _ id: RolloutID, _ reason: String, _ by: String
     ) -> Result<[Fact.Body], Refusal> {
-        switch state.rollouts[id]?.state {
+        let known = state.rollouts[id]
+        return switch known?.state {
         case nil: .failure(noRollout(id))
-        case .paused: .success([])
-        case .running: .success([.rolloutPaused(id, reason: reason, by: by)])
+        case .paused where reason.isEmpty || known?.reason == pausedReason(reason, by):
+            .success([])
+        case .running, .paused: .success([.rolloutPaused(id, reason: reason, by: by)])
         case .some(let other):
             .failure(
                 Refusal(.conflict, "\(id) is \(other.rawValue): no further step of it starts"))
@@ -58,6 +60,10 @@ extension Coordinator {
             known.cordon == nil ? [] : [.hostUncordoned(host, reason: reason, by: by)])
     }
 
+    private func pausedReason(_ reason: String, _ by: String) -> String {
+        "paused by \(by)" + (reason.isEmpty ? "" : ": \(reason)")
+    }
+
     private func noHost(_ host: HostID) -> Refusal {
         Refusal(
             .notFound, "unknown host \(host)",
@@ -70,7 +76,7 @@ extension Coordinator {
         case .rolloutPaused(let id, let reason, let by):
             state.rollouts.update(id) {
                 $0.state = .paused
-                $0.reason = "paused by \(by)" + (reason.isEmpty ? "" : ": \(reason)")
+                $0.reason = pausedReason(reason, by)
             }
             withdrawNotices(of: id, reason: "the rollout is paused", at: fact.at)
             emitRolloutChange(id, at: fact.at)

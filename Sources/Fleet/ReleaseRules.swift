@@ -82,6 +82,11 @@ extension Release {
         case (_, .host): break
         }
         if version.isEmpty { return Refusal(.invalid, "release \(id) has no version") }
+        if !isVersion(version) {
+            return Refusal(
+                .invalid, "the version of release \(id) is none: '\(version)'",
+                advice: versionAdvice)
+        }
         switch work {
         case .hypervisor(let hypervisor, let sha256):
             return Self.refusal(
@@ -152,3 +157,10 @@ extension Release {
             ? nil : Refusal(.invalid, "the SHA-256 has \(sha256.count) bytes, not 32 (\(path))")
     }
 }
+
+/// What a version may be, wherever one is written down: scripts split lines of output at spaces.
+public func isVersion(_ text: String) -> Bool {
+    (1...63).contains(text.utf8.count) && text.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7F }
+}
+
+public let versionAdvice = "Use 1 to 63 characters without spaces."

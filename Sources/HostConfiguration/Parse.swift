@@ -129,9 +129,7 @@ extension Reader {
 
     func version(_ value: Value) -> String? {
         guard let text = text(value, example: "7.2.22") else { return nil }
-        // Scripts split lines of output at spaces.
-        guard (1...63).contains(text.utf8.count), text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F })
-        else {
+        guard isVersion(text) else {
             add(value, "is \(quoted(text))", "use 1 to 63 characters without spaces")
             return nil
         }

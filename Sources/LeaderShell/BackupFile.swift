@@ -44,6 +44,9 @@ enum BackupFile {
         }
         append(0, to: &bytes)
         bytes += SHA256Digest.of(bytes)
+        if let kind = Files.kind(path: path), kind != .regular {
+            throw .file("\(path) is not a regular file, and would be replaced by one")
+        }
         do {
             // What is in it is nobody's business who cannot read the server's directory.
             try Files.writeAtomically(path: path, bytes: bytes, durable: true, mode: 0o600)

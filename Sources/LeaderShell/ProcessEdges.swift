@@ -23,6 +23,12 @@ final class ProcessEdges: ServerEdges {
     func complete(_ view: inout StatusView) {
         view.traffic = shell.traffic
         view.warnings += shell.certificateWarnings
+        let unwritten = shell.tally.total("audit_failed")
+        if unwritten > 0 {
+            view.warnings.append(
+                "the audit record could not be written \(unwritten) time\(unwritten == 1 ? "" : "s") since "
+                    + "the server was started: see its log")
+        }
     }
 
     func closeSessions(_ code: CloseCode, reason: String) {

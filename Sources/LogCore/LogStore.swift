@@ -150,7 +150,7 @@ public enum LogStoreError: Error, Hashable, Sendable, CustomStringConvertible {
         case .fenced(let epoch):
             "another server has taken over the log with epoch \(epoch); this one must not write"
         case .inUse(let directory):
-            "\(directory) is in use by another server; stop it, or give this one another --data"
+            "\(directory) is in use by a server; stop it first, or use another directory"
         case .cannotOpen(let path, let reason):
             "cannot open \(path): \(reason); check the directory, its owner and its free space"
         case .corrupt(let path, let reason):

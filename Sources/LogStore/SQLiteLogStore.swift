@@ -93,6 +93,10 @@ public final class SQLiteLogStore: LogStore {
             guard Files.kind(path: directory) ?? .directory == .directory else {
                 throw .cannotOpen(path: directory, reason: "it is not a directory")
             }
+            // Nothing is seen of what one may not look into.
+            guard Files.isAbsent(path: path) else {
+                throw .cannotOpen(path: directory, reason: "permission denied")
+            }
             return StoredLog(epoch: 0, snapshot: nil, records: [])
         }
         do {

@@ -41,6 +41,11 @@ public func clockErrorText(microseconds: Int64) -> String {
 /// - Returns: whole milliseconds, or nil if `text` has no unit, is negative, is finer than a
 ///   millisecond or does not fit.
 public func parseMilliseconds(_ text: String) -> UInt32? {
+    parseLongMilliseconds(text).flatMap { UInt32(exactly: $0) }
+}
+
+/// The same, for times that may be years ago.
+public func parseLongMilliseconds(_ text: String) -> Int64? {
     let units: [(suffix: String, milliseconds: UInt64)] = [
         ("ms", 1), ("min", 60_000), ("s", 1000), ("m", 60_000), ("h", 3_600_000),
     ]
@@ -65,7 +70,7 @@ public func parseMilliseconds(_ text: String) -> UInt32? {
             scaled.partialValue / scale)
         guard !milliseconds.overflow else { return nil }
     }
-    return UInt32(exactly: milliseconds.partialValue)
+    return Int64(exactly: milliseconds.partialValue)
 }
 
 /// Bytes for people: `256 MiB`, `1.5 GiB`, `512 B`.

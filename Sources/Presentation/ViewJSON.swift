@@ -224,6 +224,13 @@ extension StepView {
 
 extension RolloutView {
     public var json: JSON {
+        summaryJSON.adding([
+            "steps": .array(steps.map(\.json)), "skipped": .array(skipped.map(\.json)),
+        ])
+    }
+
+    /// Of one that was listed, without its steps.
+    public var summaryJSON: JSON {
         let hosts: JSON =
             switch selection {
             case .allHosts: .null
@@ -235,8 +242,7 @@ extension RolloutView {
             "selection": ["allHosts": .bool(selection == .allHosts), "hosts": hosts],
             "policy": policy.json, "state": .string(state.rawValue), "reason": .string(reason),
             "startedAt": JSON(startedAt), "startedBy": .string(startedBy),
-            "finishedAt": JSON(finishedAt), "steps": .array(steps.map(\.json)),
-            "skipped": .array(skipped.map(\.json)),
+            "finishedAt": JSON(finishedAt),
         ]
     }
 }

@@ -1,7 +1,7 @@
 // Connections to servers: a name to addresses, TCP, then TLS with both certificates.
 //
 // Happy path: the first address of the name takes the connection and shows a certificate of our
-// authority. All of it together has 5 s.
+// authority. All of it together has 5 s, or less where somebody waits.
 // Failure modes: no such name, nobody there, no TLS, no trust: each ends the dial with its problem.
 
 import Edges
@@ -16,10 +16,14 @@ public final class TLSDialer: SessionDialer {
     /// Those for the next dial.
     public private(set) var credentials: Credentials
     private let loop: Loop
+    private let limit: Duration
 
-    public init(on loop: Loop, credentials: Credentials) {
+    /// - Parameter limit: for one dial; nil, and at most, ``Fleet/Limits/handshakeMillisecondsMax``.
+    public init(on loop: Loop, credentials: Credentials, limit: Duration? = nil) {
         self.loop = loop
         self.credentials = credentials
+        let longest = Duration.milliseconds(Int64(Limits.handshakeMillisecondsMax))
+        self.limit = min(limit ?? longest, longest)
     }
 
     public var identity: PeerIdentity { credentials.identity }
@@ -36,7 +40,7 @@ public final class TLSDialer: SessionDialer {
     ) -> any SessionDial {
         let dial = TLSDial(
             on: loop, server: server, context: credentials.connectingContext,
-            isUrgent: isUrgent, completion)
+            isUrgent: isUrgent, limit: limit, completion)
         dial.start()
         return dial
     }
@@ -47,6 +51,7 @@ private final class TLSDial: SessionDial {
     private let server: String
     private let context: TLSContext
     private let isUrgent: Bool
+    private let limit: Duration
     /// Nil once it is over or cancelled.
     private var completion: ((Result<AuthenticatedStream, SessionProblem>) -> Void)?
     private var connecting: Cancellable?
@@ -54,12 +59,14 @@ private final class TLSDial: SessionDial {
 
     init(
         on loop: Loop, server: String, context: TLSContext, isUrgent: Bool,
+        limit: Duration,
         _ completion: @escaping (Result<AuthenticatedStream, SessionProblem>) -> Void
     ) {
         self.loop = loop
         self.server = server
         self.context = context
         self.isUrgent = isUrgent
+        self.limit = limit
         self.completion = completion
         startedAt = loop.nowMilliseconds
     }
@@ -80,8 +87,7 @@ private final class TLSDial: SessionDial {
     }
 
     private var timeLeft: Duration {
-        let used = loop.nowMilliseconds - startedAt
-        return .milliseconds(max(100, Int64(Limits.handshakeMillisecondsMax) - used))
+        max(.milliseconds(100), limit - .milliseconds(loop.nowMilliseconds - startedAt))
     }
 
     private func connect(_ addresses: ArraySlice<SocketAddress>) {
@@ -130,12 +136,14 @@ private final class TLSDial: SessionDial {
 extension SessionClient {
     /// - Parameter servers: `host:port` each, at least one.
     /// - Parameter software: name and version, for people.
+    /// - Parameter dialLimit: see ``TLSDialer/init(on:credentials:limit:)``.
     public convenience init(
         on loop: Loop, servers: [String], credentials: Credentials, software: String,
-        logger: Logger
+        dialLimit: Duration? = nil, logger: Logger
     ) {
         self.init(
-            on: loop, servers: servers, dialer: TLSDialer(on: loop, credentials: credentials),
+            on: loop, servers: servers,
+            dialer: TLSDialer(on: loop, credentials: credentials, limit: dialLimit),
             software: software, logger: logger)
     }
 

@@ -200,6 +200,12 @@ public enum Files {
     /// Follows symlinks; nil if there is nothing, or nothing we may see.
     public static func kind(path: String) -> Kind? { status(path)?.kind }
 
+    /// Whether nothing has that name, as far as one can know: not if we may not look.
+    public static func isAbsent(path: String) -> Bool {
+        var status = stat()
+        return lstat(path, &status) != 0 && (errno == ENOENT || errno == ENOTDIR)
+    }
+
     /// Whether it is a regular file that we may execute.
     public static func isExecutable(path: String) -> Bool {
         kind(path: path) == .regular && access(path, X_OK) == 0

@@ -93,7 +93,8 @@ public final class Loop {
         // Every other handle holds the loop, so only these two are left.
         uv_close(asHandle(idle), nil)
         uv_close(asHandle(afterPoll), nil)
-        uv_run(raw, UV_RUN_DEFAULT)
+        // A stop that came while it did not run ends the next run at once.
+        if uv_run(raw, UV_RUN_DEFAULT) != 0 { uv_run(raw, UV_RUN_DEFAULT) }
         let result = uv_loop_close(raw)
         precondition(result == 0, "a loop was dropped while it had open handles")
         idle.deallocate()

@@ -67,12 +67,16 @@ struct AnnotationFilterOptions: ParsableArguments {
 /// A moment as an option gives it: `2026-04-11T22:00:00Z`, or how long ago, such as `2h` or `30d`.
 func parseTime(_ text: String) throws -> Timestamp {
     if let time = Timestamp(rfc3339: text) { return time }
-    guard let ago = parseMilliseconds(text).map(Int64.init) ?? daysInMilliseconds(text) else {
+    guard let ago = parseLongMilliseconds(text) ?? daysInMilliseconds(text) else {
         throw ValidationError(
             "'\(printable(text))' is not a time. Write 2026-04-11T22:00:00Z, or how long ago: 2h, "
                 + "30d.")
     }
-    return Timestamp(microseconds: Timestamp.now.microseconds - ago * 1000)
+    let (microseconds, isTooLong) = ago.multipliedReportingOverflow(by: 1000)
+    guard !isTooLong, microseconds <= Limits.timeMicroseconds.upperBound else {
+        throw ValidationError("'\(printable(text))' is longer ago than there are times.")
+    }
+    return Timestamp(microseconds: Timestamp.now.microseconds - microseconds)
 }
 
 private func daysInMilliseconds(_ text: String) -> Int64? {

@@ -66,7 +66,11 @@ func parseDeadline(_ text: String) throws -> UInt32 {
 
 func parseNotice(_ text: String) throws -> UInt32 {
     let range = Limits.noticeMillisecondsMin...Limits.noticeMillisecondsMax
-    let milliseconds = try parseDuration(text, such: "15m or 90s")
+    let days = text.hasSuffix("d") ? UInt32(text.dropLast()) : nil
+    let milliseconds =
+        if let days, days <= 7 { days * 86_400_000 } else {
+            try parseDuration(text, such: "15m, 90s or 7d")
+        }
     guard milliseconds == 0 || range.contains(milliseconds) else {
         throw ValidationError(
             "A notice of \(text) is out of bounds: 1s to 168h, or 0s for none. Guests look once a "
@@ -210,15 +214,19 @@ struct StaleOption: ParsableArguments {
 
 /// Servers from options, else from the environment, else the fallback.
 func serverList(
-    _ options: [String], environment name: String, fallback: String?
+    _ options: [String], environment name: String? = nil, fallback: String? = nil
 ) throws(CommandFailure) -> [String] {
     var sources = options
-    if sources.isEmpty { sources = [ProcessInfo.processInfo.environment[name] ?? fallback ?? ""] }
+    if sources.isEmpty {
+        let set = name.flatMap { ProcessInfo.processInfo.environment[$0] }
+        sources = [set ?? fallback ?? ""]
+    }
     let servers = sources.flatMap { $0.split(separator: ",") }
         .map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
     guard !servers.isEmpty else {
         throw CommandFailure(
-            .usage, "no server is named", advice: "Give --server HOST:PORT or set \(name).")
+            .usage, "no server is named",
+            advice: "Give HOST:PORT\(name.map { " or set \($0)" } ?? "").")
     }
     for server in servers {
         guard let colon = server.lastIndex(of: ":"), colon != server.startIndex,

@@ -21,8 +21,9 @@ struct BackupCommand: ParsableCommand {
             yet. It does not have the server's credentials and its audit.jsonl.
 
               fermata backup --store sqlite:/var/lib/fermata/server --file fermata.backup
-              fermata backup --store etcd:https://a:2379,https://b:2379 --cluster demo \
-                --etcd-ca ca.pem --etcd-cert me.pem --etcd-key me.key --file fermata.backup
+              fermata backup --store etcd:https://a:2379,https://b:2379 \\
+                --cluster demo --etcd-ca ca.pem --etcd-cert me.pem --etcd-key me.key \\
+                --file fermata.backup
 
             To move a cluster to another store, stop its servers, back up the old store, restore \
             into the new one, and start the servers with it; both commands print the same digest.
@@ -39,7 +40,7 @@ struct BackupCommand: ParsableCommand {
     func run() throws {
         let loop = try makeLoop()
         let store = try etcd.openStore(store, cluster: cluster, on: loop)
-        let made = try wait(loop) {
+        let made = try wait(loop, fileIs: .cannotCreate) {
             Backup.make(of: store, at: file, software: Version.software, completion: $0)
         }
         output.show(text: made.text(verb: "backed up", file: file), json: made.json(file: file))
@@ -77,7 +78,7 @@ struct RestoreCommand: ParsableCommand {
     func run() throws {
         let loop = try makeLoop()
         let store = try etcd.openStore(store, cluster: cluster, on: loop)
-        let made = try wait(loop) {
+        let made = try wait(loop, fileIs: .badInput) {
             Backup.restore(
                 from: file, to: store, isReplacing: replace, loop: loop, completion: $0)
         }
@@ -85,8 +86,9 @@ struct RestoreCommand: ParsableCommand {
     }
 }
 
+/// - Parameter fileIs: what a file that cannot be used means.
 private func wait(
-    _ loop: Loop,
+    _ loop: Loop, fileIs: Exit,
     _ start: (@escaping (Result<BackupDescription, BackupError>) -> Void) -> Void
 ) throws(CommandFailure) -> BackupDescription {
     var answer: Result<BackupDescription, BackupError>?
@@ -97,16 +99,16 @@ private func wait(
     loop.run()
     switch answer {
     case .success(let description): return description
-    case .failure(let error): throw CommandFailure(error)
+    case .failure(let error): throw CommandFailure(error, fileIs: fileIs)
     case nil: throw CommandFailure(.internalError, "the store did not answer")
     }
 }
 
 extension CommandFailure {
-    init(_ error: BackupError) {
+    init(_ error: BackupError, fileIs: Exit) {
         switch error {
         case .log(let error): self.init(LeaderError.log(error))
-        case .file: self.init(.cannotCreate, "\(error)", advice: "See --file.")
+        case .file: self.init(fileIs, "\(error)", advice: "See --file.")
         case .nothingThere:
             self.init(
                 .badInput, "\(error)", advice: "Name the directory that the server has as --data.")

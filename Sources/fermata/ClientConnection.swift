@@ -55,8 +55,11 @@ final class ClientConnection {
         let prefix = try options.credentials
         let credentials = try loadCredentials(prefix, roles: [.operator])
         let loop = try makeLoop()
+        // One that hangs must not use up the time that the others have.
+        let share = options.timeout / (servers.count + 1)
         let client = SessionClient(
             on: loop, servers: servers, credentials: credentials, software: Version.software,
+            dialLimit: servers.count == 1 ? nil : share,
             logger: Logger(label: "fermata") { _ in SwiftLogNoOpLogHandler() })
         client.isUrgent = { true }  // somebody waits
         client.acceptsStandby = stale

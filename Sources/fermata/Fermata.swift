@@ -76,6 +76,8 @@ struct Fermata: ParsableCommand {
             StandardOutput.write(text.hasSuffix("\n") ? text : text + "\n")
             Foundation.exit(0)
         }
+        // A command that has said all, and whose result is its exit code.
+        guard !text.isEmpty else { Foundation.exit(code.rawValue) }
         let prefix = "Error: "
         StandardError.write(
             "fermata: " + (text.hasPrefix(prefix) ? String(text.dropFirst(prefix.count)) : text)

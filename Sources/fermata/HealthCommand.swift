@@ -56,7 +56,11 @@ struct HealthCommand: ParsableCommand {
     }
 
     private func askServer(_ server: String) throws {
-        let address = try serverList([server], environment: "", fallback: nil)[0]
+        let servers = try serverList([server])
+        guard servers.count == 1, let address = servers.first else {
+            throw CommandFailure(
+                .usage, "--server names \(servers.count) servers", advice: "Ask one at a time.")
+        }
         let credentials = try loadCredentials(
             try credentialsPrefix(credentialsOption), roles: ServerHealth.roles)
         let accepted = try wait { loop, completion in

@@ -35,7 +35,8 @@ struct PreflightCommand: ParsableCommand {
     var moduleDirectory: String?
     @Option(help: ArgumentHelp("Where it finds firmware; may be repeated.", valueName: "directory"))
     var dataDirectory: [String] = []
-    @Flag(help: "Write one JSON document instead of a table.")
+    @OptionGroup var output: OutputOptions
+    @Flag(help: "The same as --output json.")
     var json = false
 
     func validate() throws {
@@ -52,7 +53,11 @@ struct PreflightCommand: ParsableCommand {
     func run() throws {
         let host = try parseHostFile(hostFile)
         let report = try ask(host, PreflightRequest(guests: try guests(), release: release(host)))
-        StandardOutput.write(json ? report.json.pretty + "\n" : report.text)
+        if json {
+            StandardOutput.write(report.json.pretty + "\n")
+        } else {
+            output.show(text: report.text, json: report.json)
+        }
         if report.blocks { throw ExitCode(Exit.failed.rawValue) }
     }
 

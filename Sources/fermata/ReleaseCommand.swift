@@ -132,7 +132,7 @@ extension ReleaseCommand {
             let accepted = try connection.command(.addRelease(release))
             connection.close()
             client.output.show(
-                text: "release \(id) added (\(component) \(release.version), "
+                text: "release \(id) added (\(component) \(printable(release.version)), "
                     + "SHA-256 \(hexText(release.mainFile.sha256)))\n",
                 json: accepted.json)
         }

@@ -104,7 +104,7 @@ struct RolloutList: StaleQueryCommand {
 
     func show(_ result: OperatorQueryResult) throws(CommandFailure) {
         guard case .rollouts(let rollouts) = result else { throw mismatch() }
-        client.output.show(text: text(of: rollouts), json: .array(rollouts.map(\.json)))
+        client.output.show(text: text(of: rollouts), json: .array(rollouts.map(\.summaryJSON)))
     }
 }
 

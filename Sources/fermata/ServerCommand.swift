@@ -23,9 +23,10 @@ struct ServerCommand: ParsableCommand {
             it knows and take over within a second when it is gone; `fermata server step-down` makes \
             it hand over. Agents, notifiers and people are given all of them with --server.
 
-              fermata server --credentials pki/server-one --data /var/lib/fermata/server \
-                --store etcd:https://etcd-a:2379,https://etcd-b:2379,https://etcd-c:2379 \
-                --etcd-ca etcd-ca.pem --etcd-cert one.pem --etcd-key one.key \
+              fermata server --credentials pki/server-one \\
+                --data /var/lib/fermata/server \\
+                --store etcd:https://a:2379,https://b:2379,https://c:2379 \\
+                --etcd-ca etcd-ca.pem --etcd-cert one.pem --etcd-key one.key \\
                 --advertise one:7450 --peer two:7450 --peer three:7450
             """,
         subcommands: [ServerStepDown.self])
@@ -77,7 +78,8 @@ struct ServerCommand: ParsableCommand {
     func run() throws {
         // Not required by its type: then the subcommand would want it, too.
         guard let data else {
-            throw ValidationError("Missing expected argument '--data <directory>'.")
+            throw CommandFailure(
+                .usage, "--data DIRECTORY is not given", advice: "See `fermata server --help`.")
         }
         guard let address = SocketAddress(parsing: listen) else {
             throw CommandFailure(
@@ -99,6 +101,14 @@ struct ServerCommand: ParsableCommand {
             throw CommandFailure(
                 .cannotCreate, "cannot make \(data): \(error)", advice: "Give another --data.")
         }
+        let auditPath = audit ?? "\(data)/audit.jsonl"
+        do {
+            try Files.append(path: auditPath, bytes: [], durable: false)
+        } catch {
+            throw CommandFailure(
+                .cannotCreate, "cannot write the audit record: \(error)",
+                advice: "Give another --audit, or make its directory.")
+        }
         let shell = LeaderShell(
             credentials: credentials, listen: address,
             store: store,
@@ -106,7 +116,7 @@ struct ServerCommand: ParsableCommand {
             bounds: ConnectionGate.Bounds(
                 halfOpenPerAddressMax: halfOpenPerAddress,
                 sessionsPerAddressMax: sessionsPerAddress),
-            auditPath: audit ?? "\(data)/audit.jsonl", group: group,
+            auditPath: auditPath, group: group,
             pauseAt: ProcessInfo.processInfo.environment["FERMATA_TEST_PAUSE_AT"])
         let descriptorMax = Descriptors.raiseLimit()
         if descriptorMax < Self.descriptorsWanted {

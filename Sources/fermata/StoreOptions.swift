@@ -135,8 +135,8 @@ struct GroupOptions: ParsableArguments {
                 .usage, "the address of this server is not given",
                 advice: "Give --advertise HOST:PORT, as agents and the other servers reach it.")
         }
-        let own = try serverList([advertise], environment: "", fallback: nil)
-        let peers = peer.isEmpty ? [] : try serverList(peer, environment: "", fallback: nil)
+        let own = try serverList([advertise])
+        let peers = peer.isEmpty ? [] : try serverList(peer)
         return ServerGroup(advertise: own[0], peers: peers.filter { $0 != own[0] })
     }
 }

@@ -71,7 +71,7 @@ import Testing
                 "backup --store etcd:http://a:1 --file f --cluster c --etcd-user u",
                 "his password belong together"),
             Wrong("server --data d --store etcd:ftp://a:1", "is not the URL of an etcd member"),
-            Wrong("server", "Missing expected argument '--data"),
+            Wrong("server", "--data DIRECTORY is not given"),
             Wrong("pki init --directory d --cluster a/b", "is not a name"),
             Wrong("pki init --directory d --cluster c --days 0", "out of bounds: 1 to 3650"),
             Wrong("pki issue king a --directory d", "server, agent, operator or notifier"),
@@ -302,8 +302,10 @@ import Testing
         #expect(nothing.errors.contains("there is no log in sqlite:none"))
         #expect(!FileManager.default.fileExists(atPath: directory + "/f"))
         let missing = try run("restore --file f --store new")
-        #expect(missing.code == 73)
+        #expect(missing.code == 65)
         #expect(missing.errors.contains("f: no such file"))
+        let device = try run("backup --store sqlite:none --file /dev/null")
+        #expect(device.code == 65, "nothing to back up comes first")
         try Data("FERMATAB".utf8).write(to: URL(fileURLWithPath: directory + "/f"))
         let short = try run("restore --file f --store new --output json")
         #expect(short.code == 65)
