@@ -145,6 +145,9 @@ class Compose:
             wait_until(lambda s=service: self.state(s) == (True, "healthy"), 300,
                        f"{service} to be healthy")
         check(True, f"{self.kind}: all {len(services)} services are healthy")
+        for service in ("notifier", "agent-a"):
+            self.execute(service, "grep", "-q", "BEGIN CERTIFICATE", "/etc/ssl/certs/ca-certificates.crt")
+        check(True, f"{self.kind}: both images know certificate authorities")
         wait_until(lambda: self.json("status", check_code=False)["runningGuestCount"] == 6
                    if self.fermata("status", check_code=False).returncode == 0 else False, 180,
                    "six running guests")

@@ -337,6 +337,13 @@ class DockerfileStages(unittest.TestCase):
         for name in ("runtime", "trimmed", "fermata", "fermata-agent"):
             self.assertNotRegex(self.stage(name), r"-dev\b|swift|gcc")
 
+    def test_both_images_know_certificate_authorities(self):
+        # Where libcurl looks for them is filled by this package, and both images come from `runtime`.
+        self.assertRegex(self.stage("runtime"), r"apt-get install [^&]*\bca-certificates\b")
+        for name, base in (("trimmed", "runtime"), ("fermata-agent", "runtime")):
+            self.assertIn(f"FROM {base} AS {name}", self.text)
+        self.assertIn("COPY --from=trimmed / /", self.stage("fermata"))
+
     def test_what_is_copied_is_in_the_context(self):
         ignored = (ROOT / ".dockerignore").read_text().splitlines()
         for line in self.lines:
