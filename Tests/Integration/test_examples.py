@@ -224,13 +224,13 @@ class PackageSwitch(ExampleCase):
         self.assertEqual(version, "1-1")
         return pid
 
-    def switch(self, command, version):
+    def switch(self, command, version, file=""):
         """The script, run by hand on the host."""
         return subprocess.run(
             self.cluster.inside("c") + [self.script, command], capture_output=True, text=True,
             check=False, env=os.environ | {
                 "ROOT": str(self.root), "PROGRAM": "usr/sbin/dnsmasq", "CONFIG": str(self.config),
-                "ASK": "gateway.guests", "FERMATA_VERSION": version})
+                "ASK": "gateway.guests", "FERMATA_VERSION": version, "FERMATA_ARTIFACT": str(file)})
 
     def assertOld(self, before):
         """Version 1-1 runs and answers; the same process, or another than `before`."""
@@ -271,6 +271,18 @@ class PackageSwitch(ExampleCase):
                 self.assertHeld(step, "failed")
                 self.assertIn(reason, step["reason"])
                 self.assertOld(old)
+
+    def test_a_step_to_the_version_in_use_goes_nowhere_back(self):
+        self.first()
+        new = self.package("2-1")
+        self.assertHeld(self.run_on_c(self.version("2-1", file=new)), "succeeded")
+        before = self.daemons()
+        self.assertEqual(list(before.values()), ["2-1"])
+        for command in ("prepare", "apply", "undo"):
+            done = self.switch(command, "2-1", new)
+            self.assertEqual(done.returncode, 0, done)
+            self.assertEqual(self.daemons(), before, command)
+        self.assertEqual(os.readlink(self.root / "current"), "2-1")
 
     def test_the_agent_dies_while_it_is_applied(self):
         old = self.first()
