@@ -27,10 +27,11 @@ RUN --mount=type=cache,target=/src/.build \
     && strip -o /usr/local/bin/fermata .build/release/fermata
 
 # ---- what both images have -----------------------------------------------------------------------
+# The certificate authorities: without them no sink could be told by HTTPS unless it names its own.
 FROM ${DEBIAN_IMAGE} AS runtime
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        libcurl4 libsqlite3-0 libssl3 libuv1 \
+        ca-certificates libcurl4 libsqlite3-0 libssl3 libuv1 \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 7450 fermata \
     && useradd --system --uid 7450 --gid fermata --home-dir /var/lib/fermata --shell /usr/sbin/nologin \
@@ -44,7 +45,7 @@ RUN dpkg --purge --force-remove-essential --force-depends tzdata util-linux util
     && dpkg --purge --force-remove-essential --force-depends \
         adduser apt bsdutils debian-archive-keyring diffutils e2fsprogs gpgv libapt-pkg6.0 \
         libext2fs2 login logsave mount ncurses-bin passwd perl-base sysvinit-utils \
-    && rm -rf /var/cache/* /var/log/* /var/lib/apt
+    && rm -rf /var/cache/* /var/log/* /var/lib/apt /usr/bin/openssl /usr/bin/c_rehash
 
 FROM scratch AS fermata
 COPY --from=trimmed / /

@@ -80,6 +80,8 @@ test-integration: build-debug lab
 
 DOCKER ?= docker
 VERSION = 0.1.0
+# Debian 12's docker builds in the old way unless it is told, and that knows no RUN --mount. Podman ignores it.
+images: export DOCKER_BUILDKIT = 1
 images:
 	$(DOCKER) build --target fermata --tag localhost/fermata:$(VERSION) .
 	$(DOCKER) build --target fermata-agent --tag localhost/fermata-agent:$(VERSION) .

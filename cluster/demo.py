@@ -78,7 +78,7 @@ def explain_network():
   Root is needed for network namespaces, bridges and tap interfaces (CAP_NET_ADMIN), and for nothing
   else here. Without them all hosts share one network, and TCP connections into a guest end with its
   old QEMU, which is their other end; memory, clock, disk and locks are shown all the same.
-  `sudo make demo` shows the whole.
+  `sudo env "PATH=$PATH" make demo` shows the whole (sudo alone would not find swift).
 """, flush=True)
     return "user"
 

@@ -25,6 +25,7 @@ A first thing to try: `ha.py run release list`, then a rollout (`up` prints one)
 while guests are held, and `ha.py run rollout list`: it goes on, and no guest notices.
 """
 import argparse
+import fcntl
 import os
 import pathlib
 import signal
@@ -38,6 +39,7 @@ from ha_lab import HACluster  # noqa: E402
 from lab import Guest, LabError  # noqa: E402
 
 REMEMBERED = pathlib.Path("/run/fermata-ha")
+CLAIM = pathlib.Path("/run/fermata-ha.lock")
 
 
 def guests():
@@ -59,6 +61,7 @@ def me(options):
 
 
 def up(options):
+    lock = claim()
     remembered = known()
     if remembered:
         raise LabError(f"one runs already, in {remembered}; `ha.py down` ends it")
@@ -88,6 +91,7 @@ def up(options):
     finally:
         if not stays:
             cluster.close()
+        lock.close()
     status(cluster)
     say(f"""
 It stays, in {cluster.directory} (logs in log/). A rollout over all guests, and back:
@@ -103,6 +107,18 @@ Break something meanwhile (`{me(options)} --help` has it all):
 To end it and remove everything:
 
     {me(options)} down""")
+
+
+def claim():
+    """The right to start one: of two at once, the second would take the first one's place in memory."""
+    try:
+        lock = open(CLAIM, "w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LabError("another `ha.py up` is at work; wait for it, or end it") from None
+    except PermissionError:
+        raise LabError("up needs root: each part has a network namespace of its own") from None
+    return lock
 
 
 def known():

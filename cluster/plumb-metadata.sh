@@ -13,23 +13,26 @@
 #                         this one.
 #   --guests NETWORK      a network of guests that this host has no address and no route in, as
 #                         10.77.0.0/16: adds the route by which the answers find back
-#   --remove              takes everything away again; a bridge that is gone is fine
+#   --remove              takes everything away again, but an address that was there before; a bridge that is
+#                         gone is fine
 #
 # Happy path, for each BRIDGE (a Linux bridge that taps hang on; another interface gets the address only):
-#   1. the address 169.254.169.254/32 on BRIDGE, and the routes of --guests;
-#   2. bridge table fermata_metadata_BRIDGE: what guests send to the address by way of their default
+#   1. bridge table fermata_metadata_BRIDGE: what guests send to the address by way of their default
 #      gateway, wherever that is, stays here; questions after the address (ARP) and packets for it do
 #      not leave by the uplink, where another host would answer them; and no guest can pass for it;
-#   3. with --to, ip table fermata_metadata_BRIDGE: the destination is changed.
+#   2. with --to, ip table fermata_metadata_BRIDGE: the destination is changed;
+#   3. the address 169.254.169.254/32 on BRIDGE, and the routes of --guests; an empty ip table
+#      fermata_address_BRIDGE says that the address was not there before.
 # The bridge needs a fixed hardware address (ip link set BRIDGE address …): without one it takes that of
-# a tap that joins, and step 2 would go astray until the script is run again.
+# a tap that joins, and step 1 would go astray until the script is run again.
 # Nothing touches the source address: by that the notifier knows who asks. That a guest cannot send
 # from another's address is up to the network, as for everything else in it.
 #
-# Again does no harm: each part is replaced as a whole, and connections go on. Nothing of it survives a
-# restart of the host: run it where the bridge is made, or as ExecStartPre of the notifier's unit.
+# Again does no harm: each part is replaced as a whole, and connections go on. If a part fails, a bridge
+# that was not plumbed before is not afterwards. Nothing of it survives a restart of the host: run it
+# where the bridge is made, or as ExecStartPre of the notifier's unit.
 # Kernels without nft's bridge meta (CONFIG_NFT_BRIDGE_META; Debian's have it) cannot tell bridges
-# apart; there step 2 is for the ports that BRIDGE has now, and the script says so.
+# apart; there step 1 is for the ports that BRIDGE has now, and the script says so.
 #
 # Exit codes: 0; 64 wrong arguments; 69 a program is missing; 77 not root; 1 the kernel has refused.
 set -eu
@@ -56,21 +59,38 @@ is_address() ( # is_address TEXT: four numbers up to 255 (in a subshell, since i
     for part in $1; do is_number "$part" 255 || exit 1; done
 )
 
-remove() { # remove BRIDGE
-    for family in bridge ip; do
-        # An empty table first, so that there is always one to delete.
-        printf 'table %s fermata_metadata_%s {}\ndelete table %s fermata_metadata_%s\n' \
-            "$family" "$1" "$family" "$1" | nft -f - || fail 1 "nft cannot remove the rules of $1"
-    done
-    if [ -e "/sys/class/net/$1" ]; then
-        ip -4 route flush dev "$1" proto "$protocol"
-        if ip -4 -o address show dev "$1" | grep -q " $metadata/32 "; then
-            ip address delete "$metadata/32" dev "$1"
-        fi
-    fi
+has_address() { # has_address BRIDGE
+    ip -4 -o address show dev "$1" 2>/dev/null | grep -q " $metadata/32 "
 }
 
-# Prints what step 2 matches the frames of a bridge by.
+# An empty table says that the address of a bridge is ours: it may have been there before, and then stays.
+ours() { nft list table ip "fermata_address_$1" >/dev/null 2>&1; }
+
+is_plumbed() { # is_plumbed BRIDGE
+    ours "$1" || nft list table bridge "fermata_metadata_$1" >/dev/null 2>&1 \
+        || nft list table ip "fermata_metadata_$1" >/dev/null 2>&1
+}
+
+# The other way round than `plumb`: without the rules nobody else may be taken for us.
+remove() { # remove BRIDGE
+    if [ -e "/sys/class/net/$1" ]; then
+        if has_address "$1"; then
+            if ours "$1"; then
+                ip address delete "$metadata/32" dev "$1"
+            else
+                echo "plumb-metadata: $1 keeps the address $metadata: it was there before" >&2
+            fi
+        fi
+        ip -4 route flush dev "$1" proto "$protocol"
+    fi
+    for table in "ip fermata_metadata_$1" "bridge fermata_metadata_$1" "ip fermata_address_$1"; do
+        # An empty table first, so that there is always one to delete.
+        printf 'table %s {}\ndelete table %s\n' "$table" "$table" | nft -f - \
+            || fail 1 "nft cannot remove the rules of $1"
+    done
+}
+
+# Prints what step 1 matches the frames of a bridge by.
 frames_of() { # frames_of BRIDGE
     if printf 'table bridge fermata_probe { chain c { meta ibrname "%s" accept; }; }\n' "$1" \
         | nft --check -f - 2>/dev/null; then
@@ -86,7 +106,7 @@ frames_of() { # frames_of BRIDGE
     [ -z "$ports" ] || echo "iifname { $ports }"
 }
 
-guard_bridge() { # guard_bridge BRIDGE: step 2
+guard_bridge() { # guard_bridge BRIDGE: step 1
     name=fermata_metadata_$1
     match=$(frames_of "$1")
     hardware=$(cat "/sys/class/net/$1/address")
@@ -112,7 +132,7 @@ RULES
     } | nft -f - || fail 1 "nft refuses the rules for $1" "is the kernel's nf_tables there?"
 }
 
-hand_on() { # hand_on BRIDGE: step 3, or nothing of it
+hand_on() { # hand_on BRIDGE: step 2, or nothing of it
     name=fermata_metadata_$1
     {
         printf 'table ip %s {}\ndelete table ip %s\n' "$name" "$name"
@@ -134,9 +154,19 @@ RULES
 }
 
 plumb() { # plumb BRIDGE
-    ip -4 -o address show dev "$1" | grep -q " $metadata/32 " \
-        || ip address add "$metadata/32" dev "$1" scope link \
-        || fail 1 "cannot give $1 the address $metadata"
+    # The rules first: with the address alone, a guest could ask another host or pass for this one.
+    if [ -d "/sys/class/net/$1/bridge" ]; then
+        guard_bridge "$1"
+    else
+        echo "plumb-metadata: $1 is no Linux bridge: it gets the address, but nothing keeps" \
+            "questions after $metadata from leaving by its other ports" >&2
+    fi
+    hand_on "$1"
+    if ! has_address "$1"; then
+        printf 'table ip fermata_address_%s {}\n' "$1" | nft -f - || fail 1 "nft makes no table for $1"
+        ip address add "$metadata/32" dev "$1" scope link \
+            || fail 1 "cannot give $1 the address $metadata"
+    fi
     ip -4 route flush dev "$1" proto "$protocol"
     for network in $guests; do
         ip -4 route replace "$network" dev "$1" proto "$protocol" src "$metadata" \
@@ -145,13 +175,19 @@ plumb() { # plumb BRIDGE
     [ -n "$(ip -4 route show dev "$1")" ] \
         || echo "plumb-metadata: this host has no address and no route in the network of $1:" \
             "its answers would not find back; name the guests' network with --guests" >&2
-    if [ -d "/sys/class/net/$1/bridge" ]; then
-        guard_bridge "$1"
-    else
-        echo "plumb-metadata: $1 is no Linux bridge: it has the address now, but nothing keeps" \
-            "questions after $metadata from leaving by its other ports" >&2
-    fi
-    hand_on "$1"
+}
+
+# On failure: what this run has plumbed anew goes; what was there before stays, changed or not.
+new=''
+at_end() {
+    code=$?
+    trap "" EXIT HUP INT TERM
+    [ $code -ne 0 ] || new=''
+    for bridge in $new; do
+        echo "plumb-metadata: taking away again what $bridge has got" >&2
+        remove "$bridge"
+    done
+    exit $code
 }
 
 removing=0 to='' guests='' bridges=''
@@ -193,6 +229,13 @@ if [ "$removing" = 0 ]; then
             "make the bridge first, then run this"
     done
 fi
+trap 'exit 130' HUP INT TERM
+trap at_end EXIT
 for bridge in $bridges; do
-    if [ "$removing" = 1 ]; then remove "$bridge"; else plumb "$bridge"; fi
+    if [ "$removing" = 1 ]; then
+        remove "$bridge"
+    else
+        is_plumbed "$bridge" || new="$new $bridge"
+        plumb "$bridge"
+    fi
 done

@@ -5,6 +5,8 @@
 #   scripts/run-tests.sh PART…      only these: swift specification model imports simulation compose
 #                                   fuzzing mutants integration soak
 #
+# `integration` needs root, and fails at once without; the others do not.
+#
 # A part that fails does not stop the others; the exit code is 1 at the end if anything failed. The
 # last line is `N passed, N failed` over all parts. Wants a debug build in .build and, for the
 # integration tests and the soak, the lab in $FERMATA_CACHE (`make lab`); `fuzzing` builds its own in .build-fuzz.
@@ -92,6 +94,13 @@ count_python() {
     if [ "${skipped:-0}" -gt 0 ]; then echo "run-tests: $skipped skipped; each says why above"; fi
 }
 
+# In the place of the integration tests when this is not root.
+needs_root() {
+    echo "run-tests: the integration tests make network namespaces, taps and other users' processes, which" \
+        "needs root: none has run. Try: sudo env \"PATH=\$PATH\" make test"
+    return 1
+}
+
 # A check that only passes or fails.
 count_check() { if [ "$status" -eq 0 ]; then part_passed=1; fi; }
 
@@ -163,6 +172,10 @@ for part in "${parts[@]}"; do
                 "$python" scripts/check-mutants.py --quick
             ;;
         integration)
+            if [ "$(id -u)" -ne 0 ]; then
+                run "integration" count_check needs_root
+                continue
+            fi
             run "integration" count_python \
                 "$python" Tests/Integration/run_side_by_side.py
             ;;

@@ -24,13 +24,13 @@ SWIFT = """◇ Test run started.
 
 
 class Counts(unittest.TestCase):
-    def integration(self, output, code=0):
-        """The last line and the exit code, when the integration tests print this."""
+    def python(self, output, code=0):
+        """The last line and the exit code, when a part that is Python tests prints this."""
         with tempfile.TemporaryDirectory() as directory:
             python = pathlib.Path(directory, "python")
             python.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\nexit {code}\n")
             python.chmod(0o755)
-            done = subprocess.run(["bash", SCRIPT, "integration"], capture_output=True, text=True,
+            done = subprocess.run(["bash", SCRIPT, "compose"], capture_output=True, text=True,
                                   env=os.environ | {"PYTHON": str(python)}, check=False)
         return done.stdout.splitlines()[-1], done.returncode
 
@@ -56,25 +56,36 @@ class Counts(unittest.TestCase):
         self.assertEqual(said.splitlines()[-1], "2 passed, 0 failed")
 
     def test_all_passed(self):
-        self.assertEqual(self.integration("Ran 12 tests in 3.4s\n\nOK"), ("12 passed, 0 failed", 0))
+        self.assertEqual(self.python("Ran 12 tests in 3.4s\n\nOK"), ("12 passed, 0 failed", 0))
 
     def test_failures_and_errors_and_skipped(self):
         output = "Ran 12 tests in 3.4s\n\nFAILED (failures=1, errors=2, skipped=3)"
-        self.assertEqual(self.integration(output, 1), ("6 passed, 3 failed", 1))
+        self.assertEqual(self.python(output, 1), ("6 passed, 3 failed", 1))
 
     def test_what_passed_when_run_again_has_passed(self):
-        self.assertEqual(self.integration(RERUN + "Ran 12 tests in 9.0s\n\nOK"),
+        self.assertEqual(self.python(RERUN + "Ran 12 tests in 9.0s\n\nOK"),
                          ("12 passed, 0 failed", 0))
 
     def test_what_failed_again_has_failed(self):
         output = RERUN + "Ran 12 tests in 9.0s\n\nFAILED (failures=2)"
-        self.assertEqual(self.integration(output, 1), ("10 passed, 2 failed", 1))
+        self.assertEqual(self.python(output, 1), ("10 passed, 2 failed", 1))
 
     def test_an_exit_code_alone_is_a_failure(self):
-        self.assertEqual(self.integration("Ran 12 tests in 3.4s\n\nOK", 1)[1], 1)
+        self.assertEqual(self.python("Ran 12 tests in 3.4s\n\nOK", 1)[1], 1)
 
     def test_nothing_at_all_is_a_failure(self):
-        self.assertEqual(self.integration(""), ("0 passed, 1 failed", 1))
+        self.assertEqual(self.python(""), ("0 passed, 1 failed", 1))
+
+    def test_integration_fails_at_once_without_root(self):
+        with tempfile.TemporaryDirectory() as directory:
+            whoever = pathlib.Path(directory, "id")
+            whoever.write_text("#!/bin/sh\necho 1000\n")
+            whoever.chmod(0o755)
+            done = subprocess.run(
+                ["bash", SCRIPT, "integration"], capture_output=True, text=True, check=False,
+                env=os.environ | {"PYTHON": "/bin/true", "PATH": f"{directory}:{os.environ['PATH']}"})
+        self.assertEqual((done.stdout.splitlines()[-1], done.returncode), ("0 passed, 1 failed", 1))
+        self.assertIn("needs root", done.stdout)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -83,6 +84,76 @@ class ExampleCase(ClusterCase):
             self.assertLess(at, demo_report.microseconds(hold["heldAt"]), hold)
 
 
+class BridgeMove(unittest.TestCase):
+    """move.sh by itself, in namespaces of its own; test_host_components moves real guests with it."""
+
+    BEGIN = """set -e
+mount -t sysfs sysfs /sys
+ip link add up0 type veth peer name peer0
+ip link add eth1 type veth peer name peer1
+for link in lo up0 peer0 eth1 peer1; do ip link set $link up; done
+ip link add br0 type bridge
+ip link set up0 master br0
+ip link set br0 up
+ip addr add 172.16.0.1/24 dev eth1
+ip addr add 10.1.0.2/24 brd + dev br0
+ip addr add 10.2.0.2/32 dev br0
+ip addr add 10.3.0.2 peer 10.3.0.1/32 dev br0
+ip addr add 169.254.169.254/32 dev br0 scope link
+ip route add 192.0.2.1 dev br0 scope link src 10.2.0.2
+ip route add default via 192.0.2.1 dev br0
+ip route add 10.50.0.0/16 via 10.1.0.1 metric 7
+ip route add 10.60.0.0/16 nexthop via 10.1.0.1 dev br0 weight 2 nexthop via 172.16.0.9 dev eth1
+ip route add default dev br0 table 100
+for n in 1 2; do ip -6 addr add 2001:db8:$n::2/64 dev br0 nodad; done
+ip -6 route add 2001:db8:8::/48 via 2001:db8:1::1
+ip -6 route add default via fe80::1 dev br0 metric 512
+# What hangs on bridge $1.
+all() {
+    for family in -4 -6; do
+        ip -o $family route show table all | grep -v -e 'table local' -e '^fe80' -e ' eth1 proto' | sort
+        ip -o $family addr show dev $1 | grep -v fe80
+    done | sed "s/^[0-9]*: //; s/\\<$1\\>/BRIDGE/g"
+    ls /sys/class/net/$1/brif
+}
+before=$(all br0)
+same() { [ "$(all $1)" = "$before" ] || { printf '%s\n' "$2: on $1:" "$(all $1)" "before:" "$before"; exit 1; } }
+"""
+
+    def inside(self, text, **environment):
+        script = EXAMPLES / "bridge-move" / "move.sh"
+        done = subprocess.run(["unshare", "--net", "--mount", "sh", "-c", self.BEGIN + text, script],
+                              capture_output=True, text=True, check=False, timeout=300,
+                              env=os.environ | environment)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_addresses_and_routes_move_and_come_back(self):
+        self.inside("""
+$0 apply br0 br1; same br1 applied; $0 check br0 br1
+$0 apply br0 br1; same br1 "applied twice"
+$0 undo br0 br1; same br0 undone
+""")
+
+    def test_from_wherever_it_was_killed_it_goes_on_or_back(self):
+        with tempfile.TemporaryDirectory(prefix="fm-move-") as directory:
+            ip = pathlib.Path(directory) / "ip"
+            ip.write_text('#!/bin/sh\nleft=$(($(cat "$LEFT") - 1)); echo $left >"$LEFT"\n'
+                          f'[ $left -ge 0 ] || {{ kill -9 $PPID; exit 9; }}\nexec {shutil.which("ip")} "$@"\n')
+            ip.chmod(0o755)
+            self.inside("""
+for what in apply undo; do
+    [ $what = apply ] && there=br1 || there=br0
+    count=0
+    until echo $count >"$LEFT"; PATH="$KILLER:$PATH" $0 apply br0 br1; do
+        $0 $what br0 br1; same $there "$what after $count"; $0 undo br0 br1
+        count=$((count + 1))
+    done
+    $0 undo br0 br1
+    [ $count -gt 15 ]
+done
+""", LEFT=f"{directory}/left", KILLER=directory)
+
+
 class PackageSwitch(ExampleCase):
     """The package is Debian's dnsmasq-base, built again from the installed files as several versions."""
 
@@ -153,13 +224,13 @@ class PackageSwitch(ExampleCase):
         self.assertEqual(version, "1-1")
         return pid
 
-    def switch(self, command, version):
+    def switch(self, command, version, file=""):
         """The script, run by hand on the host."""
         return subprocess.run(
             self.cluster.inside("c") + [self.script, command], capture_output=True, text=True,
             check=False, env=os.environ | {
                 "ROOT": str(self.root), "PROGRAM": "usr/sbin/dnsmasq", "CONFIG": str(self.config),
-                "ASK": "gateway.guests", "FERMATA_VERSION": version})
+                "ASK": "gateway.guests", "FERMATA_VERSION": version, "FERMATA_ARTIFACT": str(file)})
 
     def assertOld(self, before):
         """Version 1-1 runs and answers; the same process, or another than `before`."""
@@ -200,6 +271,18 @@ class PackageSwitch(ExampleCase):
                 self.assertHeld(step, "failed")
                 self.assertIn(reason, step["reason"])
                 self.assertOld(old)
+
+    def test_a_step_to_the_version_in_use_goes_nowhere_back(self):
+        self.first()
+        new = self.package("2-1")
+        self.assertHeld(self.run_on_c(self.version("2-1", file=new)), "succeeded")
+        before = self.daemons()
+        self.assertEqual(list(before.values()), ["2-1"])
+        for command in ("prepare", "apply", "undo"):
+            done = self.switch(command, "2-1", new)
+            self.assertEqual(done.returncode, 0, done)
+            self.assertEqual(self.daemons(), before, command)
+        self.assertEqual(os.readlink(self.root / "current"), "2-1")
 
     def test_the_agent_dies_while_it_is_applied(self):
         old = self.first()

@@ -5,7 +5,8 @@
 #
 #   pki.sh server/s1 notifier/n1 agent/a operator/alice
 #
-# Again does no harm: what is there stays, but the list of what was revoked is copied anew.
+# Again does no harm: what is newer in a volume stays, as renewed credentials; what was renewed in /authority goes
+# out, and the list of what was revoked always.
 set -eu
 
 user=7450                       # the images' own user; agents are root
@@ -16,6 +17,7 @@ for peer in "$@"; do
         || fermata pki issue "${peer%%/*}" "${peer#*/}" --directory /authority
     to=/volumes/$name/credentials
     mkdir -p "$to"
-    cp /authority/"$name".pem /authority/"$name".key /authority/ca.pem /authority/crl.pem "$to/"
+    cp -u /authority/"$name".pem /authority/"$name".key /authority/ca.pem "$to/"
+    cp /authority/crl.pem "$to/"
     case $peer in agent/*) ;; *) chown -R "$user:$user" "/volumes/$name" ;; esac
 done

@@ -7,7 +7,8 @@ both clusters, with the very Dockerfile and compose files that a person would us
 In each cluster: everything becomes healthy; all six guests move to the other QEMU, none boots or
 loses memory, one annotation for each hold; then every host's guests are held for twelve seconds, and the
 leader's container is killed in the first of these holds: it ends in time without a server, and the
-rollout ends well, in `single` when the server is started again, in `ha` under another leader.
+rollout ends well, in `single` when the server is started again, in `ha` under another leader. At last one
+host is killed and started again: its guests boot, and those of the others notice nothing.
 
 Needs root and `scripts/install-dependencies.sh compose`. Whatever happens, nothing is left running;
 images stay in CACHE/compose for the next time (some 2 GB).
@@ -144,6 +145,9 @@ class Compose:
             wait_until(lambda s=service: self.state(s) == (True, "healthy"), 300,
                        f"{service} to be healthy")
         check(True, f"{self.kind}: all {len(services)} services are healthy")
+        for service in ("notifier", "agent-a"):
+            self.execute(service, "grep", "-q", "BEGIN CERTIFICATE", "/etc/ssl/certs/ca-certificates.crt")
+        check(True, f"{self.kind}: both images know certificate authorities")
         wait_until(lambda: self.json("status", check_code=False)["runningGuestCount"] == 6
                    if self.fermata("status", check_code=False).returncode == 0 else False, 180,
                    "six running guests")
@@ -254,6 +258,24 @@ class Compose:
                        f"{leader} to be healthy again")
             check(True, f"ha: {leader} is back, as a standby")
 
+    def death_of_a_host(self):
+        """Its container is killed and started again, as a power cut does: its guests boot by themselves."""
+        before = {guest: self.ask(guest, "report") for guest in GUESTS}
+        self.chaos("kill", "agent-a")
+        check(not self.state("agent-a")[0], f"{self.kind}: agent-a is dead, and its guests with it")
+        self.chaos("start", "agent-a")
+        mine = ("db-0", "web-0")
+        for guest in mine:
+            report = wait_until(lambda g=guest: self.try_ask(g, "report"), 180,
+                                f"{guest} to answer again")
+            check(report["bootId"] != before[guest]["bootId"], f"{self.kind}: {guest} has booted")
+        wait_until(lambda: self.state("agent-a") == (True, "healthy"), 120,
+                   "agent-a to be healthy again")
+        wait_until(lambda: self.json("status")["runningGuestCount"] == 6, 60, "six running guests")
+        others = {guest: report for guest, report in before.items() if guest not in mine}
+        check(all(self.ask(g, "report")["bootId"] == r["bootId"] for g, r in others.items()),
+              f"{self.kind}: agent-a is back, and no guest of another host has booted")
+
     def finish_rollout(self, number):
         def look():
             done = self.fermata("rollout", "show", str(number), "--output", "json",
@@ -310,6 +332,7 @@ def story(directory, options):
                 cluster.up()
                 cluster.hypervisor_rollout()
                 cluster.death_in_a_hold()
+                cluster.death_of_a_host()
             except BaseException:
                 print(cluster.logs(), file=sys.stderr, flush=True)
                 raise

@@ -4,8 +4,10 @@ import ipaddress
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 import yaml
@@ -132,6 +134,8 @@ class ComposeFiles(unittest.TestCase):
         for _, name, service in self.services():
             self.assertNotIn("privileged", service)
             if name.startswith("agent-"):
+                # Else a host that was killed would find in it that its guests have ended by themselves.
+                self.assertEqual(service["tmpfs"], ["/run/fermata:mode=0700"])
                 self.assertEqual(service["cap_add"], ["NET_ADMIN", "SYS_NICE", "IPC_LOCK"])
                 self.assertEqual(service["devices"], ["/dev/net/tun"])
             else:
@@ -214,6 +218,91 @@ class HostFiles(unittest.TestCase):
         self.assertEqual(len(addresses), 6)
 
 
+class AgentEntrypoint(unittest.TestCase):
+    """The script as the first process of namespaces, with an agent that only says that it has begun."""
+
+    AGENT = """#!/bin/sh
+echo begun >>"$LOG"
+trap 'echo reloaded >>"$LOG"' HUP
+[ ! -e "$LOG.end" ] || exit 1
+while :; do sleep 0.05; done
+"""
+    # `eth0` is what the engine gives a container; /run outlives it, as the container's own layer does.
+    INSIDE = """set -e
+mount --bind "$HERE/run" /run
+mount --bind "$HERE/bin" /usr/local/bin
+ip link add eth0 type veth peer name peer0
+ip link set eth0 up
+ip addr add 10.80.0.31/16 dev eth0
+exec "$0"
+"""
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory(prefix="fm-entrypoint-")
+        self.addCleanup(directory.cleanup)
+        self.here = pathlib.Path(directory.name)
+        for path in ("run", "bin", "qemu/old", "guest"):
+            (self.here / path).mkdir(parents=True)
+        (self.here / "qemu/old/VERSION").write_text("7.2.18\n")
+        (self.here / "guest/cmdline").write_text("quiet\n")
+        (self.here / "bin/fermata").write_text(self.AGENT)
+        (self.here / "bin/fermata").chmod(0o755)
+        self.log = self.here / "log"
+
+    def start(self):
+        """Starts a container's life; returns when its agent has begun."""
+        self.log.unlink(missing_ok=True)
+        outer = subprocess.Popen(
+            ["unshare", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--mount-proc",
+             "--kill-child", "sh", "-c", self.INSIDE, HERE / "agent-entrypoint"],
+            env=os.environ | {
+                "HERE": str(self.here), "LOG": str(self.log), "HOST_FILE": str(HERE / "hosts/a.yaml"),
+                "QEMU": str(self.here / "qemu"), "GUEST": str(self.here / "guest")},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(lambda: (outer.kill(), outer.wait()))
+        self.wait_for("begun", outer)
+        (first,) = pathlib.Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+        return outer, int(first)
+
+    def wait_for(self, word, outer, count=1):
+        for _ in range(1000):
+            if self.log.exists() and self.log.read_text().split().count(word) >= count:
+                return
+            self.assertIsNone(outer.poll(), f"it has ended, before: {word}")
+            time.sleep(0.02)
+        self.fail(f"not within 20 s: {word}")
+
+    def test_nothing_of_a_life_before_is_left_in_run(self):
+        kept = self.here / "run/fermata/a/g/db-0/started"
+        kept.parent.mkdir(parents=True)
+        kept.write_text("the boot id, which is the real computer's\n")
+        self.start()
+        self.assertFalse(kept.exists())
+        self.assertIn("7.2.18", (self.here / "run/fermata/host.yaml").read_text())
+
+    def test_a_signal_to_reload_reaches_the_agent_and_ends_nothing_without_one(self):
+        outer, first = self.start()
+        os.kill(first, signal.SIGHUP)
+        self.wait_for("reloaded", outer)
+        # Agents that end at once, and SIGHUP again and again: most of them come between two lives.
+        (self.here / "log.end").touch()
+        (agent,) = self.agents(first)
+        os.kill(agent, signal.SIGKILL)
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            self.assertIsNone(outer.poll(), "SIGHUP has ended the first process")
+            os.kill(first, signal.SIGHUP)
+            time.sleep(0.05)
+        (self.here / "log.end").unlink()
+        begun = self.log.read_text().split().count("begun")
+        self.wait_for("begun", outer, begun + 1)
+
+    def agents(self, first):
+        children = pathlib.Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return [int(c) for c in children
+                if b"fermata" in pathlib.Path(f"/proc/{c}/cmdline").read_bytes()]
+
+
 class DockerfileStages(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -247,6 +336,13 @@ class DockerfileStages(unittest.TestCase):
         self.assertIn("swift build", self.stage("build"))
         for name in ("runtime", "trimmed", "fermata", "fermata-agent"):
             self.assertNotRegex(self.stage(name), r"-dev\b|swift|gcc")
+
+    def test_both_images_know_certificate_authorities(self):
+        # Where libcurl looks for them is filled by this package, and both images come from `runtime`.
+        self.assertRegex(self.stage("runtime"), r"apt-get install [^&]*\bca-certificates\b")
+        for name, base in (("trimmed", "runtime"), ("fermata-agent", "runtime")):
+            self.assertIn(f"FROM {base} AS {name}", self.text)
+        self.assertIn("COPY --from=trimmed / /", self.stage("fermata"))
 
     def test_what_is_copied_is_in_the_context(self):
         ignored = (ROOT / ".dockerignore").read_text().splitlines()

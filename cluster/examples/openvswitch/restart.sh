@@ -13,6 +13,12 @@
 #   FERMATA_VERSION   the version that the release promises
 #
 # ovsdb-server is left alone: it keeps the ports, and may be upgraded with nobody held.
+#
+# Not for an ovs-vswitchd of a systemd unit, as Debian's own is: when the old one ends, systemd runs the
+# unit's ExecStop, which may end the new one. `prepare` refuses it. There, take the refusal out, make
+# `stop` a `systemctl stop ovs-vswitchd`, and let `start` choose the program before a `systemctl start
+# ovs-vswitchd`; on Debian: update-alternatives --install /usr/sbin/ovs-vswitchd ovs-vswitchd "$1" 1, then
+# --set ovs-vswitchd "$1". Try it on a host without guests.
 set -eu
 
 fail() { echo "$*" >&2; exit 1; }
@@ -30,6 +36,17 @@ pid() {
     case $(readlink "/proc/$pid/exe") in */ovs-vswitchd*) echo "$pid" ;; esac
 }
 program() { pid=$(pid) && [ -z "$pid" ] || readlink "/proc/$pid/exe"; }
+
+# unit PID: the systemd service of Open vSwitch that a process belongs to; nothing if it is of none, or of
+# another's, as one that an earlier step has started is of the agent's.
+unit() {
+    unit=$(grep -o '[^/]*\.service' "/proc/$1/cgroup" | head -n 1)
+    case $unit in
+        '') ;;
+        ovs* | openvswitch*) echo "$unit" ;;
+        *) ! systemctl cat "$unit" 2>/dev/null | grep -q '^Exec.*\(ovs-\|openvswitch\)' || echo "$unit" ;;
+    esac
+}
 
 # The ports that work, with the numbers by which flows know them.
 ports() {
@@ -99,6 +116,9 @@ prepare() {
         || fail "$VSWITCHD is not $FERMATA_VERSION: $("$VSWITCHD" --version | head -n 1)"
     old=$(program)
     [ -n "$old" ] || fail "no ovs-vswitchd runs, by $OVS_RUNDIR/ovs-vswitchd.pid"
+    unit=$(unit "$(pid)")
+    [ -z "$unit" ] || fail "ovs-vswitchd belongs to $unit, and systemd would end the new one:" \
+        "the top of $0 says what to change"
     [ "$old" != "$(readlink -f "$VSWITCHD")" ] || fail "$VSWITCHD runs already"
     [ -x "$old" ] || fail "there is no way back: $old"
     [ -x $ovs_save ] || fail "$ovs_save is missing: install openvswitch-switch"

@@ -88,14 +88,17 @@ prepare() {
     fi
     # dpkg would have looked for the libraries; here the program does, while it costs nothing.
     try_out "$ROOT/$new/$PROGRAM"
-    # Where undo goes back to; empty before the first version.
-    [ "$current" = "$new" ] || echo "$current" >"$ROOT/before"
+    # Where undo goes back to; empty before the first version, and this one if it is in use already: a
+    # step goes back no further than it went.
+    echo "$current" >"$ROOT/before"
 }
 
 undo() {
     [ -f "$ROOT/before" ] || fail "nothing was prepared, so nobody knows what was before"
     before=$(cat "$ROOT/before")
-    if [ -n "$before" ]; then
+    if [ "$before" = "$new" ]; then
+        echo "$new was in use before: nothing to go back to"
+    elif [ -n "$before" ]; then
         switch_to "$before"
     else
         stop
