@@ -74,9 +74,10 @@ extension Coordinator {
     mutating func applyPause(_ fact: Fact) {
         switch fact.body {
         case .rolloutPaused(let id, let reason, let by):
+            let words = pausedReason(reason, by)
             state.rollouts.update(id) {
                 $0.state = .paused
-                $0.reason = pausedReason(reason, by)
+                $0.reason = words
             }
             withdrawNotices(of: id, reason: "the rollout is paused", at: fact.at)
             emitRolloutChange(id, at: fact.at)

@@ -56,7 +56,7 @@ class BackupCase(Scratch):
             "nothing was changed")
         self.assertFails(
             fermata("restore", "--file", self.file, "--store", store, "--replace"), UNAVAILABLE,
-            "in use by another server")
+            "in use by a server")
         end()
 
         restored = self.done("restore", "--file", self.file, "--store", self.directory / "two")
