@@ -1,4 +1,5 @@
 internal import Fleet
+internal import Glibc
 public import HostConfiguration
 internal import UvLoop
 
@@ -12,10 +13,12 @@ public enum HostChecks {
     /// - Parameters:
     ///   - host: a checked file.
     ///   - fileName: as in the problems that parsing gave.
+    ///   - includesBridges: also those that a guest needs when it is started. One that runs may be without
+    ///     for a while, and then its agent has to start all the same.
     ///   - locate: line and column of a place such as `guests[1].disks[0].path`, if known.
     /// - Returns: every problem, in the order of the file's parts; empty if the host can be run.
     public static func problems(
-        in host: HostFile, fileName: String,
+        in host: HostFile, fileName: String, includesBridges: Bool = false,
         locate: (String) -> (line: Int, column: Int)? = { _ in nil }
     ) -> [Problem] {
         var found: [Problem] = []
@@ -61,7 +64,9 @@ public enum HostChecks {
                     "guests[\(index)].\(place).\(key)", "guest \(guest.id): \(problem)",
                     "install it, or correct the probe")
             }
-            for problem in guestProblems(guest, host) {
+            for problem in guestProblems(guest, host)
+                + (includesBridges ? bridgeProblems(guest) : [])
+            {
                 add("guests[\(index)]\(problem.path)", problem.message, problem.advice)
             }
         }
@@ -80,6 +85,32 @@ public enum HostChecks {
         var path: String
         var message: String
         var advice: String
+    }
+
+    /// Of what `ip link set … master` would not take. An Open vSwitch bridge is no such: its taps are not on
+    /// one by their host file.
+    private static func bridgeProblems(_ guest: GuestConfiguration) -> [Found] {
+        guest.nics.enumerated().compactMap { index, nic in
+            guard case .tap(_, let bridge?, _) = nic else { return nil }
+            let isThere = if_nametoindex(bridge) != 0
+            guard !isThere || !isBridge(bridge) else { return nil }
+            return Found(
+                path: ".nics[\(index)].bridge",
+                message: "guest \(guest.id): "
+                    + (isThere ? "\(bridge) is no bridge" : "there is no bridge \(bridge)"),
+                advice: isThere
+                    ? "name a bridge of the kernel's own, or leave `bridge` out and connect the tap "
+                        + "yourself" : "make it, as with `ip link add \(bridge) type bridge`")
+        }
+    }
+
+    /// Also what cannot be told: sysfs may show another network namespace than the process is in.
+    private static func isBridge(_ name: String) -> Bool {
+        let place = "/sys/class/net/\(name)"
+        guard let bytes = try? Files.read(path: "\(place)/ifindex", byteCountMax: 64),
+            String(decoding: bytes, as: UTF8.self) == "\(if_nametoindex(name))\n"
+        else { return true }
+        return Files.kind(path: "\(place)/bridge") == .directory
     }
 
     private static func guestProblems(_ guest: GuestConfiguration, _ host: HostFile) -> [Found] {

@@ -248,13 +248,34 @@ extension Coordinator {
                     + cordon.reason)
         }
         for id in state.rollouts.openIDs { problems.append("\(id) is not over yet") }
-        for lock in lockViews() where lock.stuck {
-            problems.append("set \(lock.set): \(lock.reason)")
-        }
+        problems += lockProblems(of: ordered)
         return .success(
             PlanView(
                 release: releaseID, policy: policy, steps: ordered, waveCount: waveCount,
                 skipped: skipped, problems: problems))
+    }
+
+    /// What locks that an operator has to release would do to these steps: those of another update domain
+    /// wait, those of the same one do not, not even for what was left unhealthy there.
+    private func lockProblems(of steps: [PlanView.Step]) -> [String] {
+        lockViews().filter(\.stuck).flatMap { lock in
+            let own = SetPair(set: lock.set, updateDomain: lock.updateDomain)
+            var problems: [String] = []
+            if steps.contains(where: { $0.pairs.contains { $0.set == own.set && $0 != own } }) {
+                problems.append("set \(lock.set): \(lock.reason)")
+            }
+            for step in steps where step.wave > 0 && step.pairs.contains(own) {
+                for guest in step.guests
+                where lock.guests.contains(guest) && state.guests[guest]?.pair == own {
+                    let outcome = state.step(lock.step)?.outcome?.rawValue ?? "unknown"
+                    problems.append(
+                        "guest \(guest), which \(lock.step) left \(outcome), would be held again; "
+                            + "see to it first, then `fermata locks release \(lock.set) --reason …`"
+                    )
+                }
+            }
+            return problems
+        }
     }
 
     private func predict(

@@ -49,15 +49,16 @@ struct Document {
     /// What the YAML library calls a key that is a list or a map.
     private static let nameOfComplexKey = "<uncovertable>"
 
-    init(_ text: String) throws(DocumentProblem) {
+    /// - Parameter kind: of the file, for people.
+    init(_ text: String, kind: String) throws(DocumentProblem) {
         guard text.utf8.count <= Self.byteCountMax else {
             throw DocumentProblem(
                 position: .start,
                 message:
                     "the file has \(text.utf8.count) bytes, and \(Self.byteCountMax) is the most",
-                advice: "check that this is the host file")
+                advice: "check that this is the \(kind)")
         }
-        let lines = try Lines(text)
+        let lines = try Lines(text, kind: kind)
         try lines.refuseAnchorsWithComplexKeys()
         var marks = KeyMarks()
         while true {
@@ -95,7 +96,7 @@ struct Document {
                     throw marks.problem(DocumentProblem(repeatedKey: name, at: position))
                 }
             } catch let error as YamlError {
-                throw marks.problem(Self.problem(error, lines, marks))
+                throw marks.problem(Self.problem(error, lines, marks, kind))
             } catch {
                 throw DocumentProblem(
                     position: .start, message: "the file cannot be read as YAML: \(error)",
@@ -122,7 +123,7 @@ struct Document {
     }
 
     private static func problem(
-        _ error: YamlError, _ lines: Lines, _ marks: KeyMarks
+        _ error: YamlError, _ lines: Lines, _ marks: KeyMarks, _ kind: String
     ) -> DocumentProblem {
         switch error {
         case .scanner(_, let text, let mark, _), .parser(_, let text, let mark, _):
@@ -130,7 +131,7 @@ struct Document {
             if text.hasPrefix("Maximum nesting") {
                 return DocumentProblem(
                     position: position, message: "the file is nested too deeply",
-                    advice: "check that this is the host file")
+                    advice: "check that this is the \(kind)")
             }
             if lines.hasTabInIndentation(position.line) {
                 return DocumentProblem(

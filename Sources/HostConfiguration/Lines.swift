@@ -5,7 +5,8 @@ struct Lines {
     /// Index of each line's first scalar in `scalars`, and one past the end.
     private let starts: [Int]
 
-    init(_ text: String) throws(DocumentProblem) {
+    /// - Parameter kind: of the file, for people.
+    init(_ text: String, kind: String) throws(DocumentProblem) {
         var scalars: [Unicode.Scalar] = []
         scalars.reserveCapacity(text.utf8.count)
         var starts = [0]
@@ -22,7 +23,7 @@ struct Lines {
                 throw DocumentProblem(
                     position: Position(
                         line: starts.count, column: scalars.count - (starts.last ?? 0) + 1),
-                    message: "the character U+\(padding)\(number) has no place in a host file",
+                    message: "the character U+\(padding)\(number) has no place in a \(kind)",
                     advice: "remove it")
             }
             scalars.append(scalar)

@@ -1,6 +1,8 @@
 import Fleet
 
 extension HostFile {
+    static let kindOfFile = "host file"
+
     /// Reads a host's file.
     ///
     /// Paths must be absolute. Unknown and repeated keys are problems, as are values that QEMU or
@@ -14,7 +16,9 @@ extension HostFile {
         _ text: String, fileName: String
     ) -> Result<HostFile, HostFileProblems> {
         let advice = "begin with `host: NAME`, and describe its hypervisor and guests"
-        return Reader.read(text, fileName: fileName, emptyAdvice: advice) { $0.hostFile($1) }
+        return Reader.read(
+            text, kind: Self.kindOfFile, fileName: fileName, emptyAdvice: advice
+        ) { $0.hostFile($1) }
     }
 }
 
@@ -22,15 +26,16 @@ extension Reader {
     /// Reads a file's one document.
     ///
     /// - Parameters:
+    ///   - kind: of the file, for people.
     ///   - emptyAdvice: what to do about an empty file.
     ///   - parse: makes a value of the document, or adds problems.
     static func read<Output>(
-        _ text: String, fileName: String, emptyAdvice: String,
+        _ text: String, kind: String, fileName: String, emptyAdvice: String,
         _ parse: (Reader, Value) -> Output?
     ) -> Result<Output, HostFileProblems> {
         let document: Document
         do throws(DocumentProblem) {
-            document = try Document(text)
+            document = try Document(text, kind: kind)
         } catch {
             let problems = (error.others + [error]).sorted { $0.position < $1.position }
             return .failure(
@@ -69,7 +74,8 @@ extension Reader {
         ]
         guard
             let fields = fields(
-                value, known: known, required: ["host", "hypervisor"], example: "host: a")
+                value, known: known, required: ["host", "hypervisor"], example: "host: a",
+                examples: ["hypervisor": "hypervisor: \(Self.hypervisorExample)"])
         else { return nil }
         let host: HostID? = fields["host"].flatMap { name($0, example: "a") }
         let runDirectory =
@@ -99,6 +105,9 @@ extension Reader {
             sets: sets, guests: guests)
     }
 
+    private static let hypervisorExample =
+        "{path: /usr/bin/qemu-system-x86_64, version: \"7.2.22\"}"
+
     private func accelerator(_ value: Value) -> String? {
         guard let text = text(value, example: "kvm:tcg") else { return nil }
         guard ["kvm", "tcg", "kvm:tcg", "tcg:kvm"].contains(text) else {
@@ -113,7 +122,7 @@ extension Reader {
             let fields = fields(
                 value, known: ["path", "version", "moduleDirectory", "dataDirectories"],
                 required: ["path", "version"],
-                example: "{path: /usr/bin/qemu-system-x86_64, version: \"7.2.22\"}")
+                example: Self.hypervisorExample)
         else { return nil }
         let binary = fields["path"].flatMap { path($0) }
         let version = fields["version"].flatMap { self.version($0) }

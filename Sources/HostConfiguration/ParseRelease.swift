@@ -67,7 +67,9 @@ public struct ReleaseDraft: Hashable, Sendable {
         _ text: String, fileName: String
     ) -> Result<ReleaseDraft, HostFileProblems> {
         let advice = "begin with `version: VERSION`, and say how to apply it"
-        return Reader.read(text, fileName: fileName, emptyAdvice: advice) { $0.release($1) }
+        return Reader.read(
+            text, kind: "release file", fileName: fileName, emptyAdvice: advice
+        ) { $0.release($1) }
     }
 }
 
@@ -82,7 +84,10 @@ extension Reader {
         guard
             let fields = fields(
                 value, known: known, required: ["version", "apply"],
-                example: "version: \"3.2\"\napply: \(Self.commandExample)")
+                example: "{version: \"3.2\", apply: \(Self.commandExample)}",
+                examples: [
+                    "version": "version: \"3.2\"", "apply": "apply: \(Self.commandExample)",
+                ])
         else { return nil }
         let version = fields["version"].flatMap { self.version($0) }
         let holdsGuests = fields["holdsGuests"].map { self.bool($0) } ?? true

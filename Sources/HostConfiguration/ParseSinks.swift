@@ -11,7 +11,9 @@ public struct SinksFile: Hashable, Sendable {
         _ text: String, fileName: String
     ) -> Result<SinksFile, HostFileProblems> {
         let advice = "begin with `sinks:` and list them"
-        return Reader.read(text, fileName: fileName, emptyAdvice: advice) { $0.sinksFile($1) }
+        return Reader.read(
+            text, kind: "file of sinks", fileName: fileName, emptyAdvice: advice
+        ) { $0.sinksFile($1) }
     }
 }
 

@@ -7,7 +7,7 @@ public struct HostFilePlaces {
 
     /// - Returns: nil if `text` is not YAML; parsing it says why.
     public init?(_ text: String) {
-        guard let document = try? Document(text) else { return nil }
+        guard let document = try? Document(text, kind: HostFile.kindOfFile) else { return nil }
         self.document = document
     }
 

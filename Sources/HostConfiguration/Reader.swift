@@ -98,9 +98,11 @@ final class Reader {
     /// - Parameters:
     ///   - known: the keys that may be there; nil for any.
     ///   - required: those that must.
-    ///   - example: shows for a value of another type what is wanted.
+    ///   - example: shows what is wanted, for a value of another type and for a required key.
+    ///   - examples: for required keys that it does not show, in one line each.
     func fields(
-        _ value: Value, known: [String]?, required: [String] = [], example: String
+        _ value: Value, known: [String]?, required: [String] = [], example: String,
+        examples: [String: String] = [:]
     ) -> Fields? {
         guard case .mapping(let mapping) = value.node else {
             add(value, "is \(value.kind) where a map is wanted", "write it as `\(example)`")
@@ -134,7 +136,8 @@ final class Reader {
         for name in required where positions[name] == nil {
             add(
                 value.position, value.path.isEmpty ? name : "\(value.path).\(name)",
-                "\(value.title) has no \(quoted(name))", "add it, as in `\(example)`")
+                "\(value.title) has no \(quoted(name))",
+                "add it, as in `\(examples[name] ?? example)`")
         }
         return fields
     }

@@ -68,6 +68,22 @@ extension AuditEntry.Outcome {
 }
 
 extension AuditEntry.Subject {
+    /// For a line of the log: its name, what it is about, and why. No bytes of digests.
+    var words: String {
+        guard case .object(let members) = json else { return "" }
+        var words: [String] = []
+        var reason = ""
+        for member in members {
+            guard case .string(let text) = member.value else { continue }
+            if member.key == "reason" {
+                reason = ": \(printable(text))"
+            } else if words.count < 2 {
+                words.append(text)
+            }
+        }
+        return words.joined(separator: " ") + reason
+    }
+
     /// Its first member is its name.
     fileprivate var json: JSON {
         switch self {

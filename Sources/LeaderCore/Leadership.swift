@@ -155,7 +155,10 @@ final class Leadership {
             switch result {
             case .success(let committed):
                 log.notice(
-                    "command accepted", metadata: ["by": "\(by)", "command": "\(command)"])
+                    "command accepted",
+                    metadata: [
+                        "by": "\(by)", "command": "\(AuditEntry.Subject.command(command).words)",
+                    ])
                 let started = committed.facts.compactMap { fact in
                     if case .rolloutStarted(let started) = fact.body { started.id } else { nil }
                 }
@@ -204,7 +207,8 @@ final class Leadership {
             "command refused",
             metadata: [
                 "by": "\(session.identity.name)", "code": "\(refusal.code.rawValue)",
-                "reason": "\(refusal.message)", "command": "\(command)",
+                "reason": "\(refusal.message)",
+                "command": "\(AuditEntry.Subject.command(command).words)",
             ])
         server.edges.audit.record(
             AuditEntry(

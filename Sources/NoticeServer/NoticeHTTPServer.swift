@@ -14,6 +14,7 @@
 // second; a client that is slow, large or wrong → its own connection ends, with a status where one
 // can still be said.
 public import Fleet
+import Glibc
 import HummingbirdCore
 public import Logging
 import NIOCore
@@ -123,19 +124,28 @@ public final class NoticeHTTPServer: Sendable {
                     Task { try? await server.shutdownGracefully() }
                 }
             } catch {
-                if isFirst { return post(.failed("\(address): \(error)")) }
-                log.error("cannot listen", metadata: ["error": "\(error)"])
+                let words = Self.words(error)
+                if isFirst { return post(.failed("\(address): \(words)")) }
+                log.error("cannot listen", metadata: ["error": "\(words)"])
             }
             isFirst = false
             try? await Task.sleep(for: .seconds(1))
         }
     }
 
-    /// Hummingbird's own lines are for those who debug it.
+    /// Hummingbird's own lines are for those who debug it; at each orderly end it tells of an error.
     private var quiet: Logger {
         var quiet = log
-        quiet.logLevel = .error
+        quiet.logLevel = .critical
         return quiet
+    }
+
+    /// The system's, and not NIO's with the name of its own function.
+    private static func words(_ error: any Error) -> String {
+        guard let error = error as? IOError, let words = strerror(error.errnoCode) else {
+            return "\(error)"
+        }
+        return String(cString: words)
     }
 }
 

@@ -41,7 +41,10 @@ final class BoardFollower {
     var onListening: ((String) -> Void)?
     var onFatal: ((NotifierError) -> Void)?
 
-    let isForOneHost: Bool
+    /// Guests are served at every address.
+    var isListening: Bool { listeningCount == addressCount }
+    var isForOneHost: Bool { host != nil }
+    private let host: HostID?
     private let loop: Loop
     private let log: Logger
     private let store: NotifierStore
@@ -50,6 +53,8 @@ final class BoardFollower {
     private let renderer: BulletinRenderer
     private let server: NoticeHTTPServer
     private let mailbox: Mailbox<ServerRequest>
+    private let addressCount: Int
+    private var listeningCount = 0
     private var watch: DescriptorWatch?
     private var resending: UvLoop.Timer?
     private var refreshing: UvLoop.Timer?
@@ -66,6 +71,7 @@ final class BoardFollower {
     /// Newest event that the leader was heard to have.
     private var lastSequence: UInt64 = 0
     private var pauses = InventoryPauses()
+    private var hasWarnedOfHost = false
     private var sending: Set<PendingAcknowledgement> = []
 
     private static let resendInterval = Duration.seconds(30)
@@ -84,7 +90,8 @@ final class BoardFollower {
         self.client = client
         self.loop = loop
         self.log = log
-        isForOneHost = service.host != nil
+        host = service.host
+        addressCount = service.listen.count
         do {
             let memory = try store.boardMemory()
             let stored = try store.cursor()
@@ -233,6 +240,7 @@ final class BoardFollower {
     private func take(_ guests: [BoardGuest]) throws(NotifierStoreError) {
         let isChanged = board.take(guests)
         if isChanged { pauses.onChange() }
+        warnOfHost(guests)
         for address in board.claimedTwice.sorted() where isChanged {
             log.warning(
                 "two guests have one address; neither is known by it",
@@ -246,6 +254,20 @@ final class BoardFollower {
             try fold(events)
         }
         publish()
+    }
+
+    /// Once, until it has guests: they may be reported later.
+    private func warnOfHost(_ guests: [BoardGuest]) {
+        guard let host else { return }
+        let isThere = guests.contains { $0.host == host }
+        if !isThere, !hasWarnedOfHost {
+            log.warning(
+                """
+                the inventory has no guest of this host: nobody is served. Is its name that of the \
+                host file, and does its agent run?
+                """, metadata: ["host": "\(host)"])
+        }
+        hasWarnedOfHost = !isThere
     }
 
     /// - Parameter address: that nobody has; nil for guests in notices.
@@ -284,7 +306,9 @@ final class BoardFollower {
 
     func onRequest(_ request: ServerRequest) {
         switch request {
-        case .listening(let address): onListening?(address)
+        case .listening(let address):
+            listeningCount += 1
+            onListening?(address)
         case .failed(let reason): onFatal?(.cannotListen(reason))
         case .unknownAddress(let address): askGuestsSoon(for: address)
         case .acknowledge(let guest, let eventIDs, let reply):

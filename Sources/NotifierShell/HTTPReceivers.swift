@@ -33,9 +33,7 @@ struct OpenTarget {
         }
         if let tokenFile { headers.append("Authorization: Bearer \(try secret(tokenFile))") }
         self.headers = headers
-        if let path = target.authorityFile, !Files.isReadable(path: path) {
-            throw SinkProblem("the authorities in \(path) cannot be read")
-        }
+        try checkAuthorities(target.authorityFile)
         tls = HTTPRequest.TLS(authorityFile: target.authorityFile)
         limit = .milliseconds(target.limitMilliseconds)
         self.client = client

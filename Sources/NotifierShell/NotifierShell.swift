@@ -48,7 +48,7 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
         case .cannotLock: "Check that the directory exists and is writable."
         case .cannotListen:
             "Give an address of this host, and a port that nobody uses, to --listen."
-        case .sink: "Correct the file of --sinks; `fermata notifier check-sinks FILE` reads it."
+        case .sink(let problem): problem.advice
         }
     }
 
@@ -57,7 +57,7 @@ public enum NotifierError: Error, Hashable, Sendable, CustomStringConvertible {
 
 /// Follows the leader's events and publishes an annotation for each hold, exactly once.
 public final class NotifierShell {
-    /// The first session is there and events are being followed.
+    /// The first session is there and events are being followed; guests, if any, are served.
     ///
     /// - Parameter sequence: the last event stored before.
     public var onReady: ((_ sequence: UInt64) -> Void)?
@@ -83,6 +83,8 @@ public final class NotifierShell {
     private var changeNumber: Int64 = 0
     private let board: BoardFollower?
     private var isReady = false
+    /// The last event stored before the first session.
+    private var firstSequence: UInt64?
     /// The leader of this session says the release with a grant. One of the first version 1 did not, and
     /// would close the session on a query, which notifiers could not ask yet.
     private var isLeaderOfToday = false
@@ -161,7 +163,9 @@ public final class NotifierShell {
         let names = delivery.sinks.map(\.id)
         do {
             for (sink, count) in try store.pendingForOthers(than: names).sorted(by: <) {
-                log.warning("\(count) bulletins wait for sink \(sink), which is not configured")
+                log.warning(
+                    "\(count) bulletins wait for sink \(sink), which is not configured",
+                    metadata: ["to let them go": "fermata notifier dead-letters drop --pending"])
             }
         } catch {
             throw .store(error)
@@ -169,10 +173,7 @@ public final class NotifierShell {
     }
 
     /// Called with each address at which guests are served, with the port really bound.
-    public var onListening: ((String) -> Void)? {
-        get { board?.onListening }
-        set { board?.onListening = newValue }
-    }
+    public var onListening: ((String) -> Void)?
 
     /// It serves the guests of one host and leaves annotations to the central ones.
     private var isForOneHost: Bool { board?.isForOneHost ?? false }
@@ -200,6 +201,10 @@ public final class NotifierShell {
         clean()
         delivery.wake()
         board?.onFatal = { [unowned self] in onFatal?($0) }
+        board?.onListening = { [unowned self] address in
+            onListening?(address)
+            becomeReady()
+        }
         board?.start()
         client.start()
     }
@@ -304,10 +309,15 @@ public final class NotifierShell {
             board?.onSession()
             claim()
             NotifierHealth.touch(databasePath)
-            guard !isReady else { return }
-            isReady = true
-            onReady?(sequence)
+            firstSequence = firstSequence ?? sequence
+            becomeReady()
         }
+    }
+
+    private func becomeReady() {
+        guard !isReady, let firstSequence, board?.isListening ?? true else { return }
+        isReady = true
+        onReady?(firstSequence)
     }
 
     private func send(_ message: Message) {

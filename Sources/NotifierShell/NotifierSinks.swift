@@ -29,6 +29,13 @@ public struct NotifierSinks {
         let renderer = renderer(cluster: cluster)
         var ways: [(Sink, any Receiver)] = []
         let count = LineReceiver.batchCountMax
+        if let appendPath {
+            do {
+                try checkPlace(ofFile: appendPath)
+            } catch {
+                throw SinkProblem(error.description, advice: "Make it, or give another --append.")
+            }
+        }
         do throws(UvError) {
             if let printLine {
                 let sink = Sink(id: .stdout, batchCountMax: count)

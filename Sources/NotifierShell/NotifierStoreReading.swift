@@ -15,15 +15,15 @@ extension NotifierStore {
         }
     }
 
-    /// The record of one hold as what sinks were told of it. When the leader committed it is not kept
-    /// beside an annotation: the time at which it was recorded stands for it.
+    /// The record of one hold as what sinks were told of it. When the leader committed it is kept as long as
+    /// bulletins are: then the time at which it was recorded stands for it.
     ///
     /// - Returns: nil if there is none.
     public func bulletin(ofAnnotation id: String) throws(NotifierStoreError) -> Bulletin? {
         try guarded(path, "read") {
             try read { database in
                 let sql = """
-                    SELECT annotation.*, setGuestCount, setUpdateDomainCount FROM annotation
+                    SELECT annotation.*, atMicroseconds, setGuestCount, setUpdateDomainCount FROM annotation
                         LEFT JOIN bulletin ON bulletinId = annotationId WHERE annotationId = ?
                     """
                 return try Row.fetchOne(database, sql: sql, arguments: [id])
@@ -38,7 +38,7 @@ extension NotifierStore {
     ) throws(NotifierStoreError) -> [Bulletin] {
         let (condition, values) = filter.condition
         let sql = """
-            SELECT annotation.*, setGuestCount, setUpdateDomainCount FROM annotation
+            SELECT annotation.*, atMicroseconds, setGuestCount, setUpdateDomainCount FROM annotation
                 LEFT JOIN bulletin ON bulletinId = annotationId
             \(condition) ORDER BY annotation.number DESC LIMIT ?
             """
@@ -57,7 +57,9 @@ extension NotifierStore {
         }
         let sequence: Int64 = row["sequence"]
         return Bulletin(
-            annotation, sequence: UInt64(clamping: sequence), setSize: SetSize(row: row))
+            annotation, sequence: UInt64(clamping: sequence),
+            at: (row["atMicroseconds"] as Int64?).map { Timestamp(microseconds: $0) },
+            setSize: SetSize(row: row))
     }
 
     /// What was told last of each guest of a step, in ascending order of guest; also of one whose hold is

@@ -93,6 +93,7 @@ final class MailReceiver: Receiver {
         self.renderer = renderer
         self.settings = settings
         password = try settings.passwordFile.map { path throws(SinkProblem) in try secret(path) }
+        try checkAuthorities(settings.authorityFile)
         self.client = client
     }
 

@@ -20,13 +20,18 @@ public struct DeadLetter: Hashable, Sendable {
 public struct DeadLetterFilter: Hashable, Sendable {
     public var sink: SinkID?
     public var bulletinID: String?
-    public init(sink: SinkID? = nil, bulletinID: String? = nil) {
+    /// Also what its sink is still to be asked about.
+    public var includesPending: Bool
+    public init(sink: SinkID? = nil, bulletinID: String? = nil, includesPending: Bool = false) {
         self.sink = sink
         self.bulletinID = bulletinID
+        self.includesPending = includesPending
     }
 
     fileprivate var condition: (sql: String, values: StatementArguments) {
-        var sql = "deadAtMicroseconds IS NOT NULL"
+        var sql =
+            includesPending
+            ? "deliveredAtMicroseconds IS NULL" : "deadAtMicroseconds IS NOT NULL"
         var values = StatementArguments()
         if let sink {
             sql += " AND sink = ?"
@@ -68,7 +73,18 @@ extension NotifierStore {
         }
     }
 
-    /// Takes dead letters out; their bulletins stay.
+    /// Whether anything was ever due to the sink, as far back as bulletins are kept.
+    public func isKnown(_ sink: SinkID) throws(NotifierStoreError) -> Bool {
+        try guarded(path, "read") {
+            try read { database in
+                try Int.fetchOne(
+                    database, sql: "SELECT 1 FROM outbox WHERE sink = ? LIMIT 1",
+                    arguments: [sink.rawValue]) != nil
+            }
+        }
+    }
+
+    /// Takes dead letters out, and what else the filter includes; their bulletins stay.
     ///
     /// - Returns: how many.
     public func drop(_ filter: DeadLetterFilter) throws(NotifierStoreError) -> Int {

@@ -32,7 +32,7 @@ struct AgentCommand: ParsableCommand {
     var check = false
 
     func run() throws {
-        let host = try readHostFile(hostFile)
+        let host = try readHostFile(hostFile, includesBridges: check)
         if check {
             StandardOutput.write(
                 "\(hostFile): host \(host.host) with \(host.guests.count) "
@@ -117,11 +117,16 @@ private func ownPath() throws(CommandFailure) -> String {
 
 /// Reads a host file and looks for what it names.
 ///
+/// - Parameter includesBridges: also for what only a guest's start needs.
 /// - Throws: every problem at once, one line each.
-func readHostFile(_ path: String) throws(CommandFailure) -> HostFile {
+func readHostFile(
+    _ path: String, includesBridges: Bool = false
+) throws(CommandFailure) -> HostFile {
     try readHostFile(path) { host, text in
         let places = HostFilePlaces(text)
-        return HostChecks.problems(in: host, fileName: path, locate: { places?.place(of: $0) })
+        return HostChecks.problems(
+            in: host, fileName: path, includesBridges: includesBridges,
+            locate: { places?.place(of: $0) })
     }
 }
 

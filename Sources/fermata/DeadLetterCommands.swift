@@ -14,6 +14,7 @@ struct DeadLettersCommand: ParsableCommand {
 
               fermata notifier dead-letters list --database notifier.db
               fermata notifier dead-letters replay --sink ops
+              fermata notifier dead-letters drop --sink old --pending
             """,
         subcommands: [
             ListDeadLettersCommand.self, ReplayDeadLettersCommand.self,
@@ -87,12 +88,27 @@ struct ReplayDeadLettersCommand: ParsableCommand {
 
 struct DropDeadLettersCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "drop", abstract: "Lets go what sinks have not taken; the record stays.")
+        commandName: "drop", abstract: "Lets go what sinks have not taken; the record stays.",
+        discussion: """
+            With --pending also what still waits, as it does for a sink that is configured no more. One \
+            that is configured never gets it then.
+            """)
     @OptionGroup var which: DeadLetterOptions
+    @Flag(
+        name: .customLong("pending"), help: "Also what still waits for the sink; needs --sink.")
+    var includesPending = false
+
+    func validate() throws {
+        guard !includesPending || which.sink != nil else {
+            throw ValidationError("--pending needs --sink NAME: nobody gets what it lets go.")
+        }
+    }
 
     func run() throws {
+        var filter = which.filter
+        filter.includesPending = includesPending
         let count = try which.withStore(mayChange: true) { store throws(NotifierStoreError) in
-            try store.drop(which.filter)
+            try store.drop(filter)
         }
         StandardOutput.write("\(count) dropped\n")
     }
@@ -103,7 +119,8 @@ struct ReplayAnnotationsCommand: ParsableCommand {
         commandName: "replay", abstract: "Has annotations sent again, to one sink.",
         discussion: """
             Those that still wait there are not sent twice. The notifier that runs notices within a \
-            second; receivers know them by their id.
+            second; receivers know them by their id. A sink that nothing was ever due to is taken for \
+            a slip of the pen, unless --new says that it is one.
 
               fermata annotations replay --to ops --since 2026-04-11T22:00:00Z
             """)
@@ -111,14 +128,23 @@ struct ReplayAnnotationsCommand: ParsableCommand {
     @OptionGroup var which: AnnotationFilterOptions
     @Option(help: "The sink.", transform: parseName)
     var to: SinkID
+    @Flag(name: .customLong("new"), help: "Also if nothing was ever due to that sink.")
+    var isNew = false
 
     func run() throws {
         let path = try database.path
-        do throws(NotifierStoreError) {
+        do {
             let store = try NotifierStore(existing: path, mayChange: true)
+            // What waits for a sink that is none would wait for ever.
+            guard try isNew || store.isKnown(to) else {
+                throw CommandFailure(
+                    .badInput, "nothing was ever due to a sink \(to) of \(path)",
+                    advice: "Correct the name, or add --new if the notifier has just been given it."
+                )
+            }
             let count = try store.replay(which.filter, to: to)
             StandardOutput.write("\(count) will be sent again\n")
-        } catch {
+        } catch let error as NotifierStoreError {
             throw CommandFailure(error)
         }
     }

@@ -58,6 +58,11 @@ struct NotifierCommand: ParsableCommand {
     var keepAnnotations: Int?
 
     func validate() throws {
+        guard host == nil || append == nil && sinks.path == nil else {
+            throw ValidationError(
+                "--host serves guests and publishes nothing: leave \(append == nil ? "--sinks" : "--append") "
+                    + "to the notifier that keeps the record.")
+        }
         guard keep >= 1, keepAnnotations.map({ $0 >= keep }) ?? true else {
             throw ValidationError(
                 "--keep is at least 1 day, and --keep-annotations at least as long.")

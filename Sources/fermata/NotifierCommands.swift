@@ -88,6 +88,9 @@ struct CheckSinksCommand: ParsableCommand {
         commandName: "check-sinks",
         abstract: "Reads a file of sinks and says all that is wrong in it.",
         discussion: """
+            Also whether what it names is there, as whoever runs this sees it: files of secrets and \
+            authorities, programs, and the directories of files to write. Nothing is sent.
+
               sinks:
                 - name: ops
                   webhook: {url: https://example.org/hook, secretFile: /etc/fermata/ops.key}
@@ -101,6 +104,12 @@ struct CheckSinksCommand: ParsableCommand {
 
     func run() throws {
         let sinks = try readSinks(file)
+        let problems = sinks.flatMap(\.problems)
+        guard problems.isEmpty else {
+            throw CommandFailure(
+                .badInput, problems.map { "\(file): \($0)" }.joined(separator: "\n"),
+                advice: "A notifier would not start with it.")
+        }
         output.show(
             text: sinks.map { "\($0.sink.id): \($0.kind.title)\n" }.joined(),
             json: .array(

@@ -71,6 +71,22 @@ import UvLoop
             ])
     }
 
+    @Test("a bridge that is none is a problem before guests are started, and not when an agent is")
+    func bridges() {
+        var guest = GuestConfiguration(id: GuestID(checked: "g"), memoryBytes: 1 << 20)
+        guest.nics = ["fm-none0", "lo", nil].enumerated().map { number, bridge in
+            .tap(name: "t\(number)", bridge: bridge, mac: MACAddress("02:00:00:00:00:0\(number)")!)
+        }
+        let host = host(run: "/tmp/fa-checks/run", guests: [guest])
+        #expect(HostChecks.problems(in: host, fileName: "h").isEmpty)
+        let problems = HostChecks.problems(in: host, fileName: "h", includesBridges: true)
+        #expect(problems.map(\.path) == ["guests[0].nics[0].bridge", "guests[0].nics[1].bridge"])
+        #expect(
+            problems.map(\.message) == [
+                "guest g: there is no bridge fm-none0", "guest g: lo is no bridge",
+            ])
+    }
+
     @Test("socket paths that no Unix socket can have are a problem")
     func longPaths() {
         let run = "/tmp/" + String(repeating: "r", count: 90)

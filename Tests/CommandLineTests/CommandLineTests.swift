@@ -40,7 +40,14 @@ import Testing
             Wrong("rollout start --release r --host a,,b", "is not a name"),
             Wrong("cordon a", "Missing expected argument '--reason"),
             Wrong("cordon a --reason x b", "Unexpected argument 'b'"),
+            Wrong(
+                "notifier --database d --host a --listen 127.0.0.1:0 --sinks s",
+                "leave --sinks to the notifier that keeps the record"),
+            Wrong(
+                "notifier --database d --host a --listen 127.0.0.1:0 --append f",
+                "leave --append to the notifier"),
             Wrong("notifier forget", "Missing expected argument '<name>'"),
+            Wrong("notifier dead-letters drop --pending --database d", "--pending needs --sink"),
             Wrong("notifier forget a/b", "is not a name"),
             Wrong("rollout abort 1", "Missing expected argument '--reason"),
             Wrong("plan --release r --host a;b", "is not a name"),

@@ -163,6 +163,21 @@ struct OutcomeTests {
         fleet.finish("a0", outcome)
         #expect(fleet.schedule("a", "b") == [])
         #expect(fleet.coordinator.lockViews().map(\.stuck) == [true])
+        // The plan tells of it whom it would concern, and nobody else.
+        func problems(_ host: String) -> String {
+            let name = HostID(checked: host)
+            let plan = fleet.coordinator.planView(
+                ReleaseID(checked: "q2"), .hosts([name]), Policy(),
+                connected: [HostID(checked: "a"), HostID(checked: "b"), HostID(checked: "c")])
+            return (try? plan.get().problems.joined(separator: "; ")) ?? "refused"
+        }
+        fleet.host("c", ["web/0", "db/0"])
+        #expect(problems("b").contains("set db: rollout-1.1 left a0 \(outcome)"))
+        #expect(problems("c") == "rollout-1 is not over yet")
+        #expect(
+            problems("a").contains(
+                "guest a0, which rollout-1.1 left \(outcome), would be held again"))
+        #expect(!problems("a").contains("set db:"))
         #expect(
             fleet.refusal(.releaseLock(SetID(checked: "db"), reason: "", by: "al"))?.code
                 == .invalid)

@@ -174,7 +174,7 @@ struct ProblemTests {
         ),
         (
             "host: a\n",
-            "h:1:1: the file has no `hypervisor`: add it, as in `host: a`"
+            "h:1:1: the file has no `hypervisor`: add it, as in `hypervisor: {path: /usr/bin/qemu-system-x86_64, version: \"7.2.22\"}`"
         ),
         (
             "host: a\nhypervisor: /q\n",
@@ -491,7 +491,8 @@ struct ProblemTests {
                     + "stateDirectory, memoryDirectory, accelerator, hypervisor, "
                     + "availabilitySets, guests",
                 "h:1:1: the file has no `host`: add it, as in `host: a`",
-                "h:1:1: the file has no `hypervisor`: add it, as in `host: a`",
+                "h:1:1: the file has no `hypervisor`: add it, as in `hypervisor: "
+                    + "{path: /usr/bin/qemu-system-x86_64, version: \"7.2.22\"}`",
             ])
     }
 }

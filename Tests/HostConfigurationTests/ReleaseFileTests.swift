@@ -132,4 +132,19 @@ struct ReleaseFileTests {
     func empty() {
         #expect(problems("# nothing").contains("begin with `version: VERSION`"))
     }
+
+    @Test("advice is about a release file, in one line for each problem")
+    func advice() {
+        #expect(
+            problems("user: x") == """
+                r:1:1: the file has no `version`: add it, as in `version: "3.2"`
+                r:1:1: the file has no `apply`: add it, as in `apply: {path: /opt/x/apply, limit: 20s}`
+                """)
+        #expect(
+            problems("x").hasSuffix(
+                "write it as `{version: \"3.2\", apply: {path: /opt/x/apply, limit: 20s}}`"))
+        #expect(problems("a\u{0}").contains("has no place in a release file"))
+        let deep = String(repeating: "[", count: 20_000)
+        #expect(problems(deep).contains("check that this is the release file"))
+    }
 }

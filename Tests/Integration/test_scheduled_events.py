@@ -4,6 +4,7 @@ import json
 import random
 import signal
 import socket
+import subprocess
 import threading
 import time
 import unittest
@@ -185,6 +186,22 @@ class ScheduledEvents(GuestServiceCase):
         # It holds no events back: the leader has never heard of it as one that stores them.
         names = [n["name"] for n in self.cli_json("status")["notifiers"]]
         self.assertNotIn("m", names)
+
+    def test_a_host_that_is_none_and_an_address_that_is_taken_are_told(self):
+        other = self.make_notifier("of-nobody", "m", "--host", "nope")
+        self.addCleanup(other.kill)
+        self.start_notifier(other)
+        self.assertEqual(self.ask("db-0", notifier=other).status, 403)
+        wait_until(lambda: "no guest of this host" in other.err.read_text(), 20, "a warning")
+        self.assertIn("host=nope", other.err.read_text())
+        self.assertEqual(other.terminate(), 0)
+        self.assertNotIn("HummingbirdCore", other.err.read_text())
+        taken = f"127.0.0.1:{self.notifier.port}"
+        third = self.make_notifier("late", "m", "--host", "b", "--listen", taken)
+        done = subprocess.run(third.arguments, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 69, done)
+        self.assertIn(f"cannot listen on {taken}: Address already in use", done.stderr)
+        self.assertNotIn("ready", done.stdout)
 
     def test_a_tag_saves_the_body(self):
         answer = self.ask("db-0")

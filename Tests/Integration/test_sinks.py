@@ -14,7 +14,7 @@ import time
 import urllib.request
 
 from support import (  # first: it sets the path for the others
-    BAD_INPUT, FERMATA, Scratch, UNAVAILABLE, fermata, wait_until)
+    BAD_INPUT, FERMATA, Scratch, UNAVAILABLE, fermata, make_pki, wait_until)
 
 from guest_service import Host
 from scripted_agent import ScriptedAgent, wait_finished
@@ -205,6 +205,12 @@ sinks:
                        "--guest", "db-1")
         self.assertEqual(done.out, "1 will be sent again\n", str(done))
         wait_until(lambda: len(hook.taken()) == 2)
+        replay = ("annotations", "replay", "--database", self.database, "--to", "nope")
+        self.assertFails(fermata(*replay), BAD_INPUT, "ever due to a sink nope", "--new")
+        self.assertEqual(fermata(*replay, "--new").out, "2 will be sent again\n")
+        drop = ("notifier", "dead-letters", "drop", "--database", self.database, "--sink", "nope")
+        self.assertEqual(fermata(*drop).out, "0 dropped\n")
+        self.assertEqual(fermata(*drop, "--pending").out, "2 dropped\n")
 
     def test_killed_again_and_again(self):
         """Whenever it dies, the record has each hold once, and each sink gets it."""
@@ -396,6 +402,34 @@ class SinksFile(Scratch):
         done = fermata("notifier", "check-sinks", path)
         self.assertFails(done, BAD_INPUT, "sinks.yaml:3:", "sinks.yaml:5:", "webhook",
                          "sinks.yaml:7:", "{gest}", "sinks.yaml:8:")
+
+    def test_what_a_notifier_refuses_is_found_before(self):
+        path = self.write("sinks.yaml", """sinks:
+  - name: hook
+    webhook: {url: "http://a", secretFile: /none/key, headerFiles: {X: /none/header}}
+  - name: graphs
+    grafana: {url: "https://a", tokenFile: /none/token, caFile: /none/ca}
+  - name: post
+    mail: {server: "a:25", from: a@b, to: [a@b], user: u, passwordFile: /none/word}
+  - name: lines
+    file: {path: /none/lines}
+  - name: directory
+    file: {path: /etc}
+  - name: script
+    command: {path: /none/script}
+  - name: journal
+    journald: {}
+""")
+        done = fermata("notifier", "check-sinks", path)
+        named = ["hook: open /none/header", "/none/key", "graphs", "/none/token", "/none/ca", "/none/word",
+                 "there is no directory /none/", "/etc is a directory", "script: /none/script"]
+        self.assertFails(done, BAD_INPUT, *named)
+        self.assertNotIn("journal", done.err)
+        pki = make_pki(self.directory / "pki", certificates=("notifier-n",))
+        run = ("notifier", "--server", "127.0.0.1:9", "--credentials", pki / "notifier-n",
+               "--database", self.directory / "trial.db")
+        self.assertFails(fermata(*run, "--append", "/none/lines"), BAD_INPUT, "/none", "--append")
+        self.assertFails(fermata(*run, "--sinks", path), BAD_INPUT, "sink hook", "check-sinks FILE")
 
     def test_a_sink_is_tried(self):
         path = self.write("sinks.yaml", f"""sinks:

@@ -71,10 +71,10 @@ sinks:
         self.assertEqual(len(ids(kept, lines)), len(set(ids(kept, lines))))
         self.assertFalse((self.directory / "lines.jsonl.2").exists())
 
-    def test_a_full_disk_a_read_only_one_and_a_directory_that_is_not_there(self):
+    def test_a_full_disk_a_read_only_one_and_a_directory_that_is_gone(self):
         full, fixed = self.directory / "full", self.directory / "fixed"
         missing = self.directory / "missing"
-        for directory in (full, fixed):
+        for directory in (full, fixed, missing):
             directory.mkdir()
         names = {"full": full, "fixed": fixed, "missing": missing, "good": self.directory}
         self.start_notifier("sinks:\n" + "".join(f"""
@@ -92,6 +92,7 @@ sinks:
         paths = {name: inside / str(directory / f"{name}.jsonl").lstrip("/")
                  for name, directory in names.items()}
         self.assertEqual(paths["full"].stat().st_size, 3_896)
+        missing.rmdir()
         guests = [f"db-{number}" for number in range(4)]
         self.hold(guests, "2")
         first = sorted(a["annotationId"] for a in self.annotations(4))
@@ -117,6 +118,6 @@ sinks:
 
 
 if os.geteuid() != 0:
-    del Files.test_a_full_disk_a_read_only_one_and_a_directory_that_is_not_there
+    del Files.test_a_full_disk_a_read_only_one_and_a_directory_that_is_gone
 
 del SinkCase

@@ -91,6 +91,21 @@ struct ServerCoreTests {
         #expect(edges.entries.last?.subject == .session)
     }
 
+    @Test("the log names a command, what it is about and why, in a few words")
+    func words() {
+        func words(_ command: OperatorCommand) -> String {
+            AuditEntry.Subject.command(command).words
+        }
+        let release = Release(
+            id: ReleaseID(checked: "q2"), component: .hypervisor,
+            hypervisor: Hypervisor(version: "2", path: "/q"),
+            sha256: Array(repeating: 203, count: 32))
+        #expect(words(.addRelease(release)) == "addRelease q2")
+        #expect(
+            words(.abortRollout(RolloutID(9), reason: "a\nb")) == "abortRollout rollout-9: a b")
+        #expect(words(.stepDown) == "stepDown")
+    }
+
     @Test("a standby knows what the leader has committed, and takes over when that one hands over")
     func takeOver() throws {
         let first = server("a")

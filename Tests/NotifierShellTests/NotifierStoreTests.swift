@@ -151,6 +151,35 @@ import Testing
         #expect(try operatorStore.replay(AnnotationFilter(), to: .file) == 2)
     }
 
+    @Test("what waits for a sink that is none any more is let go, and nothing of others")
+    func dropPending() throws {
+        _ = try keep((1...3).map { Samples.holdFinished($0, step: UInt32($0)) })
+        let items = try store.pending(.file, after: 0, limit: 9)
+        try store.mark(
+            [
+                OutboxMark(number: items[0].number, change: .delivered),
+                OutboxMark(number: items[1].number, change: .dead(attempts: 3, reason: "no")),
+            ], at: Samples.now)
+        #expect(try store.isKnown(.file) && !store.isKnown(SinkID(checked: "nope")))
+        #expect(try store.drop(DeadLetterFilter(sink: .file, includesPending: true)) == 2)
+        #expect(try store.pending(.file, after: 0, limit: 9).isEmpty)
+        #expect(try store.deadLetters(DeadLetterFilter(), limit: 9).isEmpty)
+        #expect(try store.pending(.stdout, after: 0, limit: 9).count == 3)
+        #expect(try store.isKnown(.file))
+    }
+
+    @Test("a record is shown with the time that sinks were told, as long as it is kept")
+    func timeOfRecord() throws {
+        _ = try keep([Samples.holdFinished(1, step: 1)])
+        let told = try store.pending(.file, after: 0, limit: 1).map(\.bulletin)
+        #expect(told.map(\.at) != [Samples.now])
+        #expect(try store.bulletin(ofAnnotation: told[0].id) == told[0])
+        #expect(try store.bulletins(limit: 9) == told)
+        let later = Timestamp(microseconds: Samples.now.microseconds + 86_400_000_000 * 401)
+        #expect(try store.deleteOld(Retention(), now: later, countMax: 2) == 1)
+        #expect(try store.bulletin(ofAnnotation: told[0].id)?.at == Samples.now)
+    }
+
     @Test("much is replayed in parts, each once, and a notifier at work writes in between")
     func largeReplay() throws {
         let count = NotifierStore.partCountMax * 2 + 500
