@@ -21,7 +21,13 @@ internal import Glibc
 internal import Logging
 internal import UvLoop
 
+extension HostChecks {
+    /// This is the trial of a release: guests run already, and need no bridge to be there.
+    public static var isTrialOfUpgrade: Bool { getenv(AgentUpgrade.trialVariable) != nil }
+}
+
 enum AgentUpgrade {
+    static let trialVariable = "FERMATA_UPGRADE_TRIAL"
     static let channelVariable = "FERMATA_UPGRADE_CHANNEL"
     static let sessionLimit: Duration = .seconds(30)
     static let watchSeconds = 60
@@ -91,8 +97,12 @@ extension AgentShell {
     private func tryOut(
         _ path: String, _ arguments: [String], _ completion: @escaping (String?) -> Void
     ) throws(UvError) {
+        var environment = try AgentUpgrade.ownEnvironment()
+        environment[AgentUpgrade.channelVariable] = nil
+        environment[AgentUpgrade.trialVariable] = "1"
         try BoundedCommand(
-            executable: path, arguments: arguments, limit: .seconds(20), on: loop
+            executable: path, arguments: arguments, environment: environment, limit: .seconds(20),
+            on: loop
         ) { end, output in
             let said = lastWords(output)
             let saying = said.isEmpty ? "" : ": \(said)"

@@ -46,10 +46,12 @@ public struct DeadLetterFilter: Hashable, Sendable {
 }
 
 extension NotifierStore {
-    /// Oldest first.
+    /// Oldest first; none of those that are pending.
     public func deadLetters(
         _ filter: DeadLetterFilter, limit: Int
     ) throws(NotifierStoreError) -> [DeadLetter] {
+        var filter = filter
+        filter.includesPending = false
         let (condition, values) = filter.condition
         return try guarded(path, "read") {
             try read { database in

@@ -36,14 +36,16 @@ public final class BoundedCommand {
     /// - Parameters:
     ///   - executable: a path, or a name to look for in PATH.
     ///   - arguments: without the program's own name.
+    ///   - environment: all of it; nil for ours.
     ///   - input: what it finds on stdin; nil for nothing.
     ///   - completion: called once, later, with the end and the last
     ///     ``outputByteCountMax`` bytes of stdout and stderr.
     /// - Throws: ``UvError`` if it cannot be started; `completion` is not called then.
     @discardableResult
     public init(
-        executable: String, arguments: [String], input: [UInt8]? = nil, limit: Duration,
-        on loop: Loop, completion: @escaping (End, [UInt8]) -> Void
+        executable: String, arguments: [String], environment: [String: String]? = nil,
+        input: [UInt8]? = nil, limit: Duration, on loop: Loop,
+        completion: @escaping (End, [UInt8]) -> Void
     ) throws(UvError) {
         self.loop = loop
         var ends: [Int32] = [-1, -1]
@@ -66,7 +68,7 @@ public final class BoundedCommand {
         }
         do {
             let child = try ChildProcess.spawn(
-                executable: executable, arguments: arguments,
+                executable: executable, arguments: arguments, environment: environment,
                 descriptors: [
                     stdin < 0 ? .ignore : .inherit(stdin), .inherit(ends[1]), .inherit(ends[1]),
                 ], detached: true,

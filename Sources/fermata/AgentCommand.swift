@@ -32,7 +32,8 @@ struct AgentCommand: ParsableCommand {
     var check = false
 
     func run() throws {
-        let host = try readHostFile(hostFile, includesBridges: check)
+        let includesBridges = check && !HostChecks.isTrialOfUpgrade
+        let host = try readHostFile(hostFile, includesBridges: includesBridges)
         if check {
             StandardOutput.write(
                 "\(hostFile): host \(host.host) with \(host.guests.count) "

@@ -208,7 +208,7 @@ class HostFiles(unittest.TestCase):
                         ("/usr/share/seabios", "/usr"), ("/usr/share/qemu", "/usr"),
                         ("/opt/guest/vmlinuz", f"{here}/kernel"),
                         ("/opt/guest/initrd", f"{here}/initrd"),
-                        ("/var/lib/fermata", directory), ("bridge: br0", "bridge: lo")):
+                        ("/var/lib/fermata", directory), (", bridge: br0", "")):
                     text = text.replace(old, new)
                 file = here / f"{host}.yaml"
                 file.write_text(text)
