@@ -34,7 +34,7 @@ AGAIN_MAX = 3
 # the clock makes most of it.
 LONG = collections.defaultdict(lambda: 5, {
     "test_ha_leader": 180, "test_ha_store": 170, "test_faults_processes": 110, "test_faults_restart": 80,
-    "test_agent_dies": 90, "test_host_components": 90, "test_examples": 80, "test_adoption": 75,
+    "test_agent_dies": 90, "test_host_components": 90, "test_examples": 150, "test_adoption": 75,
     "test_preflight": 60, "test_faults_monitor": 60, "test_faults_guest_agent": 60,
     "test_rollout": 60, "test_health": 50, "test_faults_resources": 50, "test_systemd": 40,
     "test_notifier_dies": 45, "test_notifiers": 95,
