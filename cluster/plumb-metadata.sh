@@ -154,6 +154,9 @@ RULES
 }
 
 plumb() { # plumb BRIDGE
+    if ! has_address "$1"; then
+        printf 'table ip fermata_address_%s {}\n' "$1" | nft -f - || fail 1 "nft makes no table for $1"
+    fi
     # The rules first: with the address alone, a guest could ask another host or pass for this one.
     if [ -d "/sys/class/net/$1/bridge" ]; then
         guard_bridge "$1"
@@ -163,7 +166,6 @@ plumb() { # plumb BRIDGE
     fi
     hand_on "$1"
     if ! has_address "$1"; then
-        printf 'table ip fermata_address_%s {}\n' "$1" | nft -f - || fail 1 "nft makes no table for $1"
         ip address add "$metadata/32" dev "$1" scope link \
             || fail 1 "cannot give $1 the address $metadata"
     fi
