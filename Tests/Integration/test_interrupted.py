@@ -1,4 +1,5 @@
 """What an interrupted test leaves: nothing, though unittest runs none of its cleanups then."""
+import contextlib
 import json
 import os
 import pathlib
@@ -45,13 +46,26 @@ class Interrupted(Scratch):
         """The process that runs the module, and what that has made."""
         self.write("test_waits.py", MODULE)
         says = self.directory / "says"
+        says.unlink(missing_ok=True)
         environment = os.environ | {"SAYS": str(says), "PYTHONPATH": f"{HERE}:{self.directory}",
                                     "FERMATA": FERMATA, "FERMATA_CACHE": str(CACHE)}
         process = subprocess.Popen(command, env=environment, cwd=self.directory,
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         wait_until(says.exists, 60, "the test to have begun everything")
-        return process, json.loads(says.read_text())
+        made = json.loads(says.read_text())
+        self.addCleanup(self.end, process, made)
+        return process, made
+
+    def end(self, process, made):
+        """Should the test have failed."""
+        process.kill()
+        process.wait()
+        with contextlib.suppress(OSError):
+            if b"1001" in pathlib.Path(f"/proc/{made['child']}/cmdline").read_bytes():
+                os.kill(made["child"], signal.SIGKILL)
+        with contextlib.suppress(lab.LabError):
+            lab.end(made["directories"][1])
 
     def assertNothingIsLeft(self, made):
         self.assertTrue(made["stand"], "the forked child has removed them")
@@ -68,7 +82,6 @@ class Interrupted(Scratch):
                     process.send_signal(number)
                 process.wait(60)
                 self.assertNothingIsLeft(made)
-                (self.directory / "says").unlink()
 
     def test_run_side_by_side_ends_when_its_modules_have(self):
         process, made = self.begin(sys.executable, HERE / "run_side_by_side.py", "test_waits")
