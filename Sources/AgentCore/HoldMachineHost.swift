@@ -250,6 +250,7 @@ extension HoldMachine {
 extension HoldMachine {
     mutating func beginRecoveredOnHost(_ index: Int, at now: Int64) {
         guests[index].holdingAt = guests[index].holdingAt ?? now
+        noteFoundStopped(index)
         switch actions[index] {
         case .keep(.old): settle(index, on: .old, at: now)
         case .continueGuest(.old):

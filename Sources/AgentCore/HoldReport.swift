@@ -128,10 +128,21 @@ extension HoldMachine {
         }
     }
 
+    /// That it stands still is seen now and by nobody later: should this agent die as well, the next one
+    /// finds it executing, and has to know that it was held.
+    mutating func noteFoundStopped(_ index: Int) {
+        guard histories[index].wasHeld == nil, let heldAt = guests[index].heldAt,
+            case .continueGuest = actions[index]
+        else { return }
+        effects.append(
+            .note(.stopped(guests[index].plan.id, at: heldAt, wall: guests[index].heldWall)))
+    }
+
     /// Brings a recovered guest into the state that its processes are in.
     mutating func beginRecovered(_ index: Int, at now: Int64) {
         let id = guests[index].plan.id
         guests[index].holdingAt = guests[index].holdingAt ?? now
+        noteFoundStopped(index)
         switch actions[index] {
         case .keep(.old):
             if guests[index].reason.isEmpty {

@@ -277,6 +277,20 @@ import Testing
         #expect(try #require(finalReport(in: effects)).holds.isEmpty)
     }
 
+    @Test("found stopped and continued by an agent that dies then: the next one knows of the hold")
+    func diesAfterContinuingAgain() throws {
+        var notes: [HoldNote] = [holding]
+        var (hold, effects) = recover(.continueGuest(.old), notes)
+        effects += hold.handle(.guest(guestA, .killed(.new)), at: 5_000, wall: epoch)
+        effects += hold.handle(.guest(guestA, .exited(.new)), at: 6_000, wall: epoch)
+        for case .note(let note) in effects { notes.append(note) }
+        (hold, effects) = recover(.keep(.old), notes)
+        effects += hold.handle(
+            .guest(guestA, .confirmed(Confirmation(isHealthy: true))), at: 903_000, wall: epoch)
+        let record = try #require(finalReport(in: effects)?.holds.first)
+        #expect(record.resumedBy == .restartedAgent && record.holdMicroseconds != nil)
+    }
+
     @Test("found stopped by a command that came behind the guard's cont: held since that")
     func stoppedLate() throws {
         let notes = [holding, .resumed(guestA, .old, at: 3_000, by: .guard, wasHeld: false)]
