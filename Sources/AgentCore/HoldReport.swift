@@ -132,7 +132,7 @@ extension HoldMachine {
     /// finds it executing, and has to know that it was held.
     mutating func noteFoundStopped(_ index: Int) {
         guard histories[index].wasHeld == nil, let heldAt = guests[index].heldAt,
-            case .continueGuest = actions[index]
+            case .continueGuest = actions[index], !mutated(.finishedHoldForgotten)
         else { return }
         effects.append(
             .note(.stopped(guests[index].plan.id, at: heldAt, wall: guests[index].heldWall)))
