@@ -70,13 +70,17 @@ public enum PreflightClient {
         _ completion: @escaping (Result<PreflightReport, PreflightRefusal>) -> Void
     ) {
         var subjects: [PreflightSubject] = []
+        var found: [(label: ProcessLabel, process: ProcessReference)]?
         for id in request.guests.isEmpty ? host.guests.map(\.id) : request.guests {
             guard let configuration = host.guests.first(where: { $0.id == id }) else {
                 return completion(.failure(.noSuchGuest(id, host.host)))
             }
             let generation: Generation?
             do {
-                generation = try find(configuration, host, paths, loop)
+                // All of /proc is read: once, for all guests.
+                let all = try found ?? ProcessLabel.processes(of: paths)
+                found = all
+                generation = try find(configuration, in: all, host, paths, loop)
             } catch {
                 return completion(
                     .failure(
@@ -103,10 +107,12 @@ public enum PreflightClient {
     }
 
     private static func find(
-        _ configuration: GuestConfiguration, _ host: HostFile, _ paths: HostPaths, _ loop: Loop
+        _ configuration: GuestConfiguration,
+        in found: [(label: ProcessLabel, process: ProcessReference)], _ host: HostFile,
+        _ paths: HostPaths, _ loop: Loop
     ) throws -> Generation? {
         let id = configuration.id
-        var mine = try ProcessLabel.processes(of: paths).filter { $0.label.guest == id }
+        var mine = found.filter { $0.label.guest == id }
         if let monitor = configuration.adopt,
             case .success(let foreign) = try ForeignProcess.find(
                 guest: id, monitor: monitor, run: paths.run)

@@ -72,7 +72,7 @@ public final class LeaderShell {
         core = ServerCore(
             identity: credentials.identity, group: group, softwareVersion: softwareVersion,
             store: store, loop: loop, log: log, edges: edges,
-            snapshotFactsInterval: snapshotFactsInterval, pause: TestPause(pauseAt))
+            snapshotFactsInterval: snapshotFactsInterval, pause: pauseAt.map { TestPause($0) })
         edges.shell = self
         core.onFatal = { [unowned self] error in onFatal(.log(error)) }
     }
