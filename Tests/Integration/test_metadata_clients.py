@@ -143,13 +143,12 @@ class MetadataClients(unittest.TestCase):
         event, logs = self.through("azure-events")
         stopping = self.assertLine(logs["db-0"], "can handle local events", event, "STOPPING")
         standby = self.assertLine(logs["db-0"], "put node standby")
+        # Whoever looks first after the removal brings it back: a neighbour that does says so, and the guest
+        # itself still ends its event. A neighbour that looks second finds nothing to do, and says nothing.
         over = self.assertLine(logs["db-0"], "all local events finished", "AVAILABLE")
         self.assertLess(stopping, standby)
         self.assertLess(standby, over)
-        forced = self.assertLine(logs["db-1"], "forceEvents: postData", event)
-        # A neighbour that has read the document of before may bring it back once too early.
-        online = self.assertLine(logs["db-1"][forced:], "bring node back online", event)
-        self.assertGreater(online, 0)
+        self.assertLine(logs["db-1"], "forceEvents: postData", event)
         self.assertNotIn("forceEvents", "\n".join(logs["db-0"]))
 
     def test_azure_events_az_drains_its_guest_and_says_itself_that_it_may_start(self):
