@@ -492,7 +492,7 @@ class Cluster:
             "fermata agent ready", host)
 
     # Seconds without an answer after which the watcher connects again: a hold may last 30 s.
-    watcher_silence = 35
+    watcher_silence = 60
 
     def start_watcher(self):
         targets = [f"{g.name}={g.address[0]}:{g.address[1]}" for g in self.guests.values()]

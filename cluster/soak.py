@@ -27,7 +27,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from lab import Cluster, Guest, LabError, refusing_qemu, state_of, wait_until  # noqa: E402
+from lab import Cluster, Guest, LabError, is_gone, refusing_qemu, state_of, wait_until  # noqa: E402
 
 PHASES = ("accepted", "prepared", "armed", "holding", "stopped", "moved", "committing", "killed",
           "continued", "confirming", "confirmed", "finished")
@@ -38,6 +38,8 @@ FAULTS = ("agent killed", "agent stopped", "guard killed", "both killed", "new Q
           "state refused", "cannot start")
 DEADLINE_MILLISECONDS = 10_000
 SHORT_DEADLINE_MILLISECONDS = 2_000
+# Where nobody acts until an agent has been started, which takes as long as the computer is busy.
+ALONE_DEADLINE_MILLISECONDS = 30_000
 
 
 class Violation(Exception):
@@ -100,8 +102,8 @@ class Soak:
         version = {g["id"]: g["hypervisorVersion"] for g in c.cli_json("guests")}[guest]
         release = {"state refused": "refusing", "cannot start": "broken"}.get(
             fault, "to-old" if version == c.new["version"] else "to-new")
-        deadline = SHORT_DEADLINE_MILLISECONDS if fault == "agent stopped" \
-            else DEADLINE_MILLISECONDS
+        deadline = {"agent stopped": SHORT_DEADLINE_MILLISECONDS,
+                    "both killed": ALONE_DEADLINE_MILLISECONDS}.get(fault, DEADLINE_MILLISECONDS)
         agent = c.agents[host]
         if fault in FAULTS[:5]:
             agent.stop()
@@ -130,8 +132,9 @@ class Soak:
             for pid in self.cluster.guards():
                 kill(pid)
         if fault == "new QEMU killed":
-            kill(max(self.cluster.qemus(guest),
-                     key=lambda q: int(q[1]["FERMATA_GENERATION"]))[0])
+            new = max(self.cluster.qemus(guest), key=lambda q: int(q[1]["FERMATA_GENERATION"]))[0]
+            kill(new)
+            wait_until(lambda: is_gone(new), 20, "the new QEMU's end", 0.005)
         if fault == "both killed":
             agent.kill()
         elif fault == "agent stopped" and phase in GUARDED and phase != "armed":

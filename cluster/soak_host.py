@@ -16,7 +16,7 @@ import os
 import signal
 import time
 
-from soak import Soak, Violation, kill, main
+from soak import ALONE_DEADLINE_MILLISECONDS, Soak, Violation, kill, main
 from lab import Guest, LabError, wait_until
 
 HOST, COMPONENT = "a", "software"
@@ -24,7 +24,7 @@ FAULTS = ("agent killed", "agent stopped", "guard killed", "guard stopped", "bot
           "guard stopped, agent killed", "command killed")
 # Of a command, several times what it takes: only a fault may fail a step, not a busy computer.
 LIMIT_SECONDS = 3
-DEADLINE_MILLISECONDS = 12_000
+DEADLINE_MILLISECONDS = 15_000
 
 
 class HostSoak(Soak):
@@ -74,15 +74,21 @@ class HostSoak(Soak):
         wanted = "two" if before == "one" else "one"
         self.pids.unlink(missing_ok=True)
         rollout = c.cli_json("rollout", "start", "--release", wanted, "--host", HOST,
-                             "--deadline", f"{DEADLINE_MILLISECONDS}ms")["rollout"]
+                             "--deadline", f"{self.deadline(fault)}ms")["rollout"]
         if fault != "none":
             if point == "apply":
                 wait_until(self.command, 30, "apply to begin", 0.005)
             time.sleep(delay)
             self.strike(agent, fault)
         over = wait_until(lambda: self.over(rollout), 60, f"{rollout} to be over", 0.1)
-        self.check_rollout(over, DEADLINE_MILLISECONDS, is_good=fault == "none")
+        self.check_rollout(over, self.deadline(fault), is_good=fault == "none")
         self.check_host(wanted if over["state"] == "succeeded" else before)
+
+    @staticmethod
+    def deadline(fault):
+        """In milliseconds."""
+        return ALONE_DEADLINE_MILLISECONDS \
+            if fault in ("both killed", "guard stopped, agent killed") else DEADLINE_MILLISECONDS
 
     def command(self):
         """The pid of the command that began last; None if none has."""
@@ -107,7 +113,7 @@ class HostSoak(Soak):
                 kill(pid)
         if fault == "agent stopped":
             # The guard kills it before the deadline; outside of a hold nobody does.
-            end = time.monotonic() + DEADLINE_MILLISECONDS / 1000
+            end = time.monotonic() + self.deadline(fault) / 1000
             while agent.is_running and c.guards() and time.monotonic() < end:
                 time.sleep(0.02)
             if agent.is_running:

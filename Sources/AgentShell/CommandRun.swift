@@ -35,9 +35,13 @@ enum ProcessGroup: Hashable {
         }
     }
 
+    /// SIGKILL to all of it, and to nobody who is about to join: a shell that has been started and is not
+    /// in its control group yet finds that gone, and ends.
     func kill() {
         switch self {
-        case .control(let group): try? group.kill()
+        case .control(let group):
+            try? group.kill()
+            group.removeIfEmpty()
         case .session(let pid): ProcessReference.signalGroup(pid, 9)
         }
     }

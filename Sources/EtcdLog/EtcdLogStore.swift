@@ -21,6 +21,8 @@ public final class EtcdLogStore: FollowableLogStore {
     static let requestByteCountMax = 1 << 20
     /// How often the writer shows that it lives.
     public static let aliveInterval = Duration.seconds(1)
+    /// An append this long before shows it as well: so a sign comes at least every 1.5 s.
+    private static let quietMillisecondsMin: Int64 = 500
     private static let healthInterval = Duration.seconds(60)
     private static let databaseByteCountWarning: Int64 = 1_600 << 20
 
@@ -41,7 +43,8 @@ public final class EtcdLogStore: FollowableLogStore {
     var epochRevision: Int64 = 0
     private var aliveTimer: (any LoopTimer)?
     private var healthTimer: (any LoopTimer)?
-    private var hasWritten = false
+    /// When followers last saw it write, by the loop's clock.
+    private var wroteAtMilliseconds: Int64 = 0
     private var isShowingLife = false
     private var confirming: [(Result<Void, LogStoreError>) -> Void] = []
     private var isConfirming = false
@@ -196,7 +199,7 @@ public final class EtcdLogStore: FollowableLogStore {
                 manifestRevision = contents.manifestRevision
                 snapshotNumber = 0
                 compactableRevision = revision
-                hasWritten = true
+                wroteAtMilliseconds = loop.nowMilliseconds
                 aliveTimer = loop.every(Self.aliveInterval) { [weak self] in self?.showLife() }
                 completion(
                     .success(
@@ -279,11 +282,8 @@ public final class EtcdLogStore: FollowableLogStore {
 
     private func showLife() {
         guard let epoch else { return }
-        guard !hasWritten else {
-            hasWritten = false
-            return
-        }
-        guard !isShowingLife else { return }
+        let quiet = loop.nowMilliseconds - wroteAtMilliseconds
+        guard !isShowingLife, quiet >= Self.quietMillisecondsMin else { return }
         isShowingLife = true
         write([.put(key: layout.alive, Array("\(epoch.epoch)".utf8))]) { [self] result in
             isShowingLife = false
@@ -337,7 +337,7 @@ public final class EtcdLogStore: FollowableLogStore {
         let finish = { [self] (result: Result<Void, LogStoreError>) in
             guard self.epoch == epoch else { return }
             switch result {
-            case .success: hasWritten = true
+            case .success: wroteAtMilliseconds = loop.nowMilliseconds
             case .failure: stopLeading()
             }
             completion(result)

@@ -148,12 +148,15 @@ import UvLoop
         try host.give(host.directive(token: 5))
         _ = try host.waitForReport()
         try host.give(host.directive(step: 2, token: 4))
+        // It takes the directive away first, and answers then.
+        try host.wait("its answer") { host.answers.count == 2 }
         host.killAgent()
         try host.startAgent()
         try host.give(host.directive(step: 3, token: 5))
         let count = host.reports.count
         try host.give(host.directive(token: 5))
         try host.wait("the report again") { host.reports.count > count }
+        try host.wait("the answers") { host.answers.count == 4 }
         #expect(host.answers == ["accepted", "stale 5", "stale 5", "accepted"])
         #expect(Set(host.reports).count == 1)
     }

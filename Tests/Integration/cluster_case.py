@@ -123,9 +123,17 @@ class ClusterCase(unittest.TestCase):
         ids = [a["annotationId"] for a in annotations]
         self.assertEqual(len(ids), len(set(ids)), ids)
         lines = c.directory / "annotations.jsonl"
-        appended = [json.loads(line)["annotationId"]
-                    for line in (lines.read_text().splitlines() if lines.exists() else [])]
-        self.assertEqual(sorted(appended), sorted(ids), "the appended lines")
+
+        def appended():
+            text = lines.read_text() if lines.exists() else ""
+            # The last one may be half written.
+            return sorted(json.loads(line)["annotationId"] for line in text.split("\n")[:-1])
+        try:
+            # They come after the record.
+            self.wait(lambda: appended() == sorted(ids), 15, "the lines")
+        except LabError:
+            pass
+        self.assertEqual(appended(), sorted(ids), "the appended lines")
 
     # ---- doing things ----
 

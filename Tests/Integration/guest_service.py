@@ -1,5 +1,6 @@
 """A leader, scripted hosts and a notifier that serves their guests on loopback addresses, and a client
 that asks as one of the guests: what tests of scheduled events share."""
+import contextlib
 import http.client
 import json
 import os
@@ -82,8 +83,9 @@ class Host(ScriptedAgent):
     def _on_directive(self, directive, correlation):
         self.session.send(pb.DirectiveAnswer(
             accepted=pb.Empty(), step=directive.step, token=directive.token), correlation)
-        while not self.go.wait(0.1) and not self.ends:
-            pass
+        # Nobody receives meanwhile, so nothing else says that it lives.
+        while not self.go.wait(0.5) and not self.ends:
+            self.session.send(pb.Ping(nonce=1))
         if not self.ends:
             super()._on_directive(directive, correlation)
 
@@ -137,8 +139,13 @@ class GuestServiceCase(unittest.TestCase):
     def start_agent(cls, host, guests):
         agent = Host(cls.address, cls.pki / f"agent-{host}", guests)
         agent.__enter__()
-        agent.close = lambda: (setattr(agent, "ends", True), agent.thread.join(10),
-                               agent.session.close())
+
+        def close():
+            agent.ends = True
+            agent.thread.join(10)
+            with contextlib.suppress(OSError):
+                agent.session.close()
+        agent.close = close
         cls.agents[host] = agent
 
     @classmethod

@@ -276,7 +276,7 @@ class HACase(ClusterCase):
                           f"until [ -e {directory}/go-$FERMATA_HOST ]; do sleep 0.05; done\n")
         script.chmod(0o755)
         file = directory / "release.yaml"
-        file.write_text(f'version: "{name}"\napply: {{path: {script}, limit: 24s}}\n'
+        file.write_text(f'version: "{name}"\napply: {{path: {script}, limit: 21s}}\n'
                         "undo: {path: /bin/true, limit: 1s}\n")
         c.cli_json("release", "add", name, "--component", "software", "--file", file)
         c.acknowledged["release"].add(name)

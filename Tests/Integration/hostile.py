@@ -160,11 +160,14 @@ class HostileCase(unittest.TestCase):
                    f"{name}/{reason} to rise; counters: {self.status()['counters']}", 0.2)
         return result
 
-    def assertCloses(self, session, code, fault, *, name="sessions_closed", send=b"", words=()):
-        """After `send` the server closes the session with this code, and counts it as `fault`."""
+    def assertCloses(self, opens, code, fault, *, name="sessions_closed", send=b"", words=()):
+        """After `send` (bytes, or what makes them of the session) the server closes the session with this
+        code, and counts it as `fault`. `opens` makes the session: one that had to wait while counters
+        are read could be closed for its silence."""
         def act():
+            session = opens()
             try:
-                session.send_bytes(send)
+                session.send_bytes(send(session) if callable(send) else send)
                 with self.assertRaises(wire.SessionClosed) as closed:
                     while True:
                         session.receive(timeout=90)

@@ -251,7 +251,8 @@ class MailServer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self.controller = Controller(Handler(), hostname="127.0.0.1", port=port, **options)
+        self.controller = Controller(Handler(), hostname="127.0.0.1", port=port, ready_timeout=60,
+                                     **options)
         if how == "tls":
             self.controller._trigger_server = self.look
         self.controller.start()

@@ -36,10 +36,11 @@ class AgentDies(ClusterCase):
         return step
 
     def assertGapWithinDeadline(self):
-        """Seen from outside, nobody was away longer than the deadline and what a busy host adds."""
+        """Seen from outside, nobody was away longer than the deadline and what a busy host adds. TCP sends
+        again what it lost after twice the time that it has waited."""
         longest = max((g["milliseconds"] for g in self.cluster.watch_gaps()
                        if g["guest"] == "db-1" and g["from"] > self.since), default=0)
-        self.assertLess(longest, DEADLINE_MILLISECONDS + 2000)
+        self.assertLess(longest, 2 * DEADLINE_MILLISECONDS + 2000)
 
     def check(self, phase, held, resumed_by):
         rollout = self.die_at(phase)

@@ -25,6 +25,8 @@ class Capture:
         with cluster.in_namespace(host):
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             self.socket.bind((interface, 3))
+            # What comes while this thread has no processor is kept (SO_RCVBUFFORCE).
+            self.socket.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)
         self.socket.settimeout(0.1)
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()

@@ -68,8 +68,10 @@ class Clock(ClusterCase):
                 # What was published is true, by an observer of its own.
                 with GuestAgent(self.cluster, guest) as agent:
                     self.assertLess(abs(agent.error()), 0.1)
-                annotation = next(a for a in reversed(self.cluster.annotations())
-                                  if a["guest"] == guest)
+                annotation = self.wait(lambda: next(
+                    (a for a in self.cluster.annotations()
+                     if (a["guest"], a["heldAt"]) == (guest, hold["heldAt"])), None),
+                    15, "the annotation")
                 self.assertEqual(annotation["clockErrorMillisecondsAfter"],
                                  hold["clockErrorMillisecondsAfter"])
 

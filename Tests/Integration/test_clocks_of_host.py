@@ -105,6 +105,9 @@ class Clocks(FaultCase):
         self.suspend(26)
         self.assertRuns(GUEST)
         self.assertLess(time.monotonic() - woken, 20)
+        # The guard may have been first, and has ended the agent then.
+        if not self.agent.is_running:
+            self.agent.start(environment=self.environment)
         hold = self.ended(rollout, "failed")
         self.assertIn(hold["resumedBy"], ("agent", "guard"))
 

@@ -50,13 +50,13 @@ class ExampleCase(ClusterCase):
         return release
 
     def run_on_c(self, release):
-        (step,) = self.roll(release, "c", deadline="20s")["steps"]
+        (step,) = self.roll(release, "c", deadline="30s")["steps"]
         return step
 
     def die_in_apply(self, release):
         """The agent dies while apply runs, and is started again; the step."""
         self.restart_agent("c", FERMATA_TEST_PAUSE_AT="running-apply")
-        rollout = self.start(release, "c", deadline="20s")
+        rollout = self.start(release, "c", deadline="30s")
         agent = self.cluster.agents["c"]
         self.wait(lambda: not agent.is_running, 60, "the agent to die")
         agent.start()

@@ -1,7 +1,10 @@
 """A guest agent that answers garbage, or an old request, after a hand-over. In every case the guest
 goes on on the new QEMU, and what is said of its clock is true."""
+import time
+
 from fault_case import GUEST, HOST
 from relay_case import RelayCase
+from test_clock import GuestAgent
 
 
 class GuestAgentAnswers(RelayCase):
@@ -44,6 +47,9 @@ class GuestAgentAnswers(RelayCase):
 
     def test_a_request_too_late_its_answer_is_not_taken_for_the_next_one(self):
         # As an agent from before QEMU 4.0, whose replies do not say what they reply to.
+        # It is set only if it is wrong.
+        with GuestAgent(self.cluster, GUEST) as agent:
+            agent.ask("guest-set-time", time=int((time.time() - 90) * 1e9))
         relayed, hold = self.hand_over(command="guest-set-time", act="late", stripsIDs=True)
         self.assertEqual(relayed.marks, ["late", "sent late"])
         self.assertEqual(hold["outcome"], "succeeded", hold)

@@ -128,13 +128,13 @@ class NewMonitorBeforeTheHold(MonitorCase):
     def prepare(self, *words, **fault):
         relayed = self.new_relayed()
         relayed.will(socket="qmp", command="migrate-incoming", **fault)
-        self.ended(self.start(relayed.name, HOST, deadline="2s"), "failed", *words, held=0)
+        self.ended(self.start(relayed.name, HOST, deadline="5s"), "failed", *words, held=0)
         self.assertEqual(relayed.marks, [fault["act"]])
         self.assertRuns(GUEST)
         self.only()
 
     def test_that_loses_the_reply_ends_the_preparation_at_its_limit(self):
-        self.prepare("preparing took longer than 10 s", act="drop")
+        self.prepare("preparing took longer than 20 s", act="drop")
 
     def test_that_answers_garbage_ends_the_preparation(self):
         self.prepare("migrate-incoming", act="garbage", **NOISE["no JSON"])

@@ -101,6 +101,13 @@ class Exhausted(FaultCase):
         resource.prlimit(self.agent.pid, resource.RLIMIT_NOFILE, (count, hard))
         return soft
 
+    def look_again(self):
+        """Preflight has told the leader of the lack, and looks again at once when it is asked."""
+        self.cluster.run(FERMATA, "preflight", "--host-file", self.cluster.host_file(HOST),
+                         namespace=HOST)
+        self.wait(lambda: self.cluster.cli_json("plan", "--release", self.next_release(GUEST),
+                                                "--host", HOST)["steps"], 20, "a step to be planned")
+
     def test_of_descriptors_before_the_hold_the_step_fails_and_the_next_succeeds(self):
         self.restart_agent(HOST)
         # The token can perhaps still be kept with one descriptor free; a QEMU cannot be started.
@@ -114,11 +121,7 @@ class Exhausted(FaultCase):
         self.assertTrue(step["reason"], step)
         self.assertRuns(GUEST)
         self.assertTrue(self.agent.is_running)
-        # Preflight has told the leader of the lack, and looks again at once when it is asked.
-        self.cluster.run(FERMATA, "preflight", "--host-file", self.cluster.host_file(HOST),
-                         namespace=HOST)
-        self.wait(lambda: self.cluster.cli_json("plan", "--release", self.next_release(GUEST),
-                                                "--host", HOST)["steps"], 20, "a step to be planned")
+        self.look_again()
         self.ended(self.start(self.next_release(GUEST), HOST), "succeeded")
 
     def test_of_descriptors_in_the_hold_it_is_finished(self):
@@ -193,9 +196,12 @@ class Exhausted(FaultCase):
     def test_of_processes_the_step_fails_and_the_next_succeeds(self):
         self.restart_agent(HOST)
         with self.no_more_processes():
-            rollout = self.start(self.next_release(GUEST), HOST)
-            self.ended(rollout, "failed", "could not be started", held=0)
+            (step,) = self.finish(self.start(self.next_release(GUEST), HOST))["steps"]
+            self.assertEqual((step["outcome"], step["holds"]), ("failed", []), step)
+            # Where the agent sees the limit, preflight has said so.
+            self.assertRegex(step["reason"], "could not be started|threads, and 0 more")
             self.assertRuns(GUEST)
+        self.look_again()
         self.ended(self.start(self.next_release(GUEST), HOST), "succeeded")
 
 

@@ -132,12 +132,15 @@ class HandOver(HACase):
         with self.held() as hold:
             old = self.cluster.leader()
             self.acknowledge()
+            begun = {n: s.err.stat().st_size for n, s in self.cluster.servers.items() if n != old}
             how(old)
             began = time.monotonic()
-            self.wait(lambda: any(s.says_it_leads() for n, s in self.cluster.servers.items()
-                                  if n != old), 10, "another one to lead")
+            self.wait(lambda: any("taking over" in self.log_since(n, begun[n]) for n in begun), 10,
+                      "another one to decide to lead")
             # Nobody waited for a silence, which takes 6 s. bench-takeover measures how long it takes.
             self.assertLess(time.monotonic() - began, 5.5)
+            self.wait(lambda: any(self.cluster.servers[n].says_it_leads() for n in begun), 10,
+                      "another one to lead")
             self.acknowledge()
             self.roll_free()
             self.assertTrue(hold.keeps_waiting())

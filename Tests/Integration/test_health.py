@@ -113,9 +113,9 @@ class Health(ClusterCase):
         self.give_probes(
             f"{{name: fine, {self.own_probe()}, timeout: 10s}}",
             f'{{name: door, tcp: "{self.door()}", timeout: 1s}}',
-            f"{{name: web, http: \"{web.url}\", timeout: 2s, attempts: 2, interval: 50ms}}",
+            f"{{name: web, http: \"{web.url}\", timeout: 4s, attempts: 2, interval: 50ms}}",
             f"{{name: lag, command: {lagging}, arguments: [the lag], attempts: 1}}",
-            f"{{name: quorum, command: {hanging}, timeout: 500ms}}")
+            f"{{name: quorum, command: {hanging}, timeout: 3s}}")
         release = self.next_release(GUEST)
         rollout = self.roll(release, HOST)
         self.assertNotIn(rollout["state"], ("succeeded", "running"), rollout)
@@ -126,7 +126,7 @@ class Health(ClusterCase):
         self.assertIn("probe door: no connection to", reason)
         self.assertIn("probe web: HTTP status 503, not 200 to 299 (tried 2 times", reason)
         self.assertIn("probe lag: exit code 3: checking the lag; replica is 90 s behind", reason)
-        self.assertIn("probe quorum: took longer than 0.5 seconds and was killed: "
+        self.assertIn("probe quorum: took longer than 3.0 seconds and was killed: "
                       "waiting for quorum", reason)
         self.assertNotIn("probe fine", reason)
         for pid in pids.read_text().split():
@@ -140,7 +140,7 @@ class Health(ClusterCase):
     def test_a_guest_that_is_ill_already_is_not_held(self):
         web = self.web(500)
         self.give_probes(f"{{{self.own_probe()}}}",
-                         f"{{name: web, http: \"{web.url}\", status: 200-499, timeout: 1s}}")
+                         f"{{name: web, http: \"{web.url}\", status: 200-499, timeout: 5s, attempts: 1}}")
         before = self.versions()[GUEST]
         rollout = self.roll(self.next_release(GUEST), HOST)
         self.assertNotIn(rollout["state"], ("succeeded", "running"), rollout)

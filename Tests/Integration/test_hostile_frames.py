@@ -55,14 +55,14 @@ class HostileFrames(HostileCase):
                               (1 << 20, "tooLong"), (2**31, "tooLong"), (2**32 - 1, "tooLong")):
             with self.subTest(length=length):
                 # Nothing follows the length: it must be judged before anything is waited for.
-                self.assertCloses(self.connect("operator-alice"), "BAD_FRAME", fault,
+                self.assertCloses(lambda: self.connect("operator-alice"), "BAD_FRAME", fault,
                                   name="connections_refused", send=length.to_bytes(4, "big"))
 
     def test_lengths_in_an_open_session(self):
         for length, fault in ((0, "tooShort"), (1, "tooShort"), ((1 << 20) + 1, "tooLong"),
                               (2**32 - 1, "tooLong")):
             with self.subTest(length=length):
-                self.assertCloses(self.open(), "BAD_FRAME", fault, send=length.to_bytes(4, "big"))
+                self.assertCloses(self.open, "BAD_FRAME", fault, send=length.to_bytes(4, "big"))
 
     def test_a_frame_of_exactly_the_limit_is_taken(self):
         session = self.connect("operator-alice")
@@ -120,9 +120,9 @@ class HostileFrames(HostileCase):
                 ({"role": "root"}, "BAD_FRAME", "badMessage"),
                 ({"instance": b"short"}, "BAD_FRAME", "badMessage")):
             with self.subTest(changes=changes):
-                session = self.connect("operator-alice")
-                self.assertCloses(session, code, fault, name="connections_refused",
-                                  send=hello(session, **changes))
+                self.assertCloses(lambda: self.connect("operator-alice"), code, fault,
+                                  name="connections_refused",
+                                  send=lambda session: hello(session, **changes))
 
     def test_kinds_and_flags(self):
         for frame, code, fault in (
@@ -132,7 +132,7 @@ class HostileFrames(HostileCase):
                 (wire.encode_frame(35, flags=wire.MORE), "BAD_FRAME", "emptyChunk"),
                 (wire.encode_frame(999, flags=wire.MANDATORY), "UNKNOWN_KIND", "unknownKind")):
             with self.subTest(frame=frame):
-                self.assertCloses(self.open(), code, fault, send=frame)
+                self.assertCloses(self.open, code, fault, send=frame)
         session = self.open()
         session.send_bytes(wire.encode_frame(999, b"whatever", 3))
         self.query(session)
@@ -140,7 +140,7 @@ class HostileFrames(HostileCase):
 
     def test_a_message_between_the_chunks_of_another(self):
         chunk = wire.encode_frame(35, b"\x0a", 1, wire.MORE)
-        self.assertCloses(self.open(), "BAD_FRAME", "interleaved",
+        self.assertCloses(self.open, "BAD_FRAME", "interleaved",
                           send=chunk + wire.encode_message(QUERY, 2))
 
     def test_a_message_longer_than_any_may_be(self):
@@ -175,7 +175,7 @@ class HostileFrames(HostileCase):
         bodies.append(b"\x13" * 5_000 + deep)
         for body in bodies:
             with self.subTest(body=body[:12].hex()):
-                self.assertCloses(self.open(), "BAD_FRAME", "badMessage",
+                self.assertCloses(self.open, "BAD_FRAME", "badMessage",
                                   send=wire.encode_frame(35, body, 1), words=("query",))
         for _ in range(40):
             # Whatever it is: an answer or a named close, and the server goes on.
@@ -189,9 +189,9 @@ class HostileFrames(HostileCase):
 
     def test_invalid_utf8_in_a_name_and_in_a_reason(self):
         # An agent's report of a host whose name is no text; a Close whose reason is none.
-        self.assertCloses(self.open("agent-a"), "BAD_FRAME", "badMessage",
+        self.assertCloses(lambda: self.open("agent-a"), "BAD_FRAME", "badMessage",
                           send=wire.encode_frame(16, b"\x0a\x01\xff", 1), words=("hostReport",))
-        self.assertCloses(self.open(), "BAD_FRAME", "badMessage",
+        self.assertCloses(self.open, "BAD_FRAME", "badMessage",
                           send=wire.encode_frame(3, b"\x08\x01\x12\x02\xc3\x28"))
 
     def test_bytes_after_a_close_are_ignored(self):
@@ -206,17 +206,15 @@ class HostileFrames(HostileCase):
     def test_frames_in_the_wrong_state(self):
         for first in (QUERY, pb.Ping(nonce=1), pb.HelloAccepted(version=1), pb.Refused()):
             with self.subTest(first=first.DESCRIPTOR.name):
-                self.assertCloses(self.connect("operator-alice"), "WRONG_STATE", "wrongState",
+                self.assertCloses(lambda: self.connect("operator-alice"), "WRONG_STATE", "wrongState",
                                   name="connections_refused", send=wire.encode_message(first, 1))
-        self.assertCloses(self.connect("operator-alice"), "WRONG_STATE", "wrongState",
+        self.assertCloses(lambda: self.connect("operator-alice"), "WRONG_STATE", "wrongState",
                           name="connections_refused", send=wire.encode_frame(999))
-        session = self.connect("operator-alice")
-        chunk = wire.encode_frame(1, hello(session)[16:40], 0, wire.MORE)
-        self.assertCloses(session, "BAD_FRAME", "chunkBeforeHello",
-                          name="connections_refused", send=chunk)
-        session = self.open()
-        self.assertCloses(session, "WRONG_STATE", "wrongState", send=hello(session))
-        self.assertCloses(self.open(), "WRONG_STATE", "wrongState",
+        self.assertCloses(lambda: self.connect("operator-alice"), "BAD_FRAME", "chunkBeforeHello",
+                          name="connections_refused", send=lambda session: wire.encode_frame(
+                              1, hello(session)[16:40], 0, wire.MORE))
+        self.assertCloses(self.open, "WRONG_STATE", "wrongState", send=hello)
+        self.assertCloses(self.open, "WRONG_STATE", "wrongState",
                           send=wire.encode_message(pb.HelloAccepted(version=1)))
 
     def test_sixty_four_requests_at_once_are_all_answered_in_order(self):
@@ -234,15 +232,15 @@ class HostileFrames(HostileCase):
         session.close()
 
     def test_correlations_that_name_no_answer(self):
-        self.assertCloses(self.open(), "BAD_FRAME", "badCorrelation",
+        self.assertCloses(self.open, "BAD_FRAME", "badCorrelation",
                           send=wire.encode_message(QUERY, 0))
-        self.assertCloses(self.open(), "BAD_FRAME", "badCorrelation",
+        self.assertCloses(self.open, "BAD_FRAME", "badCorrelation",
                           send=wire.encode_message(QUERY, 9) * 2)
 
     def test_a_peer_that_does_not_read_is_closed_and_costs_no_memory(self):
         def flood():
             session = self.open()
-            session.stream.settimeout(5)
+            session.stream.settimeout(60)
             data = b"".join(wire.encode_message(QUERY, n) for n in range(1, 2001))
             try:
                 for _ in range(2_000):
@@ -277,12 +275,12 @@ class HostileFrames(HostileCase):
                 ("operator-alice", pb.Directive()), ("agent-a", pb.FollowEvents()),
                 ("operator-alice", pb.AcknowledgeEvents(sequence=1))):
             with self.subTest(prefix=prefix, kind=message.DESCRIPTOR.name):
-                self.assertCloses(self.open(prefix), "NOT_PERMITTED", "notPermitted",
+                self.assertCloses(lambda: self.open(prefix), "NOT_PERMITTED", "notPermitted",
                                   send=wire.encode_message(message, 1))
 
     def test_host_a_speaks_for_host_b(self):
         report = pb.HostReport(host="b-2", boot_id="x", agent_version="1")
-        self.assertCloses(self.open("agent-a"), "NOT_PERMITTED", "notPermitted",
+        self.assertCloses(lambda: self.open("agent-a"), "NOT_PERMITTED", "notPermitted",
                           send=wire.encode_message(report, 1), words=("host a", "b-2"))
         self.assertNotIn("b-2", [host["id"] for host in self.hosts()])
 

@@ -49,7 +49,9 @@ class Interrupted(Scratch):
         says.unlink(missing_ok=True)
         environment = os.environ | {"SAYS": str(says), "PYTHONPATH": f"{HERE}:{self.directory}",
                                     "FERMATA": FERMATA, "FERMATA_CACHE": str(CACHE)}
+        # A shell that starts something in the background has it ignore interrupts.
         process = subprocess.Popen(command, env=environment, cwd=self.directory,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         wait_until(says.exists, 60, "the test to have begun everything")

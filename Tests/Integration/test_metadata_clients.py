@@ -16,6 +16,7 @@
 Each goes through notice, acknowledgement, hold and removal, of real guests. The notices are of ten
 minutes, so a rollout that is over before has been shortened by an acknowledgement.
 """
+import calendar
 import json
 import os
 import socket
@@ -121,6 +122,7 @@ class MetadataClients(unittest.TestCase):
         for guest, name in [("db-0", "db-0"), ("db-1", "db-1")]:
             # By what the service says of who asks; it is set before anything else.
             self.assertEqual(p.attribute(guest, "azName"), name)
+        wait_until(p.settled, 60, f"nothing to be under way\n{p.state()}", 0.3)
         before = {guest: len(p.log(guest)) for guest in p.members}
         with Reader(self.cluster, "in-db-1") as reader:
             wait_until(lambda: reader.documents, 30, "a first document")
@@ -177,8 +179,8 @@ class MetadataClients(unittest.TestCase):
             rollout = self.start("b")
             (event,) = wait_until(lambda: json.loads(self.curl("in-db-1"))["Events"], 30, "a notice")
             self.assertGreater(
-                time.mktime(time.strptime(event["NotBefore"], "%a, %d %b %Y %H:%M:%S GMT"))
-                - time.mktime(time.gmtime()), NOTICE_SECONDS / 2)
+                calendar.timegm(time.strptime(event["NotBefore"], "%a, %d %b %Y %H:%M:%S GMT"))
+                - time.time(), NOTICE_SECONDS / 2)
             body = json.dumps({"StartRequests": [{"EventId": event["EventId"]}]})
             wait_until(lambda: reader.documents[-1]["Events"], 30, "the notice at db-0")
             self.assertIn(self.curl("in-db-1", "-d", body)[:1], ("", "{"))

@@ -182,6 +182,9 @@ class TwoNotifiers(NotifiersCase):
         self.start("n", "m")
         self.hold_for_a_drain(40)
         holder, other = self.holder()
+        wait_until(lambda: len(self.hook.taken()) >= 10, what="the drain to be under way")
+        # Further ones stand until it is dead.
+        self.hook.is_open.clear()
         wait_until(lambda: len(self.delivered(other)) >= 5, what="the other to know of some")
         known = set(self.delivered(other))
         self.signal(holder, signal.SIGKILL)
@@ -189,6 +192,7 @@ class TwoNotifiers(NotifiersCase):
         ids = self.ids()
         left = set(ids) - set(self.hook.taken())
         self.assertTrue(left, "it was not in the middle")
+        self.hook.is_open.set()
         wait_until(lambda: self.hook.by(other), HAND_OVER_SECONDS, f"{other} to deliver")
         self.wait_delivered(ids)
         # What the leader had been told is not sent again; the rest is, under the same key.

@@ -115,6 +115,12 @@ class PreflightOfRealGuests(Asking, ClusterCase):
     def test_healthy_guests_pass_with_and_without_an_agent(self):
         release = ["--release-binary", self.cluster.new["path"],
                    "--module-directory", self.cluster.new["moduleDirectory"]]
+        # The guest agent of a guest that has only just started may take some time to answer.
+        self.wait(lambda: not any(
+            finding["check"] == "guestagent" and guest["id"] != "mute"
+            for host in self.cluster.hosts
+            for guest in self.preflight(*release, host=host, namespace=host)["guests"]
+            for finding in guest["findings"]), 60, "the guest agents to answer")
         for host in self.cluster.hosts:
             found = self.preflight(*release, host=host, code=0, namespace=host)
             self.assertEqual(found["host"], host)

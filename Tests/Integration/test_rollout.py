@@ -1,5 +1,6 @@
 """Rollouts on real guests: the whole way, and with server, notifier or agents missing meanwhile."""
 import random
+import time
 
 from cluster_case import ClusterCase  # first: it sets the path for the others
 
@@ -80,12 +81,7 @@ class Rollout(ClusterCase):
             rollout = self.start(release)
             for _ in range(5):
                 steps = len(self.show(rollout)["steps"])
-                moment = chance.uniform(0, 1.5)
-                try:
-                    # A condition that may or may not come true first: the kill comes anyway.
-                    self.wait(lambda: self.show(rollout)["finishedAt"], moment, "an early end")
-                except Exception:
-                    pass
+                time.sleep(chance.uniform(0, 1.5))
                 self.cluster.server.kill()
                 self.cluster.server.start()
                 self.assertEqual(len(self.show(rollout)["steps"]), steps)

@@ -234,20 +234,11 @@ sinks:
             fermata("hosts")
         held = self.fermata_json("rollout", "list")
         self.assertEqual(len(held), 4)
-        ids = sorted(a["annotationId"] for a in self.annotations_at_rest())
+        ids = sorted(a["annotationId"] for a in self.annotations(24))
         wait_until(lambda: set(hook.taken()) == set(ids), what="the webhook to have all")
         path = self.directory / "lines.jsonl"
         wait_until(lambda: sorted(json.loads(line)["id"] for line in path.read_text().splitlines())
                    == ids, what="the file to have each once")
-
-    def annotations_at_rest(self):
-        last = None
-        while True:
-            now = fermata("annotations", "--database", self.database, "--output", "json").json
-            if last is not None and len(now) == len(last) >= 6:
-                return now
-            last = now
-            time.sleep(2)
 
 
 class Texts(SinkCase):
@@ -257,13 +248,18 @@ class Texts(SinkCase):
         guests = {"db-0": ("db", 0, "127.9.3.1"), "db-1": ("db", 1, "127.9.3.2"),
                   "close-0": ("close", 2, "127.9.3.3"), "close-1": ("close", 2, "127.9.3.4"),
                   "alone": ("solo", 0, "127.9.3.5"), "free": ("", 0, "127.9.3.6")}
-        with Host(self.address, self.pki / "agent-a", guests):
+        with Host(self.address, self.pki / "agent-a", guests) as host:
+            host.go.clear()
             self.start_notifier(f"""
 sinks:
   - name: hook
     webhook: {{url: {hook.url}}}
 """)
             rollout = self.fermata_json("rollout", "start", "--release", "two")["rollout"]
+            # It asks for the sets before it acknowledges that a step has begun.
+            wait_until(lambda: [n["eventsBehind"] for n in self.fermata_json("status")["notifiers"]
+                                if n["name"] == "n"] == [0], 60, "the notifier to know the sets")
+            host.go.set()
             wait_finished(self.fermata_json, rollout, 60)
         annotations = self.annotations(6)
         wait_until(lambda: len(hook.taken()) == 6, 60, "the webhook to have all")
@@ -360,7 +356,7 @@ sinks:
                 first = not mails
                 mails.append(envelope)
                 return "451 not yet" if first else "250 taken"
-        controller = Controller(Handler(), hostname="127.0.0.1", port=free_port())
+        controller = Controller(Handler(), hostname="127.0.0.1", port=free_port(), ready_timeout=60)
         controller.start()
         self.addCleanup(controller.stop)
         self.start_notifier(f"""

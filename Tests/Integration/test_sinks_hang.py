@@ -49,7 +49,7 @@ class Hanging(SinkCase):
             os.set_blocking(writing, True)
         self.hold(["db-0", "db-1"], "2")
         wait_until(lambda: len(ids(lines)) == 2, 60, "the file to have both")
-        self.assertEqual(self.pending(), {"stdout": 2})
+        wait_until(lambda: self.pending() == {"stdout": 2}, 60, "only stdout to be behind")
         end(process)
         # The same if it is so from its start.
         process = start()
@@ -72,7 +72,8 @@ class Hanging(SinkCase):
             f"  - name: {path.stem}\n    file: {{path: {path}}}\n" for path in [*leased, lines]))
         self.hold(["db-0"], "2")
         wait_until(lambda: len(ids(lines)) == 1, 20, "the last file to have it")
-        self.assertEqual(self.pending(), {path.stem: 1 for path in leased})
+        wait_until(lambda: self.pending() == {path.stem: 1 for path in leased}, 20,
+                   "the others to be behind")
         for lease in leases:
             os.close(lease)
         wait_until(lambda: self.pending() == {}, 20, "all to be written")

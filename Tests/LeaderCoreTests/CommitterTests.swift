@@ -211,13 +211,13 @@ final class CommitterTests {
     @Test("a snapshot that cannot be written is tried again later and hurts nobody")
     func snapshotFailure() {
         let store = ScriptedStore(loop: loop)
-        let committer = started(store, interval: 3, retry: .milliseconds(300))
+        let committer = started(store, interval: 3, retry: .seconds(1))
         committer.onFatal = { Issue.record("ended by \($0)") }
         store.saveFailure = .writeFailed(path: "p", reason: "full")
         commit(0..<20, committer)
         #expect(store.saves == [3])
         store.saveFailure = nil
-        loop.after(.milliseconds(400)) { [loop] in loop.stop() }
+        loop.after(.milliseconds(1_100)) { [loop] in loop.stop() }
         loop.run()
         commit(20..<25, committer)
         #expect(store.saves == [3, 22])

@@ -122,6 +122,12 @@ final class EtcdCluster: @unchecked Sendable {
     private static let program = #"""
         import ctypes, json, os, shutil, signal, socket, ssl, subprocess, sys, tempfile, time, urllib.request
 
+        # Foundation waits for the end of whom it has started, and blocks if that only looked so; it has
+        # its end now. And the pipes of other tests, which it may have handed down, are not kept open.
+        if os.fork():
+            os._exit(0)
+        os.closerange(3, 1 << 16)
+
         asked = json.loads(sys.argv[1])
         count = asked["members"]
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

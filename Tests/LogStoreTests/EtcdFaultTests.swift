@@ -51,9 +51,9 @@ final class EtcdFaultTests {
         relay.mode = .swallowAnswers
         try bench.append(store, ["a"], at: 1)
         // From here on the other member is asked at once.
-        let start = HoldClock.nowMicroseconds
+        let count = relay.questions.count
         try bench.append(store, ["b"], at: 2)
-        #expect(HoldClock.nowMicroseconds - start < 450_000)
+        #expect(relay.questions.count == count)
         #expect(try bench.texts(ends) == ["a", "b"])
     }
 

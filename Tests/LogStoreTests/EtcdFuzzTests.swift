@@ -91,7 +91,8 @@ struct EtcdFuzzTests {
             }
         }
 
-        for _ in 0..<250 {
+        for turn in 0..<5_000 {
+            if turn >= 250, acknowledged.count > 3 { break }
             let writer = writers[dice.roll(3)]
             switch dice.roll(40) {
             case 0: writer.relay.cut()

@@ -1,9 +1,10 @@
 import Foundation
 import GRDB
 import LogCore
-import LogStore
 import Testing
 import UvLoop
+
+@testable import LogStore
 
 /// Snapshots of the embedded log: chunk by chunk, all or nothing, beside appends.
 @Suite("SQLite snapshots")
@@ -25,9 +26,17 @@ final class SQLiteSnapshotTests: SQLiteCase {
     }
 
     /// Lets what goes on in the background come to its end.
-    private func settle() {
-        loop.after(.milliseconds(200)) { [loop] in loop.stop() }
+    private func settle(_ store: SQLiteLogStore) {
+        let limit = loop.after(.seconds(60)) { [loop] in
+            Issue.record("it never ends")
+            loop.stop()
+        }
+        let check = loop.every(.milliseconds(1)) { [loop] in
+            if !store.isCleaning { loop.stop() }
+        }
         loop.run()
+        limit.cancel()
+        check.cancel()
     }
 
     private func count(_ table: String) throws -> Int {
@@ -43,7 +52,7 @@ final class SQLiteSnapshotTests: SQLiteCase {
         let (store, _) = try open()
         try append(store, [1, 2, 3, 4], at: 1)
         try save(store, old)
-        settle()
+        settle(store)
         return store
     }
 
@@ -62,7 +71,7 @@ final class SQLiteSnapshotTests: SQLiteCase {
         }
         appendNext()
         try wait { store.save(index: 4, next: { chunks.popFirst() }, completion: $0) }
-        settle()
+        settle(store)
         #expect(Set(appendedAt).count >= 8, "chunks left at each append: \(appendedAt)")
         store.close()
         let (again, log) = try open()
@@ -95,7 +104,7 @@ final class SQLiteSnapshotTests: SQLiteCase {
         #expect(log.records == (isSaved ? [] : [[3], [4]]))
         // What was left behind is gone soon, and does not mix with the next one.
         try save(again, new)
-        settle()
+        settle(again)
         #expect(try count("chunk") == new.chunks.count)
         #expect(try count("record") == 0)
         again.close()
@@ -120,7 +129,7 @@ final class SQLiteSnapshotTests: SQLiteCase {
         #expect(try count("chunk") > old.chunks.count)
         let (again, log) = try open()
         #expect(log.snapshot == old)
-        settle()
+        settle(again)
         #expect(try count("chunk") == old.chunks.count)
         #expect(try count("record") == 2)
         again.close()

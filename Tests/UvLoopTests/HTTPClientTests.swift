@@ -170,7 +170,7 @@ final class HTTPClientTests {
         }
         http.send(HTTPRequest(url: peer.url("/port")), completion: wrong).cancel()
         let stalled = http.send(HTTPRequest(url: peer.url("/stall")), completion: wrong)
-        let slow = http.send(HTTPRequest(url: peer.url("/slow?200")), completion: wrong)
+        let slow = http.send(HTTPRequest(url: peer.url("/slow?20000")), completion: wrong)
         var hasEnded = false
         http.send(HTTPRequest(url: peer.url("/slow?100"))) { [self] _ in
             stalled.cancel()

@@ -465,7 +465,7 @@ class TheCommand(CommandCase):
                 listener.close()
             with self.subTest(code):
                 exit_code, _, err = self.run_client(
-                    "status", "--timeout", "1", server=self.serve(script))
+                    "status", "--timeout", "3", server=self.serve(script))
                 self.doCleanups()
                 self.assertEqual(exit_code, wanted.get(code, 69), err)
                 self.assertEqual(len(attempts), 1 if code in wanted else 2)
