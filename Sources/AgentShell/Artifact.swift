@@ -1,7 +1,8 @@
 internal import Fleet
+import Glibc
 internal import UvLoop
 
-/// The files that a release names, as they are on this host.
+/// What a release names, as it is on this host: files, and what its commands run as and where.
 enum Artifact {
     /// - Returns: what is wrong with one of them and what to do, or nil.
     static func problem(_ release: Release) -> String? {
@@ -21,8 +22,28 @@ enum Artifact {
                     return problem
                 }
             }
-            return nil
+            return problemOfDirectory(work.workingDirectory) ?? problemOfUser(work.user)
         }
+    }
+
+    private static func problemOfDirectory(_ path: String) -> String? {
+        guard !path.isEmpty else { return nil }
+        switch Files.kind(path: path) {
+        case nil: return "the working directory \(path) does not exist: make it on this host"
+        case .directory: return nil
+        default: return "the working directory \(path) is not a directory"
+        }
+    }
+
+    private static func problemOfUser(_ name: String) -> String? {
+        guard !name.isEmpty else { return nil }
+        guard let entry = getpwnam(name) ?? UInt32(name).flatMap({ getpwuid($0) }) else {
+            return "there is no user \(name) on this host: make one, or correct the release"
+        }
+        guard geteuid() == 0 || entry.pointee.pw_uid == geteuid() else {
+            return "the agent may not run commands as \(name): it does not run as root"
+        }
+        return nil
     }
 
     private static func problem(

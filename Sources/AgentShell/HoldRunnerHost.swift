@@ -48,11 +48,10 @@ extension HoldRunner {
         context.pause.reached("running-\(kind.rawValue)")
     }
 
-    /// The port may have moved under the guest, and the network has to learn that from it.
+    /// Whatever was replaced under the guests of a host, their ports may have moved, and the network has to
+    /// learn that from them. After a hand-over QEMU does it by itself.
     func announceMove(_ generation: Generation) {
-        guard directive.release.scope == .host, directive.release.component == .network else {
-            return
-        }
+        guard directive.release.scope == .host else { return }
         generation.announce { [self] problem in
             if let problem {
                 context.logger.warning("\(problem)", metadata: ["guest": "\(generation.guest)"])

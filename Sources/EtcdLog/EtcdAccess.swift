@@ -18,7 +18,7 @@ public protocol EtcdAccess: AnyObject {
     func compact(
         _ revision: Int64, _ completion: @escaping (Result<Void, EtcdFailure>) -> Void)
 
-    /// Of the member that is asked: its database's size in bytes, and the alarms of the cluster.
+    /// Of the member that is asked: its database's size and quota in bytes, and the alarms of the cluster.
     func health(_ completion: @escaping (Result<EtcdHealth, EtcdFailure>) -> Void)
 
     /// Follows what is put from `from` on and below `to`; not what is deleted.

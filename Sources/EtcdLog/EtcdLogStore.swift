@@ -24,7 +24,11 @@ public final class EtcdLogStore: FollowableLogStore {
     /// An append this long before shows it as well: so a sign comes at least every 1.5 s.
     private static let quietMillisecondsMin: Int64 = 500
     private static let healthInterval = Duration.seconds(60)
-    private static let databaseByteCountWarning: Int64 = 1_600 << 20
+    /// How much of its history etcd keeps while nothing else asks it to forget: signs of life are written
+    /// also where nothing happens, and a snapshot may be weeks away.
+    public static let historyIntervalDefault = Duration.seconds(3_600)
+    /// etcd's own, where it does not tell.
+    private static let quotaByteCountDefault: Int64 = 2 << 30
 
     public let name: String
     /// The right to write is lost, or etcd is, and it was not an append that found out: the owner starts
@@ -43,6 +47,13 @@ public final class EtcdLogStore: FollowableLogStore {
     var epochRevision: Int64 = 0
     private var aliveTimer: (any LoopTimer)?
     private var healthTimer: (any LoopTimer)?
+    private let historyInterval: Duration
+    private var historyTimer: (any LoopTimer)?
+    /// The newest revision that this writer knows of, and the one of an interval before.
+    private var newestRevision: Int64 = 0
+    private var olderRevision: Int64 = 0
+    /// Why etcd did not forget what it may; nil if it did.
+    private var compactionProblem: String?
     /// When followers last saw it write, by the loop's clock.
     private var wroteAtMilliseconds: Int64 = 0
     private var isShowingLife = false
@@ -61,9 +72,12 @@ public final class EtcdLogStore: FollowableLogStore {
     /// - Parameters:
     ///   - name: see ``LogStore/name``.
     ///   - prefix: everything of ours is below it; ends with a slash.
+    ///   - historyInterval: a leader has etcd forget what is older.
     public init(
-        _ etcd: any EtcdAccess, name: String, prefix: String, on loop: any EventLoop
+        _ etcd: any EtcdAccess, name: String, prefix: String, on loop: any EventLoop,
+        historyInterval: Duration = historyIntervalDefault
     ) {
+        self.historyInterval = historyInterval
         self.etcd = etcd
         self.name = name
         self.loop = loop
@@ -76,6 +90,7 @@ public final class EtcdLogStore: FollowableLogStore {
     deinit {
         aliveTimer?.cancel()
         healthTimer?.cancel()
+        historyTimer?.cancel()
     }
 
     public func close() {
@@ -201,6 +216,10 @@ public final class EtcdLogStore: FollowableLogStore {
                 compactableRevision = revision
                 wroteAtMilliseconds = loop.nowMilliseconds
                 aliveTimer = loop.every(Self.aliveInterval) { [weak self] in self?.showLife() }
+                olderRevision = 0
+                historyTimer = loop.every(historyInterval) { [weak self] in
+                    self?.forgetHistory()
+                }
                 completion(
                     .success(
                         OpenedLog(
@@ -213,6 +232,8 @@ public final class EtcdLogStore: FollowableLogStore {
     private func stopLeading() {
         aliveTimer?.cancel()
         aliveTimer = nil
+        historyTimer?.cancel()
+        historyTimer = nil
         epoch = nil
         confirming = []
     }
@@ -264,6 +285,7 @@ public final class EtcdLogStore: FollowableLogStore {
             case .failure(let failure): completion(.failure(failure.error(name)))
             case .success(let answer):
                 let newest = answer.range(0).first
+                newestRevision = max(newestRevision, answer.revision)
                 if answer.isDone {
                     completion(.success(Written(revision: answer.revision)))
                 } else if conditions.isEmpty || newest?.modRevision != epochRevision {
@@ -413,9 +435,33 @@ public final class EtcdLogStore: FollowableLogStore {
 
     // MARK: Health
 
+    /// What was an interval ago is needed by nobody: whoever was away for so long reads the log anew.
+    private func forgetHistory() {
+        if olderRevision > 0 { compact(olderRevision) {} }
+        olderRevision = newestRevision
+    }
+
+    func compact(_ revision: Int64, _ completion: @escaping () -> Void) {
+        etcd.compact(revision) { [self] result in
+            switch result {
+            // Somebody was first, by a setting of etcd's own perhaps.
+            case .success, .failure(.compacted): compactionProblem = nil
+            case .failure(let failure): compactionProblem = "\(failure.error(name))"
+            }
+            completion()
+        }
+    }
+
     private func lookAtHealth() {
         etcd.health { [weak self] result in
             guard let self else { return }
+            defer {
+                if let compactionProblem {
+                    warnings.append(
+                        "\(name) keeps all its history, and grows without end: it was not compacted: "
+                            + compactionProblem)
+                }
+            }
             switch result {
             case .failure(let failure): warnings = ["\(failure.error(name))"]
             case .success(let health):
@@ -424,10 +470,11 @@ public final class EtcdLogStore: FollowableLogStore {
                         ? "\(LogStoreError.full(store: name, reason: "alarm NOSPACE"))"
                         : "\(name) has the alarm \(alarm): see `etcdctl alarm list`"
                 }
-                if health.databaseByteCount > Self.databaseByteCountWarning {
+                let quota = health.quotaByteCount ?? Self.quotaByteCountDefault
+                if let size = health.databaseByteCount, size > quota / 10 * 8 {
                     warnings.append(
-                        "the database of \(name) has \(health.databaseByteCount >> 20) MiB: etcd's quota is "
-                            + "2048 MiB unless it was raised; defragment it, or raise "
+                        "the database of \(name) has \(size >> 20) MiB, and takes nothing any more at "
+                            + "its quota of \(quota >> 20) MiB: defragment it, or raise "
                             + "--quota-backend-bytes")
                 }
             }

@@ -146,7 +146,7 @@ extension EtcdLogStore: ReadableLogStore {
             // Not up to now: who is just reading the snapshot before needs that history.
             let until = compactableRevision
             compactableRevision = revision
-            etcd.compact(until) { _ in completion(.success(())) }
+            compact(until) { completion(.success(())) }
         }
     }
 }

@@ -99,12 +99,16 @@ public enum EtcdWatchLine: Hashable, Sendable {
 }
 
 public struct EtcdHealth: Hashable, Sendable {
-    public var databaseByteCount: Int64
+    /// nil if this user may not know, as etcd wants it from 3.5.28 on for all but root.
+    public var databaseByteCount: Int64?
+    /// What it may grow to; nil if that is not told.
+    public var quotaByteCount: Int64?
     /// `NOSPACE` or `CORRUPT`, each.
     public var alarms: [String]
 
-    public init(databaseByteCount: Int64, alarms: [String]) {
+    public init(databaseByteCount: Int64?, quotaByteCount: Int64? = nil, alarms: [String]) {
         self.databaseByteCount = databaseByteCount
+        self.quotaByteCount = quotaByteCount
         self.alarms = alarms
     }
 }

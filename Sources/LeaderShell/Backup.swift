@@ -35,6 +35,8 @@ public enum BackupError: Error, Hashable, Sendable, CustomStringConvertible {
     case unreadable(store: String, reason: String)
     /// There is a log already where one was to be restored.
     case notEmpty(store: String, index: UInt64)
+    /// A server runs on the store.
+    case isWritten(store: String, by: String)
     /// What was read back after a restore is not what was written.
     case differs(store: String, expected: String, found: String)
 
@@ -50,6 +52,7 @@ public enum BackupError: Error, Hashable, Sendable, CustomStringConvertible {
         case .unreadable(let store, let reason): "the log in \(store) cannot be read: \(reason)"
         case .notEmpty(let store, let index):
             "\(store) has a log already, with \(index) fact\(index == 1 ? "" : "s")"
+        case .isWritten(let store, let writer): "\(store) is in use: server \(writer) writes it"
         case .differs(let store, let expected, let found):
             "\(store) does not have what was written: its digest is \(found), not \(expected)"
         }
@@ -94,7 +97,8 @@ public enum Backup {
         from path: String, to store: any ReadableLogStore, isReplacing: Bool, loop: Loop,
         completion: @escaping (Result<BackupDescription, BackupError>) -> Void
     ) {
-        let restoring = Restoring(path: path, store: store, isReplacing: isReplacing)
+        let restoring = Restoring(
+            path: path, store: store, isReplacing: isReplacing, loop: loop)
         restoring.run { result in
             // Also what fails at once is told after the call, as everywhere.
             loop.soon {
@@ -131,15 +135,20 @@ public enum Backup {
     }
 }
 
-/// One restore on its way: check the file → look at the store → lead it → replace → read back.
+/// One restore on its way: check the file → look at the store → listen whether somebody writes it → lead
+/// it → replace → read back.
 private final class Restoring {
     typealias Completion = (Result<BackupDescription, BackupError>) -> Void
 
     private let path: String
     private let store: any ReadableLogStore
     private let isReplacing: Bool
+    private let loop: Loop
+    /// Twice what a writer is silent at most.
+    private static let silence = Duration.seconds(3)
 
-    init(path: String, store: any ReadableLogStore, isReplacing: Bool) {
+    init(path: String, store: any ReadableLogStore, isReplacing: Bool, loop: Loop) {
+        self.loop = loop
         self.path = path
         self.store = store
         self.isReplacing = isReplacing
@@ -161,7 +170,45 @@ private final class Restoring {
             case .failure(let error): completion(.failure(.log(error)))
             case .success(let log) where !log.isEmpty && !isReplacing:
                 completion(.failure(.notEmpty(store: store.name, index: log.index)))
-            case .success: lead(description, chunks, completion)
+            case .success(let log):
+                guard !log.isEmpty, let shared = store as? any FollowableLogStore else {
+                    return lead(description, chunks, completion)
+                }
+                listen(to: shared) { writer in
+                    if let writer {
+                        completion(.failure(.isWritten(store: shared.name, by: writer)))
+                    } else {
+                        self.lead(description, chunks, completion)
+                    }
+                }
+            }
+        }
+    }
+
+    /// A store that servers share does not refuse a second one: whoever may write it shows in each 1.5 s
+    /// that it lives.
+    ///
+    /// - Parameter completion: gets the name of who writes, or nil if nobody does.
+    private func listen(
+        to store: any FollowableLogStore, _ completion: @escaping (String?) -> Void
+    ) {
+        var writer = "a server"
+        var isListening = false
+        var isOver = false
+        let finish = { (found: String?) in
+            guard !isOver else { return }
+            isOver = true
+            completion(found)
+        }
+        store.follow { [loop] update in
+            switch update {
+            case .writer(let found, _): writer = found.name
+            case .alive, .appended: if isListening { finish(writer) }
+            case .loaded:
+                // What is told with it is of before.
+                loop.soon { isListening = true }
+                loop.after(Self.silence) { finish(nil) }
+            case .interrupted: break
             }
         }
     }

@@ -36,14 +36,17 @@ public struct EtcdOptions: Hashable, Sendable {
 extension EtcdLogStore {
     /// The log in the etcd cluster that `options` describe.
     ///
-    /// - Parameter limit: how long etcd is asked before it is said to be unavailable.
+    /// - Parameters:
+    ///   - limit: how long etcd is asked before it is said to be unavailable.
+    ///   - historyInterval: a leader has etcd forget what is older.
     public convenience init(
-        _ options: EtcdOptions, on loop: Loop, limit: Duration = EtcdMembers.limitDefault
+        _ options: EtcdOptions, on loop: Loop, limit: Duration = EtcdMembers.limitDefault,
+        historyInterval: Duration = EtcdLogStore.historyIntervalDefault
     ) {
         self.init(
             EtcdGateway(options, on: loop, limit: limit),
             name: "etcd:" + options.endpoints.joined(separator: ","), prefix: options.prefix,
-            on: loop)
+            on: loop, historyInterval: historyInterval)
     }
 }
 
@@ -92,16 +95,30 @@ final class EtcdGateway: EtcdAccess {
     }
 
     func health(_ completion: @escaping (Result<EtcdHealth, EtcdFailure>) -> Void) {
-        ask("/v3/maintenance/status", "{}", StatusMessage.self) { [self] result in
+        ask("/v3/maintenance/alarm", #"{"action":"GET"}"#, AlarmsMessage.self) { [self] result in
             switch result {
             case .failure(let failure): completion(.failure(failure))
-            case .success(let byteCount):
-                ask("/v3/maintenance/alarm", #"{"action":"GET"}"#, AlarmsMessage.self) {
-                    completion(
-                        $0.map { EtcdHealth(databaseByteCount: byteCount, alarms: $0) })
+            case .success(let alarms):
+                ask("/v3/maintenance/status", "{}", StatusMessage.self) { [self] result in
+                    quota { quota in
+                        completion(
+                            .success(
+                                EtcdHealth(
+                                    databaseByteCount: try? result.get(), quotaByteCount: quota,
+                                    alarms: alarms)))
+                    }
                 }
             }
         }
+    }
+
+    /// The member's `--quota-backend-bytes`, or its default; only its metrics tell, in every version.
+    private func quota(_ completion: @escaping (Int64?) -> Void) {
+        let request = HTTPRequest(
+            url: options.endpoints[members.current] + "/metrics", tls: options.tls,
+            connectLimit: .seconds(1), limit: .seconds(5),
+            answerByteCountMax: Self.answerByteCountMax)
+        http.send(request) { completion((try? $0.get()).flatMap { quotaOfMetrics($0.body) }) }
     }
 
     func watch(
@@ -265,6 +282,16 @@ final class EtcdGateway: EtcdAccess {
             }
         }
     }
+}
+
+/// The quota in bytes that etcd's metrics tell, in the text format of Prometheus; nil if they do not.
+func quotaOfMetrics(_ body: [UInt8]) -> Int64? {
+    let name = Array("etcd_server_quota_backend_bytes ".utf8)
+    for line in body.split(separator: UInt8(ascii: "\n")) where line.starts(with: name) {
+        let value = Double(String(decoding: line.dropFirst(name.count), as: UTF8.self))
+        return value.flatMap { Int64(exactly: $0.rounded()) }.flatMap { $0 > 0 ? $0 : nil }
+    }
+    return nil
 }
 
 /// Cuts what comes in pieces into lines.

@@ -52,7 +52,8 @@ struct RestoreCommand: ParsableCommand {
         commandName: "restore",
         abstract: "Puts what a back-up holds into a store.",
         discussion: """
-            No server may be running on the store. The file is checked first; then everything is \
+            No server may be running on the store, no standby either: restore listens for three \
+            seconds whether one writes it. The file is checked first; then everything is \
             written all or nothing, read back and compared. A store that has a log already is left \
             alone without --replace.
 
@@ -82,7 +83,10 @@ struct RestoreCommand: ParsableCommand {
             Backup.restore(
                 from: file, to: store, isReplacing: replace, loop: loop, completion: $0)
         }
-        output.show(text: made.text(verb: "restored ", file: file), json: made.json(file: file))
+        output.show(
+            text: made.text(verb: "restored ", file: file)
+                + "into       \(printable(store.name))\n",
+            json: made.json(file: file, into: store.name))
     }
 }
 
@@ -111,7 +115,13 @@ extension CommandFailure {
         case .file: self.init(fileIs, "\(error)", advice: "See --file.")
         case .nothingThere:
             self.init(
-                .badInput, "\(error)", advice: "Name the directory that the server has as --data.")
+                .badInput, "\(error)",
+                advice: "Name what the server has as --store, or its --data; in etcd, also its "
+                    + "cluster with --cluster.")
+        case .isWritten:
+            self.init(
+                .unavailable, "\(error)",
+                advice: "Stop all servers of the cluster, standbys too, and wait two minutes.")
         case .notABackup: self.init(.badInput, "\(error)", advice: "See --file.")
         case .newerFormat:
             self.init(.badInput, "\(error)", advice: "Use the version of Fermata that made it.")
@@ -141,11 +151,16 @@ extension BackupDescription {
         """
     }
 
-    fileprivate func json(file: String) -> JSON {
-        [
-            "file": .string(file), "bytes": .integer(Int64(byteCount)), "index": .unsigned(index),
-            "term": .unsigned(term), "digest": .string(digest), "store": .string(store),
-            "madeAt": .string(madeAt.rfc3339), "software": .string(software),
-        ]
+    fileprivate func json(file: String, into: String? = nil) -> JSON {
+        let target = into.map { [JSON.Member("restoredInto", .string($0))] } ?? []
+        return .object(
+            [
+                JSON.Member("file", .string(file)),
+                JSON.Member("bytes", .integer(Int64(byteCount))),
+                JSON.Member("index", .unsigned(index)), JSON.Member("term", .unsigned(term)),
+                JSON.Member("digest", .string(digest)), JSON.Member("store", .string(store)),
+                JSON.Member("madeAt", .string(madeAt.rfc3339)),
+                JSON.Member("software", .string(software)),
+            ] + target)
     }
 }

@@ -43,7 +43,7 @@ struct Fermata: ParsableCommand {
             """,
         version: Version.text,
         subcommands: [
-            ServerCommand.self, AgentCommand.self, GuardCommand.self, NotifierCommands.self,
+            ServerCommands.self, AgentCommand.self, GuardCommand.self, NotifierCommands.self,
             PKICommand.self, StatusCommand.self, HostsCommand.self, GuestsCommand.self,
             SetsCommand.self, LocksCommand.self, MetricsCommand.self, ReleaseCommand.self,
             PreflightCommand.self, HealthCommand.self, PlanCommand.self,

@@ -7,10 +7,23 @@ import SessionShell
 import UvLoop
 import Wire
 
-struct ServerCommand: ParsableCommand {
+struct ServerCommands: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "server",
         abstract: "Coordinates the fleet: locks, rollouts, and who knows what.",
+        discussion: """
+            Without a subcommand it runs: `fermata server run --help` has the options and what they do.
+
+              fermata server --credentials pki/server-one --data /var/lib/fermata/server
+              fermata server step-down --credentials pki/operator-alice --server one:7450
+            """,
+        subcommands: [ServerCommand.self, ServerStepDown.self],
+        defaultSubcommand: ServerCommand.self)
+}
+
+struct ServerCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run", abstract: "Leads the fleet, or stands by.",
         discussion: """
             Keeps everything it has accepted in --data, and goes on from there after any crash. \
             Holds never depend on it: an agent finishes what it has begun. Prints one line on \
@@ -28,14 +41,13 @@ struct ServerCommand: ParsableCommand {
                 --store etcd:https://a:2379,https://b:2379,https://c:2379 \\
                 --etcd-ca etcd-ca.pem --etcd-cert one.pem --etcd-key one.key \\
                 --advertise one:7450 --peer two:7450 --peer three:7450
-            """,
-        subcommands: [ServerStepDown.self])
+            """)
     @OptionGroup var daemon: DaemonOptions
     @Option(
         help: ArgumentHelp(
             "For the audit record and, unless --store says otherwise, the log; made if missing.",
             valueName: "directory"))
-    var data: String?
+    var data: String
     @Option(
         help: ArgumentHelp(
             "sqlite:DIRECTORY, for one server, or etcd:URL,URL,… for several. Default: sqlite in "
@@ -76,11 +88,6 @@ struct ServerCommand: ParsableCommand {
     }
 
     func run() throws {
-        // Not required by its type: then the subcommand would want it, too.
-        guard let data else {
-            throw CommandFailure(
-                .usage, "--data DIRECTORY is not given", advice: "See `fermata server --help`.")
-        }
         guard let address = SocketAddress(parsing: listen) else {
             throw CommandFailure(
                 .usage, "'\(listen)' is not an address to listen on",

@@ -78,7 +78,7 @@ import Testing
                 "backup --store etcd:http://a:1 --file f --cluster c --etcd-user u",
                 "his password belong together"),
             Wrong("server --data d --store etcd:ftp://a:1", "is not the URL of an etcd member"),
-            Wrong("server", "--data DIRECTORY is not given"),
+            Wrong("server", "Missing expected argument '--data"),
             Wrong("pki init --directory d --cluster a/b", "is not a name"),
             Wrong("pki init --directory d --cluster c --days 0", "out of bounds: 1 to 3650"),
             Wrong("pki issue king a --directory d", "server, agent, operator or notifier"),

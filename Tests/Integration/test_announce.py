@@ -2,6 +2,7 @@
 import collections
 import json
 import os
+import shutil
 import socket
 import struct
 import threading
@@ -108,6 +109,23 @@ class Announce(ClusterCase):
     def announcements(self, capture, mac, kind):
         return [at for at, frame in list(capture.frames)
                 if frame[6:12] == mac and announcement(frame) == kind]
+
+    def test_after_a_hold_of_the_whole_host_its_guests_announce_themselves(self):
+        """Whatever the component is called: what it replaced may have moved their ports."""
+        c = self.cluster
+        true = shutil.which("true")
+        file = c.directory / "switch.yaml"
+        file.write_text(f'version: "1"\napply: {{path: {true}, limit: 5s}}\n'
+                        f"undo: {{path: {true}, limit: 1s}}\n")
+        c.cli_json("release", "add", "switch", "--component", "openvswitch", "--file", file)
+        capture = Capture(c, HOST)
+        try:
+            rollout = self.roll("switch", HOST, deadline="20s")
+            self.assertEqual(rollout["state"], "succeeded", rollout)
+            self.wait(lambda: self.announcements(capture, self.tap_mac(), "rarp"), 10,
+                      "an announcement")
+        finally:
+            capture.close()
 
     def test_a_hand_over_announces_the_guest_a_few_times_and_its_connections_go_on(self):
         c = self.cluster

@@ -204,6 +204,21 @@ class HostComponents(ClusterCase):
         self.assertEqual((step["outcome"], step["holds"], self.marks(name)), ("failed", [], []))
         self.assertIn("SHA-256", step["reason"])
 
+    def test_a_user_or_a_directory_that_is_not_there_holds_nobody(self):
+        for more, words in (("user: nosuchuser", "there is no user nosuchuser on this host"),
+                            ("workingDirectory: /no/such", "/no/such does not exist"),
+                            ("workingDirectory: /etc/passwd", "/etc/passwd is not a directory")):
+            with self.subTest(more):
+                name = self.unique("nowhere")
+                log = self.directory / name
+                self.release(name, apply=f"echo apply >> {log}", undo=f"echo undo >> {log}",
+                             more=more + "\n")
+                step = self.run_on_b(name)
+                self.assertEqual((step["outcome"], step["holds"], self.marks(name)),
+                                 ("failed", [], []), step)
+                self.assertIn(words, step["reason"])
+                self.assertHealed()
+
     def test_what_does_not_fit_into_the_deadline_is_refused_with_the_numbers(self):
         name = self.unique("long")
         self.release(name, limits=("8s", "2s", "8s"), apply="true", check="true", undo="true")

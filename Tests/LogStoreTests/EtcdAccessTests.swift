@@ -157,6 +157,20 @@ final class EtcdAccessTests {
         let other = bench.store(cluster.endpoints)
         bench.until { !other.warnings.isEmpty }
         #expect(other.warnings.first?.contains("NOSPACE") == true)
+        // How large it is, and may be, is told as well.
+        #expect(other.warnings.last?.contains("its quota of 16 MiB") == true)
+    }
+
+    @Test(
+        "etcd's quota is read from its metrics",
+        arguments: [
+            ("# HELP x\netcd_server_quota_backend_bytes 2.147483648e+09\nother 1\n", 2 << 30),
+            ("etcd_server_quota_backend_bytes 16777216\n", 16 << 20),
+            ("etcd_server_quota_backend_bytes 0\n", nil), ("etcd_server_quota 5\n", nil),
+            ("etcd_server_quota_backend_bytes NaN\n", nil), ("", nil),
+        ] as [(String, Int64?)])
+    func quota(text: String, quota: Int64?) {
+        #expect(quotaOfMetrics(Array(text.utf8)) == quota)
     }
 }
 

@@ -109,6 +109,36 @@ final class EtcdLogStoreTests {
         #expect(follower.interruptions.isEmpty)
     }
 
+    @Test("etcd forgets its history also where nothing happens and no snapshot is written")
+    func historyIsForgotten() throws {
+        let options = EtcdOptions(endpoints: ends, prefix: bench.prefix)
+        let store = EtcdLogStore(
+            options, on: bench.loop, limit: .seconds(6), historyInterval: .milliseconds(200))
+        defer { store.close() }
+        let follower = Followed(bench.store(ends))
+        try bench.lead(store)
+        try bench.append(store, ["a"], at: 1)
+        bench.until { follower.index == 1 }
+        let gateway = bench.gateway(ends)
+        let first: EtcdRange = try bench.wait {
+            gateway.range(.get(key: bench.prefix + "next"), $0)
+        }
+        let revision = try #require(first.first?.modRevision)
+        var isForgotten = false
+        let look = bench.loop.every(.milliseconds(100)) { [prefix = bench.prefix] in
+            gateway.range(.get(key: prefix + "epoch"), revision: revision) {
+                if case .failure(.compacted) = $0 { isForgotten = true }
+            }
+        }
+        bench.until { isForgotten }
+        look.cancel()
+        // Nobody who was there minds.
+        try bench.append(store, ["b"], at: 2)
+        bench.until { follower.index == 2 }
+        #expect(follower.loadCount == 1)
+        #expect(store.warnings.isEmpty)
+    }
+
     @Test("a follower that leads gets only what it does not have")
     func followsThenLeads() throws {
         let writer = bench.store(ends)
