@@ -40,6 +40,7 @@ DEADLINE_MILLISECONDS = 10_000
 SHORT_DEADLINE_MILLISECONDS = 2_000
 # Where nobody acts until an agent has been started, which takes as long as the computer is busy.
 ALONE_DEADLINE_MILLISECONDS = 30_000
+CLOCK_ERROR_MILLISECONDS_MAX = 500
 
 
 class Violation(Exception):
@@ -65,6 +66,7 @@ class Soak:
         self.counts, self.outcomes = collections.Counter(), collections.Counter()
         self.resumed_by, self.holds = collections.Counter(), []
         self.longest_share = 0                  # of its deadline
+        self.lost = 0                           # guests, or started anew
         self.add_releases()
 
     def add_releases(self):
@@ -158,11 +160,15 @@ class Soak:
         if is_good and rollout["state"] != "succeeded":
             raise Violation(f"without a fault it is {rollout['state']}: {rollout['reason']}")
         for hold in (h for s in rollout["steps"] for h in s["holds"]):
+            self.lost += hold["outcome"] == "lost"
             if hold["outcome"] not in ("succeeded", "failed"):
                 raise Violation(f"a hold is {hold['outcome']}: {hold}")
             length = hold["holdMilliseconds"]
             if length is None or length > deadline:
                 raise Violation(f"a hold of {length} ms, the deadline being {deadline}")
+            left = hold["clockErrorMillisecondsAfter"]
+            if left is not None and abs(left) > CLOCK_ERROR_MILLISECONDS_MAX and not hold["clockNote"]:
+                raise Violation(f"the clock of {hold['guest']} is off by {left} ms: {hold}")
             self.holds.append(length)
             self.longest_share = max(self.longest_share, length / deadline)
             self.resumed_by[hold["resumedBy"]] += 1
@@ -172,6 +178,7 @@ class Soak:
         wait_until(lambda: c.try_ask(guest, "report"), 30, f"{guest} to answer")
         now = c.ask(guest, "report")
         if now["bootId"] != first["bootId"]:
+            self.lost += 1
             raise Violation(f"{guest} was rebooted")
         if not now["memoryIntact"] or not now["diskOk"]:
             raise Violation(f"memory or disk of {guest}: {now}")
@@ -207,7 +214,7 @@ class Soak:
             "withFault": self.counts.total() - self.counts["none"],
             "faults": dict(sorted(self.counts.items())), "rollouts": dict(self.outcomes),
             "holds": len(self.holds), "resumedBy": dict(self.resumed_by),
-            "annotations": annotations, "guestsLost": 0 if not violation else None,
+            "annotations": annotations, "guestsLost": self.lost,
             "holdMillisecondsMedian": lengths[len(lengths) // 2],
             "holdMillisecondsMax": lengths[-1],
             "longestShareOfDeadline": round(self.longest_share, 3),

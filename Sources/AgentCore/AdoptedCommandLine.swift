@@ -87,13 +87,26 @@ public struct AdoptedCommandLine: Hashable, Sendable {
                 }
                 take(name, word, value)
             } else {
-                problems.append("\(word) is an option that Fermata does not know")
+                problems.append("\(word) \(Self.unknownOption)")
                 break
             }
         }
         if !hasMachine, let machineType { arguments += ["-machine", machineType] }
         guestAgentPath = Self.guestAgent(original)
     }
+
+    /// Why a guest of ours cannot have a second process beside the first with these further arguments of
+    /// its host file. Nothing is changed in them, so what only one process can have is refused here:
+    /// a port, or the name of a socket, which the second one would take from the first.
+    public static func problems(ofOwn arguments: [String]) -> [String] {
+        let line = AdoptedCommandLine(arguments, suffix: "", machineType: nil)
+        // Options of a QEMU that is newer than our list are its own matter.
+        return line.problems.filter { !$0.hasSuffix(unknownOption) }
+            + line.sockets.map { "the socket \($0.path) cannot be listened on by two processes" }
+            + line.forwards.map { "hostfwd=\($0.rule) listens on a port" }
+    }
+
+    private static let unknownOption = "is an option that Fermata does not know"
 
     private mutating func refuse(_ word: String, _ value: String, _ why: String) {
         problems.append("\(word) \(value) \(why)")

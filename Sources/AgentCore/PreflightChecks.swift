@@ -98,7 +98,7 @@ extension Preflight {
         }
     }
 
-    /// What only concerns guests whose QEMU somebody else has started.
+    /// What somebody else than the agent has written: a whole command line, or further arguments.
     static func commandLine(_ facts: PreflightFacts) -> [PreflightFinding] {
         facts.commandLineProblems.map {
             PreflightFinding(

@@ -61,7 +61,9 @@ final class PreflightInspection {
     }
 
     private var commandLineProblems: [String] {
-        guard let origin = generation.origin else { return [] }
+        guard let origin = generation.origin else {
+            return AdoptedCommandLine.problems(ofOwn: subject.configuration.arguments)
+        }
         let next = generation.number + 1
         return QEMUOrigin.placeProblems(generation)
             + origin.commandLine(generation: next, machineType: nil).problems

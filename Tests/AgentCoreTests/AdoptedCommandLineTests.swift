@@ -10,6 +10,27 @@ struct AdoptedCommandLineTests {
             machineType: machineType)
     }
 
+    @Test(
+        "further arguments of our own guests: what only one process can have is refused",
+        arguments: [
+            ("-device virtio-rng-pci -vnc unix:/r/v -name x", ["/r/v cannot be listened on"]),
+            ("-vnc :1", ["-vnc :1 listens on a port"]),
+            ("-serial tcp:127.0.0.1:4444,server=on", ["cannot be opened twice"]),
+            (
+                "-chardev socket,id=c,path=/r/c,server=on,wait=off -device pci-serial,chardev=c",
+                ["the socket /r/c cannot be listened on by two processes"]
+            ),
+            ("-netdev user,id=n,hostfwd=tcp::80-:80", ["hostfwd=tcp::80-:80 listens on a port"]),
+            ("-chardev file,id=l,path=/var/log/x -device virtio-rng-pci", []),
+            ("-brand-new x", []), ("", []),
+        ])
+    func own(words: String, says: [String]) {
+        let problems = AdoptedCommandLine.problems(
+            ofOwn: words.split(separator: " ").map(String.init))
+        #expect(problems.count == says.count, "\(problems)")
+        for (problem, words) in zip(problems, says) { #expect(problem.contains(words)) }
+    }
+
     @Test("is given to a second one with what both cannot have written otherwise")
     func rewritten() {
         let cases = [

@@ -1,8 +1,9 @@
 """One cluster with real guests, booted once and shared by all tests that need guests.
 
 Every test gets it whole (setUp starts what an earlier test has killed) and is asked the same at its
-end: no guest was rebooted or lost memory, disk or its TCP connection, and every hold there ever was
-has exactly one annotation.
+end: never were two update domains of a set out at once, no hold was longer than its deadline, clocks are
+right or said not to be, no guest was rebooted or lost memory, disk or its TCP connection, and every
+hold there ever was has exactly one annotation.
 """
 import json
 import os
@@ -10,9 +11,13 @@ import unittest
 
 from support import CACHE, FERMATA
 
+import demo_report
+
 from lab import Cluster, Guest, LabError, wait_until
 
 _shared = None
+# What may be left of a guest's clock error on a computer where its agent answers slowly.
+CLOCK_ERROR_MILLISECONDS_MAX = 500
 
 
 def begin_sharing(cluster):
@@ -84,11 +89,37 @@ class ClusterCase(unittest.TestCase):
         c = self.cluster
         if not c.server.is_running or not c.notifier.is_running:
             self.heal()
-        self.check_guests()
-        self.check_annotations()
+        rollouts = self.rollouts()
+        self.check_one_update_domain(rollouts)              # 1
+        self.check_holds(rollouts)                          # 2, 8
+        self.check_guests()                                 # 3, 4
+        self.check_annotations(rollouts)                    # 6
 
     def rollouts(self):
         return [self.show(r["id"]) for r in self.cluster.cli_json("rollout", "list")]
+
+    def check_one_update_domain(self, rollouts):
+        """By the holds' own records, on the clocks of the agents, which are one clock here."""
+        rows = []
+        for step in (step for rollout in rollouts for step in rollout["steps"]):
+            confirmed = [p["at"] for p in step["phases"] if p["phase"] == "confirmed"]
+            rows += [hold | {"availabilitySet": pair["set"], "updateDomain": pair["updateDomain"],
+                             "confirmedAt": confirmed[-1] if confirmed else None}
+                     for hold in step["holds"] for pair in step["pairs"]]
+        self.assertEqual(demo_report.overlaps(rows), [])
+
+    def check_holds(self, rollouts):
+        """None was longer than its deadline, and what is left of each clock's error is little, or said."""
+        for rollout in rollouts:
+            deadline = rollout["policy"]["deadlineMilliseconds"]
+            for hold in self.holds(rollout):
+                # A guest that never went on has no length.
+                self.assertLessEqual(hold["holdMilliseconds"] or 0, deadline, hold)
+                left = hold["clockErrorMillisecondsAfter"]
+                if left is not None and not hold["clockNote"]:
+                    self.assertLess(abs(left), CLOCK_ERROR_MILLISECONDS_MAX, hold)
+                if hold["outcome"] == "succeeded":
+                    self.assertTrue(left is not None or hold["clockNote"], hold)
 
     def check_guests(self):
         c = self.cluster
