@@ -110,7 +110,7 @@ bench-snapshot: deps
 	$(PYTHON) cluster/bench/snapshot.py --bench .build/release/snapshot-bench
 
 bench-hold: build lab
-	$(PYTHON) cluster/bench/hold.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)
+	$(PYTHON) cluster/bench/hold.py --fermata $(FERMATA_RELEASE) --cache $(CACHE) --large 4096
 
 bench-many: build lab
 	$(PYTHON) cluster/bench/many.py --fermata $(FERMATA_RELEASE) --cache $(CACHE)

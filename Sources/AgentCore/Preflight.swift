@@ -10,7 +10,7 @@
 //  blocker      blocks    QEMU itself names a reason against migrating                 monitor
 //  passthrough  blocks    a device of the host is passed through                       monitor
 //  hotplug      blocks    a device came or went since the guest was started           both QEMUs
-//  commandline  blocks    an adopted QEMU cannot be started a second time             /proc
+//  commandline  blocks    a command line that only one process can have               /proc
 //  image        blocks    a disk's file is missing, replaced or not to be opened       files
 //  backing      blocks    the same of a backing file                                   files
 //  format       blocks    an image format that cannot change hands                     monitor
@@ -20,13 +20,14 @@
 //  firmware     b. / w.   a data directory is missing / has no firmware for the guest  files
 //  machine      blocks    the new QEMU does not know the guest's machine, or the host
 //                         file's word means another one there                          new QEMU
-//  processor    b. / w.   CPU features that the guest knows are missing / there are more  new QEMU
+//  processor    b. / w.   CPU features that the guest knows are missing / there are more  both QEMUs
 //  room         blocks    too little memory for the second process                     /proc
 //  tap          blocks    a tap has one queue, or headers that QEMU does not expect    /sys
 //  pids         blocks    no room for the second process's threads                     /proc
 //  descriptors  blocks    no room for its descriptors, or for ours                     /proc
 //  guestagent   warns     no guest agent, or it does not answer: the clock stays behind  its socket
 //
+// "both QEMUs": asked while a step prepares, when the new one waits; `fermata preflight` does not start one.
 // What is not known (nil, an empty list) is not held against a guest: whoever gathers the facts
 // asks for what can be had at that moment. The names are for scripts and do not change.
 

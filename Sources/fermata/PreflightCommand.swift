@@ -12,11 +12,15 @@ struct PreflightCommand: ParsableCommand {
         discussion: """
             Run it on the host itself, as the agent's user. It asks the running agent; without one \
             it looks into the guests' QEMUs itself. Nothing is changed and no guest is held. The \
-            same checks run before every hold, and the server hears of what blocks a guest.
+            same checks and two more run before every hold, and the server hears of what blocks a \
+            guest.
 
             Each finding has a name that does not change, whether it blocks a hold or only warns, \
             what is wrong, and what would mend it. With --release-binary the QEMU to change to is \
-            asked as well: whether it starts, and whether it knows the guests' machine types.
+            asked as well: whether it starts, and whether it knows the guests' machine types. Two \
+            checks need it waiting beside the guest's own QEMU, and are made only when a step \
+            prepares, before anybody is held: `processor` (CPU features that are missing or new) \
+            and `hotplug` (devices that came or went since the guest was started).
 
               fermata preflight --host-file host.yaml
               fermata preflight --host-file host.yaml --guest db-0 \\

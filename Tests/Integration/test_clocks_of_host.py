@@ -53,6 +53,8 @@ int gettimeofday(struct timeval *restrict time, void *restrict zone) {
 
 
 class Clocks(FaultCase):
+    suspended_milliseconds = 60_000
+
     def setUp(self):
         super().setUp()
         directory = tempfile.TemporaryDirectory(prefix="fm-suspend-", dir="/tmp")

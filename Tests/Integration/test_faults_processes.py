@@ -18,12 +18,16 @@ from lab import is_gone, state_of
 
 class AgentKilled(FaultCase):
     def test_at_every_phase_there_is_a_test(self):
-        sources = "".join(p.read_text() for p in (ROOT / "Sources/AgentShell").glob("*.swift"))
-        phases = set(re.findall(r'pause\.reached\("(\w+)"\)', sources))
+        sources = "".join(p.read_text() for part in ("AgentShell", "AgentCore")
+                          for p in (ROOT / "Sources" / part).glob("*.swift"))
+        phases = set(re.findall(r'reached\("(\w+)"\)', sources))
+        phases |= {f"running-{kind}" for kind in ("prepare", "apply", "check", "undo")}
         tests = pathlib.Path(test_agent_dies.__file__).read_text() \
             + pathlib.Path(__file__).read_text() \
-            + pathlib.Path(__file__).with_name("test_agent_upgrade.py").read_text()
-        killed = set(re.findall(r'(?:die_at\(|check\(|PAUSE_AT=)"(\w+)"', tests))
+            + pathlib.Path(__file__).with_name("test_agent_upgrade.py").read_text() \
+            + pathlib.Path(__file__).with_name("test_host_components.py").read_text()
+        killed = set(re.findall(r'(?:die_at\(|check\(|PAUSE_AT=)"([\w-]+)"', tests))
+        killed |= {f"running-{kind}" for kind in re.findall(r'die_in\("(\w+)"', tests)}
         self.assertEqual(phases - killed, set())
 
     def test_as_the_hold_begins_the_guest_is_left_alone(self):

@@ -89,7 +89,9 @@ class GuestAgent(FaultCase):
             self.assertRuns(GUEST)
             hold = self.finish(rollout, 150)["steps"][0]["holds"][0]
         self.assertEqual(hold["hypervisorAfter"], self.versions()[GUEST])
-        self.assertNotEqual(hold["outcome"], "lost", hold)
+        self.assertEqual(hold["outcome"], "unhealthy", hold)
+        self.assertIn("the guest agent", hold["reason"])
+        self.assertIn("not measured", hold["clockNote"])
 
 
 class Exhausted(FaultCase):

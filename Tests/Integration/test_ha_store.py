@@ -16,11 +16,12 @@ def tearDownModule():
 
 
 class LeaderCutOff(HACase):
-    def test_from_etcd_but_not_from_agents(self):
+    def cut_off(self, *parts):
+        """The leader hears none of these any more; another one leads."""
         with self.held() as hold:
             old = self.cluster.leader()
-            for member in MEMBERS:
-                self.cluster.cut(old, member)
+            for part in parts:
+                self.cluster.cut(old, part)
             new = self.wait(lambda: next(
                 (n for n, s in self.cluster.servers.items() if n != old and s.says_it_leads()),
                 None), SILENT_TAKEOVER_SECONDS, "another one to lead")
@@ -33,6 +34,13 @@ class LeaderCutOff(HACase):
         self.cluster.heal()
         self.roll_free()
         self.assertEqual(self.cluster.leader(), new)
+
+    def test_from_etcd_but_not_from_agents(self):
+        self.cut_off(*MEMBERS)
+
+    def test_from_everybody_as_a_machine_without_power_is(self):
+        # Nobody resets its connections: only its silence tells.
+        self.cut_off(None)
 
     def test_from_agents_but_not_from_etcd(self):
         with self.held() as hold:

@@ -266,9 +266,13 @@ class HostComponents(ClusterCase):
                      apply=f"echo apply >> {log}; sleep {2 if kind == 'apply' else 0}; "
                            f"echo applied >> {log}",
                      check="sleep 0.5" if kind == "check" else "true", undo=f"echo undo >> {log}")
-        self.restart_agent("b", FERMATA_TEST_PAUSE_AT=f"running-{kind}{signal_name}")
         # One that only stops is ended by the guard, shortly before the deadline.
-        rollout = self.start(name, "b", deadline="12s" if signal_name else DEADLINE)
+        return self.die_at(f"running-{kind}{signal_name}", name, "12s" if signal_name else DEADLINE)
+
+    def die_at(self, point, name, deadline=DEADLINE):
+        """The step of a release in which the agent of host b dies there, and is started again."""
+        self.restart_agent("b", FERMATA_TEST_PAUSE_AT=point)
+        rollout = self.start(name, "b", deadline=deadline)
         agent = self.cluster.agents["b"]
         self.wait(lambda: not agent.is_running, 60, "the agent to die")
         self.assertRuns("db-1")          # nobody has started the agent again
@@ -330,6 +334,31 @@ class HostComponents(ClusterCase):
         step = self.die_in("check", name)
         self.assertEqual(step["outcome"], "failed", step)
         self.assertEqual(self.marks(name), ["apply", "applied", "undo"])
+
+    def test_the_agent_dies_while_prepare_runs(self):
+        name = self.unique("dies-in-prepare")
+        log = self.directory / name
+        self.release(name, prepare=f"echo prepare >> {log}; sleep 5; echo prepared >> {log}",
+                     apply=f"echo apply >> {log}", undo=f"echo undo >> {log}")
+        step = self.die_at("running-prepare", name)
+        self.assertEqual((step["outcome"], step["holds"]), ("failed", []), step)
+        # It is not left to go on under the next one's eyes.
+        self.assertNotIn("prepared", self.marks(name))
+        self.assertNotIn("apply", self.marks(name))
+        self.assertHealed()
+
+    def test_the_agent_dies_while_undo_runs(self):
+        name = self.unique("dies-in-undo")
+        log = self.directory / name
+        self.release(name, limits=("3s", "1s", "3s"), apply=f"echo apply >> {log}; exit 1",
+                     undo=f"echo undo >> {log}; sleep 0.5; echo undone >> {log}")
+        step = self.die_at("running-undo", name)
+        self.assertEqual(step["outcome"], "failed", step)
+        (hold,) = step["holds"]
+        self.assertEqual(hold["resumedBy"], "guard", hold)
+        # Undone to its end by somebody, and that last.
+        self.assertEqual(self.marks(name)[-1], "undone")
+        self.assertHealed()
 
     def test_a_hung_agent_is_overtaken_by_the_guard(self):
         name = self.unique("hangs-in-apply")

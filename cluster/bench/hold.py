@@ -1,16 +1,17 @@
 #!/usr/bin/python3
 """`make bench-hold`: Fermata's hold against a bare QMP script that does the same hand-over.
 
-    hold.py --fermata BIN --cache DIR [--count 20] [--memory 256] [--fill 0]
+    hold.py --fermata BIN --cache DIR [--count 100] [--memory 256] [--fill 0] [--large MIB]
 
 One guest belongs to a Fermata cluster (server, agent, guard; each hand-over is a rollout), another of
 the same making to the bare script of bare_handover.py. They are handed over in turn, one at a time, to
 the other QEMU and back. Compared is what QEMU itself stamps: from STOP on the old to RESUME on the new;
 and the longest gap between two ticks that the guest itself has seen around it. With --fill, that much of
-the guest's RAM is written before.
-The last line is JSON: ratioMedian (of each pair's ratio), holdMillisecondsMedian,
-bareMillisecondsMedian, both lists, and the same of the gaps. Exits 1 if a guest did not survive intact,
-or if the ratio is above --limit (default 1.5).
+the guest's RAM is written before. With --large, the same is done afterwards with guests that have
+written so much, and a fifth as often.
+The last line is JSON: ratio (of the medians), gapRatioP99 (of the guests' gaps), growth (of our median
+with --large), and all that was measured. Exits 1 if a guest did not survive intact, if ratio is above
+--limit (1.2), gapRatioP99 above --gap-limit (2), or growth above --growth-limit (1.5).
 """
 import argparse
 import json
@@ -123,8 +124,8 @@ def intact(first, last):
     return last["memoryIntact"] and last["diskOk"] and first["bootId"] == last["bootId"]
 
 
-def bench(options):
-    guest = Guest("ours", "a", memory=options.memory, tick=5000, probe=False)
+def bench(options, memory, fill, count):
+    guest = Guest("ours", "a", memory=memory, tick=5000, probe=False)
     with Cluster(options.fermata, options.cache, [guest]) as cluster:
         cluster.prepare()
         cluster.start_server()
@@ -133,17 +134,34 @@ def bench(options):
         cluster.wait_guests()
         cluster.add_release("to-new", cluster.new)
         cluster.add_release("to-old", cluster.old)
-        bare = Bare(str(cluster.cache), options.memory, cluster.net)
+        bare = Bare(str(cluster.cache), memory, cluster.net)
         try:
             first = cluster.ask("ours", "report"), bare.ask("report")
-            if options.fill:
+            if fill:
                 for ask in (lambda line: cluster.ask("ours", line, 600), bare.ask):
-                    ask(f"fill {options.fill}")
-            pairs, gaps = measure(cluster, bare, options.count, options.pause)
+                    ask(f"fill {fill}")
+            pairs, gaps = measure(cluster, bare, count, options.pause)
             last = cluster.ask("ours", "report"), bare.ask("report")
         finally:
             bare.close()
-        return pairs, gaps, all(intact(a, b) for a, b in zip(first, last)), cluster.net
+        return summary(pairs, gaps) | {
+            "memoryMebibytes": memory, "fillMebibytes": fill, "network": cluster.net,
+            "intact": all(intact(a, b) for a, b in zip(first, last))}
+
+
+def summary(pairs, gaps):
+    """Of (ours, bare) in ms."""
+    ours, bare = [p[0] for p in pairs], [p[1] for p in pairs]
+    our_gaps, bare_gaps = [g[0] for g in gaps], [g[1] for g in gaps]
+    found = {"count": len(pairs)}
+    for name, values in (("hold", ours), ("bare", bare), ("guestGap", our_gaps), ("bareGap", bare_gaps)):
+        found[f"{name}MillisecondsMedian"] = round(statistics.median(values), 3)
+        found[f"{name}MillisecondsP99"] = round(percentile(values, 0.99), 3)
+        found[f"{name}Milliseconds"] = [round(value, 3) for value in values]
+    return found | {
+        "ratio": round(statistics.median(ours) / statistics.median(bare), 3),
+        "ratioOfPairsMedian": round(statistics.median(o / b for o, b in pairs), 3),
+        "gapRatioP99": round(percentile(our_gaps, 0.99) / percentile(bare_gaps, 0.99), 3)}
 
 
 def main():
@@ -152,35 +170,34 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--fermata", required=True)
     parser.add_argument("--cache", required=True)
-    parser.add_argument("--count", type=int, default=20, help="hand-overs of each")
+    parser.add_argument("--count", type=int, default=100, help="hand-overs of each")
     parser.add_argument("--memory", type=int, default=256, help="MiB")
     parser.add_argument("--fill", type=int, default=0, help="MiB of the guest's RAM to write before")
+    parser.add_argument("--large", type=int, default=0, help="MiB to write in guests that have an eighth more")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds before each hand-over")
-    parser.add_argument("--limit", type=float, default=1.5, help="highest median ratio that passes")
+    parser.add_argument("--limit", type=float, default=1.2, help="highest ratio of medians that passes")
+    parser.add_argument("--gap-limit", type=float, default=2, help="highest ratio of the gaps' p99")
+    parser.add_argument("--growth-limit", type=float, default=1.5, help="highest growth with --large")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        pairs, gaps, is_intact, net = bench(options)
+        found = bench(options, options.memory, options.fill, options.count)
+        large = bench(options, options.large * 9 // 8, options.large, max(options.count // 5, 5)) \
+            if options.large else None
     except LabError as error:
         sys.exit(f"bench-hold: {error}")
-    ratio = statistics.median(ours / bare for ours, bare in pairs)
-    if not is_intact:
-        print("bench-hold: a guest did not survive intact", file=sys.stderr)
-    if ratio > options.limit:
-        print(f"bench-hold: the median ratio {ratio:.2f} is above {options.limit}", file=sys.stderr)
-    print(json.dumps({
-        "ratioMedian": round(ratio, 3),
-        "holdMillisecondsMedian": round(statistics.median(p[0] for p in pairs), 3),
-        "bareMillisecondsMedian": round(statistics.median(p[1] for p in pairs), 3),
-        "holdMilliseconds": [p[0] for p in pairs],
-        "bareMilliseconds": [round(p[1], 3) for p in pairs],
-        "guestGapMillisecondsMedian": round(statistics.median(g[0] for g in gaps), 3),
-        "bareGapMillisecondsMedian": round(statistics.median(g[1] for g in gaps), 3),
-        "guestGapMillisecondsP99": round(percentile([g[0] for g in gaps], 0.99), 3),
-        "bareGapMillisecondsP99": round(percentile([g[1] for g in gaps], 0.99), 3),
-        "count": len(pairs), "fillMebibytes": options.fill, "memoryMebibytes": options.memory, "network": net,
-        "processors": os.cpu_count(), "intact": is_intact}))
-    return sys.exit(0 if is_intact and ratio <= options.limit else 1)
+    problems = [] if found["intact"] and (not large or large["intact"]) \
+        else ["a guest did not survive intact"]
+    limits = [("ratio", options.limit), ("gapRatioP99", options.gap_limit)]
+    if large:
+        found["growth"] = round(large["holdMillisecondsMedian"] / found["holdMillisecondsMedian"], 3)
+        limits.append(("growth", options.growth_limit))
+    problems += [f"{name} is {found[name]}, above {limit}" for name, limit in limits
+                 if found[name] > limit]
+    for problem in problems:
+        print(f"bench-hold: {problem}", file=sys.stderr)
+    print(json.dumps(found | {"large": large, "processors": os.cpu_count()}))
+    return sys.exit(1 if problems else 0)
 
 
 if __name__ == "__main__":
