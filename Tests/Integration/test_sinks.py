@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 
 from support import (  # first: it sets the path for the others
-    BAD_INPUT, FERMATA, Scratch, UNAVAILABLE, fermata, make_pki, wait_until)
+    BAD_INPUT, FERMATA, Scratch, UNAVAILABLE, USAGE, fermata, make_pki, wait_until)
 
 from guest_service import Host
 from scripted_agent import ScriptedAgent, wait_finished
@@ -456,6 +456,8 @@ class SinksFile(Scratch):
         pki = make_pki(self.directory / "pki", certificates=("notifier-n",))
         run = ("notifier", "--server", "127.0.0.1:9", "--credentials", pki / "notifier-n",
                "--database", self.directory / "trial.db")
+        for days in (("--keep", "200000000"), ("--keep-annotations", "200000000"), ("--keep", "0")):
+            self.assertFails(fermata(*run, *days), USAGE, "--keep is 1 to 36500 days")
         self.assertFails(fermata(*run, "--append", "/none/lines"), BAD_INPUT, "/none", "--append")
         self.assertFails(fermata(*run, "--sinks", path), BAD_INPUT, "sink hook", "check-sinks FILE")
 
