@@ -21,7 +21,7 @@ help:
 	@echo 'make test-compose      builds them with podman, and tries both clusters of cluster/compose'
 	@echo 'make fuzz SECONDS=N    fuzz all that reads bytes of strangers, for N seconds (600) in all'
 	@echo 'make mutants           whether the simulator finds each of the deliberate bugs, within 2000 seeds'
-	@echo 'make bench             bench-wire, -snapshot, -hold, -many, -guard, -takeover, -locks, -events'
+	@echo 'make bench             bench-wire, -snapshot, -hold, -many, -guard, -takeover, -locks, -events, -notifier'
 	@echo 'make bench-wire        the codec, the memory of a session, handshakes a second'
 	@echo 'make bench-snapshot    a snapshot of a million guests beside commits; loading it'
 	@echo 'make bench-hold        our hold against a bare script that does the same'

@@ -63,7 +63,7 @@ let server = NoticeHTTPServer(
     switch request {
     case .listening(let address): say("ready \(address.split(separator: ":").last ?? "")")
     case .failed(let reason): fatalError(reason)
-    case .acknowledge(_, _, let reply), .annotations(_, _, let reply):
+    case .acknowledge(_, _, _, let reply), .annotations(_, _, let reply):
         reply(GuestAnswer(status: 200))
     case .unknownAddress: break
     }

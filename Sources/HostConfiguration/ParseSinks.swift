@@ -62,7 +62,7 @@ extension Reader {
             return nil
         }
         guard let kind = kind(word, body), let id else { return nil }
-        var sink = Sink(id: id, filter: filter(fields.nonEmpty("only"), kind: word))
+        var sink = Sink(id: id, filter: filter(fields.nonEmpty("only"), kind))
         switch word {
         case "webhook": sink.inFlightMax = 16
         case "grafana", "alertmanager", "mail", "command": sink.inFlightMax = 4
@@ -82,12 +82,13 @@ extension Reader {
         return SinkSettings(sink: sink, kind: kind)
     }
 
-    private func filter(_ value: Value?, kind: String) -> BulletinFilter {
+    private func filter(_ value: Value?, _ kind: SinkSettings.Kind) -> BulletinFilter {
         // A silence begins before a hold and ends after it, whatever came of it.
-        let isSilence = kind == "alertmanager"
+        var isSilence = false
+        if case .alertmanager = kind { isSilence = true }
         var filter = BulletinFilter(
             states: isSilence
-                ? [.started, .succeeded, .failed, .cancelled] : [.succeeded, .failed])
+                ? [.started, .succeeded, .failed, .cancelled] : kind.format.usualStates)
         var known = ["states", "sets", "guests", "hosts", "components", "outcomes"]
         if isSilence { known = ["sets", "guests", "hosts", "components"] }
         guard let value,

@@ -263,8 +263,8 @@ final class Connection: ChannelInboundHandler {
         let guest = try whoAsks()
         switch route {
         case .events(let version): try answerEvents(version, head)
-        case .acknowledge: acknowledge(try StartRequests.parse(body), guest)
-        case .nativeAcknowledge(let id): acknowledge([id], guest)
+        case .acknowledge: acknowledge(try StartRequests.parse(body), guest, mustBeSeen: false)
+        case .nativeAcknowledge(let id): acknowledge([id], guest, mustBeSeen: true)
         case .instance(let path, let asText):
             answer(
                 try InstanceDocument.answer(
@@ -310,8 +310,10 @@ final class Connection: ChannelInboundHandler {
         .json(["ready": .bool(desk.board.isReady), "sequence": .unsigned(desk.board.cursor)])
     }
 
-    private func acknowledge(_ ids: [String], _ guest: BoardGuest) {
-        ask { .acknowledge(guest: guest.id, eventIDs: ids, reply: $0) }
+    private func acknowledge(_ ids: [String], _ guest: BoardGuest, mustBeSeen: Bool) {
+        ask {
+            .acknowledge(guest: guest.id, eventIDs: ids, mustBeSeen: mustBeSeen, reply: $0)
+        }
     }
 
     /// Waits for the loop's thread.

@@ -24,7 +24,8 @@ public import Notices
 
 /// What the server asks of the loop's thread, or tells it.
 public enum ServerRequest: Sendable {
-    case acknowledge(guest: GuestID, eventIDs: [String], reply: Reply)
+    /// - Parameter mustBeSeen: 404 if the guest sees none of these events; else that is no error.
+    case acknowledge(guest: GuestID, eventIDs: [String], mustBeSeen: Bool, reply: Reply)
     case annotations(guest: GuestID, limit: Int, reply: Reply)
     /// Somebody whom no guest's address fits has asked: the inventory may have changed.
     case unknownAddress(String)

@@ -5,9 +5,12 @@
 // - from a hold that it did not come out of (`lost`, or without a length), until something shows it
 //   running: a later hold of it, or an operator who says so. That end is the latest possible, and how
 //   much of the time rests on it is said.
-// What no hold tells of, such as a crash at another time, is not known here and not counted.
+// What no hold tells of, such as a crash at another time, is not known here and not counted. A guest that
+// came out of a hold `unhealthy` runs, and nobody knows what still works in it: only its hold is counted as
+// unavailable, and it is shown among the failures.
 //
-// A set is unavailable while all guests of it that are there at that moment are.
+// A set is unavailable while all guests of it that are there at that moment are. It has as many guests as was
+// known when one of them was held last: those that no hold tells of were up.
 
 public import Fleet
 public import Presentation
@@ -20,16 +23,19 @@ public struct AvailabilityRecord: Hashable, Sendable {
     /// nil if the guest never went on.
     public var holdMicroseconds: Int64?
     public var outcome: StepOutcome
+    /// Guests of its set at that time; nil if that is not known.
+    public var setGuestCount: Int?
 
     public init(
         guest: GuestID, set: SetID?, heldAt: Timestamp, holdMicroseconds: Int64?,
-        outcome: StepOutcome
+        outcome: StepOutcome, setGuestCount: Int? = nil
     ) {
         self.guest = guest
         self.set = set
         self.heldAt = heldAt
         self.holdMicroseconds = holdMicroseconds
         self.outcome = outcome
+        self.setGuestCount = setGuestCount
     }
 
     public init(_ annotation: Annotation) {
@@ -58,8 +64,10 @@ public struct GuestSighting: Hashable, Sendable {
 public struct MonthlyAvailability: Hashable, Sendable {
     public enum Subject: Hashable, Sendable {
         case guest(GuestID)
-        /// - Parameter guestCount: those that the record knows of.
-        case set(SetID, guestCount: Int)
+        /// - Parameters:
+        ///   - guestCount: those with a record, or as many as it was known to have last.
+        ///   - withoutRecord: of those, how many were never held.
+        case set(SetID, guestCount: Int, withoutRecord: Int)
     }
 
     public var subject: Subject
@@ -75,7 +83,7 @@ public struct MonthlyAvailability: Hashable, Sendable {
     public var holdCount: Int
     /// The longest time without a break that it was unavailable, within the month.
     public var longestMicroseconds: Int64
-    /// Holds, begun in the month, that a guest did not come out of.
+    /// Holds, begun in the month, that a guest did not come out of, or not well.
     public var failureCount: Int
 
     /// In thousandths of a percent, rounded down, so that it never looks better than it was.
@@ -183,15 +191,44 @@ public struct AvailabilityAccount: Sendable {
             let members = guests.map(\.guest).filter { $0.set == id }
             let present = TimeSpans(members.map { self.present($0) })
             // A guest that is not there yet keeps nobody company.
-            let down = members.reduce(present) { common, guest in
+            let sizes = sizes(of: id, members)
+            let withoutRecord = max(0, (sizes.last?.count ?? 0) - members.count)
+            let allDown = members.reduce(present) { common, guest in
                 let away = TimeSpans(self.present(guest)).complement(in: Int64.min..<now)
                 return common.intersection(guest.down.union(away))
             }
+            let down = allDown.intersection(whereAllAreKnown(members, sizes))
             let assumed = members.reduce(TimeSpans()) { $0.union($1.assumed) }
             return months(
-                .set(id, guestCount: members.count), present: present, down: down,
+                .set(
+                    id, guestCount: members.count + withoutRecord, withoutRecord: withoutRecord),
+                present: present, down: down,
                 assumed: assumed.intersection(down), records: members.flatMap(\.records))
         }
+    }
+
+    /// How many guests the set was known to have, and from when on; ascending, from the beginning of time.
+    private func sizes(of set: SetID, _ members: [Guest]) -> [(since: Int64, count: Int)] {
+        let known = members.flatMap(\.records).filter { $0.set == set && $0.setGuestCount != nil }
+            .sorted { $0.heldAt < $1.heldAt }
+        return known.enumerated().map { index, record in
+            (index == 0 ? .min : record.heldAt.microseconds, record.setGuestCount ?? 0)
+        }
+    }
+
+    /// When as many guests were there as the set had: at other times one is up that no hold tells of.
+    private func whereAllAreKnown(
+        _ members: [Guest], _ sizes: [(since: Int64, count: Int)]
+    ) -> TimeSpans {
+        guard !sizes.isEmpty else { return TimeSpans([.min..<now]) }
+        let arrivals = members.map(\.since).sorted()
+        var spans: [Range<Int64>] = []
+        for (index, size) in sizes.enumerated() where size.count <= arrivals.count {
+            let end = index + 1 < sizes.count ? sizes[index + 1].since : now
+            let start = size.count == 0 ? size.since : max(size.since, arrivals[size.count - 1])
+            if start < end { spans.append(start..<end) }
+        }
+        return TimeSpans(spans)
     }
 
     private func present(_ guest: Guest) -> Range<Int64> { min(guest.since, now)..<now }
@@ -214,7 +251,7 @@ public struct AvailabilityAccount: Sendable {
                     unavailableMicroseconds: unavailable.microseconds,
                     assumedMicroseconds: assumed.intersection(whole).microseconds,
                     holdCount: begun.count, longestMicroseconds: unavailable.longestMicroseconds,
-                    failureCount: begun.count { $0.isFailure }))
+                    failureCount: begun.count { $0.isFailure || $0.outcome == .unhealthy }))
             month = month.next
         }
         return rows

@@ -36,10 +36,11 @@ public func availabilityJSON(_ rows: [MonthlyAvailability], target: Int64) -> JS
             var members: [JSON.Member] = [.init("month", .string(row.month.description))]
             switch row.subject {
             case .guest(let guest): members.append(.init("guest", .string(guest.rawValue)))
-            case .set(let set, let guestCount):
+            case .set(let set, let guestCount, let withoutRecord):
                 members += [
                     .init("availabilitySet", .string(set.rawValue)),
                     .init("guestCount", .integer(Int64(guestCount))),
+                    .init("guestsWithoutRecord", .integer(Int64(withoutRecord))),
                 ]
             }
             return .object(
@@ -62,7 +63,9 @@ extension MonthlyAvailability {
     fileprivate var name: String {
         switch subject {
         case .guest(let guest): guest.rawValue
-        case .set(let set, let count): "set \(set) (\(count) guest\(count == 1 ? "" : "s"))"
+        case .set(let set, let count, let withoutRecord):
+            "set \(set) (\(count) guest\(count == 1 ? "" : "s")"
+                + (withoutRecord == 0 ? ")" : ", \(withoutRecord) never held)")
         }
     }
 }

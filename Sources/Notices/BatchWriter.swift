@@ -10,6 +10,7 @@
 //                                           begun anew, an annotation under a name of its own
 //   one that guests are told of             its bulletins, if new, and a row for each sink
 //   any other                               nothing but the cursor
+//   for one host: the end of a hold of another host, and whatever is no end of a hold: the same
 //
 //   the leader's events end before ours     the cursor goes back to 0, the history number up by one
 
@@ -39,14 +40,15 @@ extension NoticeRecord {
     ///   - recordedAt: now.
     ///   - sinks: those that shall get what is new and fits them.
     ///   - book: what is known of sets now.
+    ///   - host: of whose guests finished holds alone are recorded; nil records everything.
     public func store(
         events: [FleetEvent], lastSequence: UInt64, recordedAt: Timestamp, sinks: [Sink],
-        book: SetBook = SetBook()
+        book: SetBook = SetBook(), host: HostID? = nil
     ) throws(Failure) -> StoredBatch {
         try change { transaction in
             var batch = BatchWriter(
                 transaction: transaction, position: try transaction.position(),
-                recordedAt: recordedAt, sinks: sinks, book: book)
+                recordedAt: recordedAt, sinks: sinks, book: book, host: host)
             return try batch.write(events, lastSequence: lastSequence)
         }
     }
@@ -59,6 +61,7 @@ private struct BatchWriter<Transaction: NoticeTransaction> {
     let recordedAt: Timestamp
     let sinks: [Sink]
     let book: SetBook
+    let host: HostID?
 
     mutating func write(_ events: [FleetEvent], lastSequence: UInt64) throws -> StoredBatch {
         var batch = StoredBatch(sequence: UInt64(clamping: position.sequence))
@@ -97,7 +100,10 @@ private struct BatchWriter<Transaction: NoticeTransaction> {
     private enum Saved { case new, known, conflicting }
 
     private func derive(_ event: FleetEvent) throws -> [Bulletin] {
-        try Bulletin.all(
+        if let host {
+            guard case .holdFinished(let hold) = event.body, hold.host == host else { return [] }
+        }
+        return try Bulletin.all(
             of: event, recordedAt: recordedAt, book: book,
             told: { try transaction.bulletins(of: $0, history: position.history) },
             unfinished: { try transaction.unfinished(of: $0, history: position.history) })

@@ -84,8 +84,12 @@ public struct Bulletin: Hashable, Sendable {
 extension Bulletin {
     /// One that says that nothing happened, for trying a sink.
     ///
-    /// - Parameter name: makes its id unique.
-    package static func trial(_ name: String, nowMicroseconds: Int64) -> Bulletin {
+    /// - Parameters:
+    ///   - name: makes its id unique.
+    ///   - isStart: it says that a hold begins, and the other one of the name that it is over.
+    package static func trial(
+        _ name: String, isStart: Bool = false, nowMicroseconds: Int64
+    ) -> Bulletin {
         let now = Timestamp(microseconds: nowMicroseconds)
         let hold = FinishedHold(
             record: HoldRecord(
@@ -100,9 +104,11 @@ extension Bulletin {
         var annotation = Annotation(hold: hold, recordedAt: now)
         annotation.annotationID = "test-\(name)"
         return Bulletin(
-            id: annotation.annotationID, state: .succeeded, sequence: 0, at: now,
+            id: annotation.annotationID + (isStart ? "-started" : ""),
+            state: isStart ? .started : .succeeded, sequence: 0, at: now,
             guest: hold.record.guest, host: hold.host, pair: nil, step: hold.step,
-            token: hold.token, release: hold.release, component: hold.component,
-            version: hold.version, annotation: annotation, reason: hold.record.reason)
+            token: isStart ? nil : hold.token, release: hold.release, component: hold.component,
+            version: hold.version, annotation: isStart ? nil : annotation,
+            reason: isStart ? "" : hold.record.reason)
     }
 }

@@ -17,6 +17,15 @@ public enum BulletinFormat: String, Hashable, Sendable, CaseIterable {
     case markdown
     case html
 
+    /// What a sink in this form is told of unless its filter says otherwise. The two of the cloud tell of
+    /// changes: one that is not told of the beginning never hears that a guest is unavailable.
+    public var usualStates: [Bulletin.State] {
+        switch self {
+        case .resourceHealth, .availabilityStatus: [.started, .succeeded, .failed, .cancelled]
+        default: [.succeeded, .failed]
+        }
+    }
+
     /// Whether there is anything to say of a bulletin in this form: the two of the cloud have names
     /// for some of our states only.
     public func tells(of bulletin: Bulletin) -> Bool {

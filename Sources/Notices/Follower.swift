@@ -33,19 +33,24 @@ public final class Follower<Record: NoticeRecord, Turns: EventLoop> {
     private let delivery: Delivery<Record, Turns>
     private let now: () -> Timestamp
     private let tell: (FollowProblem) -> Void
+    /// Of whose guests finished holds are recorded, and nothing else.
+    private let host: HostID?
     private var acknowledged: UInt64?
     /// What is known of sets now.
     public var book = SetBook()
 
     /// - Parameters:
+    ///   - host: only holds of its guests are recorded, and nothing is acknowledged: the leader is not to keep
+    ///     events for each host's notifier. What it no longer has is missing there, and is no gap to tell of.
     ///   - now: the wall clock; goes into the record and is never compared.
     ///   - tell: takes what an operator should know of.
     public init(
-        store: Record, delivery: Delivery<Record, Turns>, now: @escaping () -> Timestamp,
-        tell: @escaping (FollowProblem) -> Void
+        store: Record, delivery: Delivery<Record, Turns>, host: HostID? = nil,
+        now: @escaping () -> Timestamp, tell: @escaping (FollowProblem) -> Void
     ) {
         self.store = store
         self.delivery = delivery
+        self.host = host
         self.now = now
         self.tell = tell
     }
@@ -77,7 +82,7 @@ public final class Follower<Record: NoticeRecord, Turns: EventLoop> {
         let before = try store.cursor()
         let batch = try store.store(
             events: events, lastSequence: lastSequence, recordedAt: now(), sinks: delivery.sinks,
-            book: book)
+            book: book, host: host)
         if batch.hasBegunAnew {
             tell(.begunAnew(ours: before, leaders: lastSequence))
             acknowledged = nil
@@ -86,7 +91,7 @@ public final class Follower<Record: NoticeRecord, Turns: EventLoop> {
         for gap in batch.gaps { tell(.gap(gap)) }
         for id in batch.conflictingIDs { tell(.conflictingID(id)) }
         delivery.wake()
-        guard batch.sequence > 0, batch.sequence != acknowledged else { return [] }
+        guard host == nil, batch.sequence > 0, batch.sequence != acknowledged else { return [] }
         acknowledged = batch.sequence
         return [.acknowledgeEvents(sequence: batch.sequence)]
     }

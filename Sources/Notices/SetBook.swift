@@ -40,6 +40,22 @@ public struct SetBook: Hashable, Sendable {
         }
     }
 
+    /// Of all guests that there are.
+    package init(_ guests: [BoardGuest]) {
+        var domains: [SetID: Set<UpdateDomain>] = [:]
+        var counts: [SetID: Int] = [:]
+        for guest in guests {
+            guard let set = guest.set, let updateDomain = guest.updateDomain else { continue }
+            pairs[guest.id] = SetPair(set: set, updateDomain: updateDomain)
+            counts[set, default: 0] += 1
+            domains[set, default: []].insert(updateDomain)
+        }
+        for (set, count) in counts {
+            sizes[set] = SetSize(
+                guestCount: count, updateDomainCount: domains[set, default: []].count)
+        }
+    }
+
     /// - Returns: nil if it is not known; then nothing can be advised.
     public func size(of set: SetID) -> SetSize? { sizes[set] }
 

@@ -13,6 +13,15 @@ public struct SinkSettings: Hashable, Sendable {
         case file(FileSettings)
         case mail(MailSettings)
         case command(CommandSettings)
+
+        /// What is sent; of a kind that has a form of its own, the default.
+        package var format: BulletinFormat {
+            switch self {
+            case .webhook(_, let settings): settings.format
+            case .file(let settings): settings.format
+            default: .json
+            }
+        }
     }
     public var sink: Sink
     public var kind: Kind

@@ -24,7 +24,7 @@ import Wire
 /// How a notifier serves guests.
 public struct GuestService: Sendable {
     public var listen: [SocketAddress]
-    /// Only guests of this host, and no annotations; nil serves all guests.
+    /// Only guests of this host, and only their holds are recorded; nil serves all guests.
     public var host: HostID?
     /// Believed when they say for whom they ask.
     public var proxies: TrustedProxies
@@ -64,6 +64,8 @@ final class BoardFollower {
     private var needsNotices: Bool { didSet { if needsNotices { board.lackEvents() } } }
     /// Without the guests it cannot be told whose documents an event changes: it waits for them.
     private var hasGuests = false
+    /// The sets of the guests known last.
+    private(set) var book = SetBook()
     private var waiting: [FleetEvent] = []
     private var isUnpublished = false
     private var isAskingNotices = false
@@ -239,6 +241,7 @@ final class BoardFollower {
 
     private func take(_ guests: [BoardGuest]) throws(NotifierStoreError) {
         let isChanged = board.take(guests)
+        if isForOneHost, isChanged { book = SetBook(guests) }
         if isChanged { pauses.onChange() }
         warnOfHost(guests)
         for address in board.claimedTwice.sorted() where isChanged {
@@ -311,10 +314,13 @@ final class BoardFollower {
             onListening?(address)
         case .failed(let reason): onFatal?(.cannotListen(reason))
         case .unknownAddress(let address): askGuestsSoon(for: address)
-        case .acknowledge(let guest, let eventIDs, let reply):
+        case .acknowledge(let guest, let eventIDs, let mustBeSeen, let reply):
             guarded { () throws(NotifierStoreError) in
-                try acknowledge(eventIDs, by: guest)
-                reply(GuestAnswer(status: 200))
+                let isSeen = try acknowledge(eventIDs, by: guest)
+                reply(
+                    isSeen || !mustBeSeen
+                        ? GuestAnswer(status: 200)
+                        : .error(404, "There is no such event, or it is over."))
             }
         case .annotations(let guest, let limit, let reply):
             guarded { () throws(NotifierStoreError) in
@@ -328,16 +334,19 @@ final class BoardFollower {
     /// Says for all guests in an event that it may start, whoever of those who can see it asks: some
     /// cluster managers drain a guest and then let a neighbour of its set say so.
     ///
-    /// An event that is gone, is started, or is none of the asker's needs no acknowledgement: 200 too.
+    /// An event that is gone, is started, or is none of the asker's needs no acknowledgement.
+    ///
+    /// - Returns: whether the asker sees one of the events.
     private func acknowledge(
         _ eventIDs: [String], by guest: GuestID
-    ) throws(NotifierStoreError) {
-        guard let known = board.guest(guest) else { return }
+    ) throws(NotifierStoreError) -> Bool {
+        guard let known = board.guest(guest) else { return false }
         let events = board.document(for: known).events
+        var isSeen = false
         for id in eventIDs {
-            guard let event = events.first(where: { $0.eventID == id }),
-                let notice = board.notice(of: event.step), !notice.isStarted
-            else { continue }
+            guard let event = events.first(where: { $0.eventID == id }) else { continue }
+            isSeen = true
+            guard let notice = board.notice(of: event.step), !notice.isStarted else { continue }
             for held in event.resources where !notice.acknowledgedBy.contains(held) {
                 log.info(
                     "acknowledged",
@@ -350,6 +359,7 @@ final class BoardFollower {
             }
         }
         try sendAcknowledgements()
+        return isSeen
     }
 
     private func sendAcknowledgements() throws(NotifierStoreError) {

@@ -148,7 +148,7 @@ public final class NotifierShell {
             store: store, delivery: delivery, loop: loop,
             clock: { HoldClock.nowMicroseconds / 1_000 })
         follower = Follower(
-            store: store, delivery: delivery,
+            store: store, delivery: delivery, host: guests?.host,
             now: { Timestamp(microseconds: WallClock.nowMicroseconds) }, tell: tell)
         sets.onBook = { [follower] in follower.book = $0 }
         if let guests {
@@ -175,7 +175,7 @@ public final class NotifierShell {
     /// Called with each address at which guests are served, with the port really bound.
     public var onListening: ((String) -> Void)?
 
-    /// It serves the guests of one host and leaves annotations to the central ones.
+    /// It serves the guests of one host, with their own record, and leaves sinks to the central ones.
     private var isForOneHost: Bool { board?.isForOneHost ?? false }
 
     /// Delivers what is left from before, and begins to follow.
@@ -241,7 +241,8 @@ public final class NotifierShell {
             try delivery.holdBack { () throws(NotifierStoreError) in
                 try store.together { () throws(NotifierStoreError) in
                     try board?.onBatch(events, lastSequence: lastSequence)
-                    if !isForOneHost { answers = try follower.onMessage(message) }
+                    if isForOneHost { follower.book = board?.book ?? SetBook() }
+                    answers = try follower.onMessage(message)
                 }
                 if hasHold { pause.reached("stored") }
             }
@@ -250,7 +251,7 @@ public final class NotifierShell {
         case .deliveryLease(let lease):
             if !isForOneHost { try self.lease.onLease(lease, correlation: correlation) }
         default:
-            if !isForOneHost { answers = try follower.onMessage(message) }
+            answers = try follower.onMessage(message)
         }
         for answer in answers {
             send(answer)
@@ -280,8 +281,13 @@ public final class NotifierShell {
     private func clean() {
         guarded { () throws(NotifierStoreError) in
             let now = Timestamp(microseconds: WallClock.nowMicroseconds)
-            let count = try store.deleteOld(retention, now: now, countMax: Self.cleanCountMax)
-            let pause = count < Self.cleanCountMax ? Self.cleanInterval : Self.cleanPause
+            let deleted = try store.deleteOld(retention, now: now, countMax: Self.cleanCountMax)
+            if deleted.undelivered > 0 {
+                log.warning(
+                    "\(deleted.undelivered) deliveries that no sink had taken are too old to be kept",
+                    metadata: ["kept for days (--keep)": "\(retention.bulletinDays)"])
+            }
+            let pause = deleted.count < Self.cleanCountMax ? Self.cleanInterval : Self.cleanPause
             cleaning = loop.after(pause) { [unowned self] in clean() }
         }
     }
@@ -299,7 +305,8 @@ public final class NotifierShell {
         guarded { () throws(NotifierStoreError) in
             var sequence = try store.cursor()
             if let board, board.isForOneHost {
-                sequence = board.cursor
+                // Each half passes over what it has.
+                sequence = min(board.cursor, sequence)
                 send(.followEvents(afterSequence: sequence, progress: false))
             } else {
                 isLeaderOfToday = false

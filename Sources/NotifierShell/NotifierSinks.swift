@@ -58,13 +58,15 @@ public struct NotifierSinks {
     }
 }
 
-/// Sends one made-up bulletin to one sink.
+/// Sends one made-up bulletin to one sink; to one that makes silences two, which make one and end it.
 public final class SinkTrial {
     private let receiver: any Receiver
+    private let isSilence: Bool
 
     public init(
         _ settings: SinkSettings, templates: BulletinTemplates, on loop: Loop
     ) throws(SinkProblem) {
+        if case .alertmanager = settings.kind { isSilence = true } else { isSilence = false }
         receiver = try settings.open(
             on: loop, client: HTTPClient(on: loop),
             BulletinRenderer(cluster: "test", templates: templates))
@@ -73,11 +75,18 @@ public final class SinkTrial {
     /// - Parameter completion: called once, now or later.
     public func run(completion: @escaping (DeliveryOutcome) -> Void) {
         let name = randomName(byteCount: 6)
-        receiver.take(
-            [
-                OutboxItem(
-                    number: 1, bulletin: .trial(name, nowMicroseconds: WallClock.nowMicroseconds))
-            ],
-            completion: completion)
+        guard isSilence else { return send(.trial(name, nowMicroseconds: now), completion) }
+        send(.trial(name, isStart: true, nowMicroseconds: now)) { [self] outcome in
+            guard outcome == .taken else { return completion(outcome) }
+            send(.trial(name, nowMicroseconds: now), completion)
+        }
+    }
+
+    private var now: Int64 { WallClock.nowMicroseconds }
+
+    private func send(
+        _ bulletin: Bulletin, _ completion: @escaping (DeliveryOutcome) -> Void
+    ) {
+        receiver.take([OutboxItem(number: 1, bulletin: bulletin)], completion: completion)
     }
 }

@@ -103,8 +103,8 @@ extension NotifierStore {
                 let rows = try Row.fetchCursor(
                     database,
                     sql: """
-                        SELECT number, guest, availabilitySet, heldAtMicroseconds, holdMicroseconds,
-                            outcome FROM annotation \(condition.sql)
+                        SELECT annotation.*, setGuestCount FROM annotation
+                            LEFT JOIN bulletin ON bulletinId = annotationId \(condition.sql)
                         """, arguments: condition.values)
                 var records: [AvailabilityRecord] = []
                 while let row = try rows.next() {
@@ -128,6 +128,7 @@ extension AvailabilityRecord {
         self.init(
             guest: guest, set: (row["availabilitySet"] as String?).flatMap { SetID($0) },
             heldAt: Timestamp(microseconds: row["heldAtMicroseconds"]),
-            holdMicroseconds: row["holdMicroseconds"], outcome: outcome)
+            holdMicroseconds: row["holdMicroseconds"], outcome: outcome,
+            setGuestCount: row["setGuestCount"])
     }
 }

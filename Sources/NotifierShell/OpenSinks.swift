@@ -108,8 +108,12 @@ extension SinkSettings {
                     settings)
             case .journald(let path): return JournalReceiver(socket: path, renderer)
             case .syslog(let settings):
-                return SyslogReceiver(
-                    settings, renderer, hostname: HostFacts.hostName, on: loop)
+                do throws(UvError) {
+                    return try SyslogReceiver(
+                        settings, renderer, hostname: HostFacts.hostName, on: loop)
+                } catch {
+                    throw SinkProblem("\(error)")
+                }
             case .file(let settings):
                 try checkPlace(ofFile: settings.path)
                 let file = LineFile(

@@ -107,24 +107,53 @@ extension NotifierStore {
         let (condition, values) = filter.condition
         return try inParts(
             "SELECT bulletin, sink, number FROM outbox WHERE \(condition)", values,
-            by: "outbox.number", of: "outbox", putAgain)
+            by: "outbox.number", of: "outbox"
+        ) { [self] in try putAgain($0, $1[0], for: $1[1]) }
     }
 
-    /// Puts annotations at the end of the outbox, for one sink; what is pending there stays as it is.
+    /// Puts annotations at the end of the outbox, for one sink; what is pending there stays as it is. Where
+    /// the bulletin is not kept any more it is made anew of the annotation.
     ///
+    /// - Parameter now: from when on such a bulletin is kept.
     /// - Returns: how many.
     public func replay(
-        _ filter: AnnotationFilter, to sink: SinkID
+        _ filter: AnnotationFilter, to sink: SinkID, now: Timestamp
     ) throws(NotifierStoreError) -> Int {
         let (condition, values) = filter.condition
         return try inParts(
             """
             SELECT bulletin.number, ?, annotation.number FROM annotation
-                JOIN bulletin ON bulletinId = annotationId
+                LEFT JOIN bulletin ON bulletinId = annotationId
             \(condition) \(condition.isEmpty ? "WHERE" : "AND") NOT EXISTS (
                 SELECT 1 FROM outbox WHERE bulletin = bulletin.number AND sink = ? AND \(isPending))
             """, [sink.rawValue] + values + [sink.rawValue], by: "annotation.number",
-            of: "annotation", putAgain)
+            of: "annotation"
+        ) { [self] database, row in
+            let kept = row[0] as Int64?
+            try putAgain(
+                database, kept ?? remake(annotation: row[2], now: now, in: database),
+                for: row[1])
+        }
+    }
+
+    /// - Returns: the number of its new bulletin.
+    private func remake(
+        annotation number: Int64, now: Timestamp, in database: Database
+    ) throws -> Int64 {
+        try database.cachedStatement(
+            sql: """
+                INSERT INTO bulletin (bulletinId, state, history, sequence, atMicroseconds, guest, host,
+                        availabilitySet, updateDomain, rollout, step, token, release, component, version,
+                        reason, recordedAtMicroseconds)
+                    SELECT annotationId,
+                        CASE outcome WHEN 'succeeded' THEN 'succeeded' ELSE 'failed' END,
+                        (SELECT history FROM follower), sequence, recordedAtMicroseconds, guest, host,
+                        availabilitySet, updateDomain, rollout, step, token, release, component, version,
+                        reason, ?
+                    FROM annotation WHERE number = ?
+                """
+        ).execute(arguments: [now.microseconds, number])
+        return database.lastInsertedRowID
     }
 
     /// Changes rows, so many in a transaction that a notifier at work finds the file free in between: it
@@ -168,8 +197,8 @@ extension NotifierStore {
     /// Of rows in one transaction.
     static let partCountMax = 1_000
 
-    private func putAgain(_ database: Database, _ row: Row) throws {
-        let place: [any DatabaseValueConvertible] = [row[0] as Int64, row[1] as String]
+    private func putAgain(_ database: Database, _ bulletin: Int64, for sink: String) throws {
+        let place: [any DatabaseValueConvertible] = [bulletin, sink]
         try database.cachedStatement(sql: "DELETE FROM outbox WHERE bulletin = ? AND sink = ?")
             .execute(arguments: StatementArguments(place))
         try database.cachedStatement(

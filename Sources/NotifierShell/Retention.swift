@@ -11,6 +11,8 @@ public struct Retention: Hashable, Sendable {
     public var annotationDays: Int?
 
     public static let bulletinDaysDefault = 400
+    /// A hundred years: what is longer is for ever.
+    public static let daysMax = 36_500
 
     public init(bulletinDays: Int = bulletinDaysDefault, annotationDays: Int? = nil) {
         self.bulletinDays = bulletinDays
@@ -18,14 +20,22 @@ public struct Retention: Hashable, Sendable {
     }
 }
 
+/// What was deleted in one turn.
+public struct DeletedCount: Hashable, Sendable {
+    /// The larger of bulletins and annotations.
+    public var count = 0
+    /// Rows of the outbox that went with their bulletins and that a sink still had to be asked about.
+    public var undelivered = 0
+}
+
 extension NotifierStore {
     /// Deletes some of what is too old.
     ///
     /// - Parameter countMax: of each kind.
-    /// - Returns: how many bulletins and annotations; less than `countMax` if nothing is left.
+    /// - Returns: how many; less than `countMax` if nothing is left.
     public func deleteOld(
         _ retention: Retention, now: Timestamp, countMax: Int
-    ) throws(NotifierStoreError) -> Int {
+    ) throws(NotifierStoreError) -> DeletedCount {
         func limit(_ days: Int) -> Int64 { now.microseconds - Int64(days) * 86_400_000_000 }
         return try guarded(path, "write to") {
             try write { database in
@@ -37,11 +47,21 @@ extension NotifierStore {
                             """, arguments: [before, countMax])
                     return database.changesCount
                 }
-                var count = try delete("bulletin", before: limit(retention.bulletinDays))
+                var deleted = DeletedCount()
+                let oldest = limit(retention.bulletinDays)
+                deleted.undelivered =
+                    try Int.fetchOne(
+                        database,
+                        sql: """
+                            SELECT count(*) FROM outbox WHERE \(isPending) AND bulletin IN (
+                                SELECT number FROM bulletin WHERE recordedAtMicroseconds < ? LIMIT ?)
+                            """, arguments: [oldest, countMax]) ?? 0
+                deleted.count = try delete("bulletin", before: oldest)
                 if let days = retention.annotationDays {
-                    count = max(count, try delete("annotation", before: limit(days)))
+                    deleted.count = max(
+                        deleted.count, try delete("annotation", before: limit(days)))
                 }
-                return count
+                return deleted
             }
         }
     }

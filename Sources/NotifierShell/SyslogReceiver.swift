@@ -5,6 +5,7 @@
 // Failure modes: nobody listens, no acknowledgement in time (a program that reads no more, a computer that
 // is gone), the connection ends → later, over a new connection. What a daemon has not read when it dies is
 // lost although it was acknowledged, and a datagram may be lost on its way: RFC 5424 knows no better.
+// A name server that does not answer keeps what is due to this daemon waiting, and nothing of other sinks.
 import Notices
 import UvLoop
 
@@ -13,12 +14,25 @@ final class SyslogReceiver: Receiver {
     private let renderer: BulletinRenderer
     private let hostname: String
     private let loop: Loop
+    /// nil for a path.
+    private let lookup: NameLookup?
     private var sender: DatagramSender?
+    /// Where ``sender`` sends to, by UDP; nil before it is known, and after a failure.
+    private var address: SocketAddress?
+    /// When the name is looked up again, while datagrams go to the address known so far.
+    private var freshUntil: Int64 = .min
     private var stream: SyslogStream?
 
+    private static let freshMilliseconds: Int64 = 300_000
+
+    /// - Throws: ``UvError`` when the process is out of descriptors.
     init(
         _ settings: SyslogSettings, _ renderer: BulletinRenderer, hostname: String, on loop: Loop
-    ) {
+    ) throws(UvError) {
+        switch settings.transport {
+        case .unix: lookup = nil
+        case .udp(let place), .tcp(let place): lookup = try NameLookup(place, on: loop)
+        }
         self.renderer = renderer
         self.settings = settings
         self.hostname = hostname
@@ -36,21 +50,48 @@ final class SyslogReceiver: Receiver {
                 send(bytes, by: &sender) { () throws(UvError) in
                     try DatagramSender(unixPath: path)
                 })
-        case .udp(let place):
-            resolve(place, on: loop) { [self] result in
-                switch result {
-                case .success(let addresses):
-                    completion(
-                        send(bytes, by: &sender) { () throws(UvError) in
-                            try DatagramSender(udp: addresses[0])
-                        })
-                case .failure(let error):
-                    completion(.later(reason: "\(error)", afterMilliseconds: nil))
+        case .udp:
+            if let address {
+                if loop.nowMilliseconds >= freshUntil { lookUp { _ in } }
+                completion(sendByUDP(bytes, to: address))
+            } else {
+                lookUp { [self] result in
+                    switch result {
+                    case .success(let address): completion(sendByUDP(bytes, to: address))
+                    case .failure(let error):
+                        completion(.later(reason: "\(error)", afterMilliseconds: nil))
+                    }
                 }
             }
         case .tcp(let place):
-            if stream?.hasEnded ?? true { stream = SyslogStream(to: place, on: loop) }
+            if stream?.hasEnded ?? true {
+                stream = lookup.map { SyslogStream(to: place, $0, on: loop) }
+            }
             stream?.write(SyslogMessage.framed(bytes), completion)
+        }
+    }
+
+    private func sendByUDP(_ bytes: [UInt8], to address: SocketAddress) -> DeliveryOutcome {
+        let outcome = send(bytes, by: &sender) { () throws(UvError) in
+            try DatagramSender(udp: address)
+        }
+        if sender == nil { self.address = nil }
+        return outcome
+    }
+
+    /// - Parameter completion: called once, later.
+    private func lookUp(completion: @escaping (Result<SocketAddress, UvError>) -> Void) {
+        freshUntil = loop.nowMilliseconds + Self.freshMilliseconds
+        lookup?.run { [weak self] result in
+            guard let self else { return }
+            switch result {
+            case .success(let addresses):
+                if address != addresses[0] { sender = nil }
+                address = addresses[0]
+                completion(.success(addresses[0]))
+            case .failure(let error):
+                completion(.failure(error))
+            }
         }
     }
 }
@@ -82,10 +123,10 @@ private final class SyslogStream {
     private static let firstPause = Duration.milliseconds(1)
     private static let longestPause = Duration.milliseconds(16)
 
-    init(to place: String, on loop: Loop) {
+    init(to place: String, _ lookup: NameLookup, on loop: Loop) {
         self.place = place
         self.loop = loop
-        resolve(place, on: loop) { [weak self] result in
+        lookup.run { [weak self] result in
             guard let self else { return }
             switch result {
             case .success(let addresses): connect(addresses[...])

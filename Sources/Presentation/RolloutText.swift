@@ -54,6 +54,31 @@ extension PlanView {
     }
 }
 
+extension PlanView {
+    /// Who would be held and cannot be told of it: a guest is known by its address alone.
+    ///
+    /// - Parameter guests: of the whole inventory.
+    /// - Returns: in ascending order.
+    public func guestsWithoutAddress(_ guests: [GuestView]) -> [GuestID] {
+        let held = Set(steps.flatMap(\.guests))
+        return guests.filter { held.contains($0.report.id) && $0.report.addresses.isEmpty }
+            .map(\.report.id).sorted()
+    }
+}
+
+/// A line about guests that nobody can tell of a notice; nothing if there are none.
+public func withoutAddressText(_ guests: [GuestID]) -> String {
+    guard !guests.isEmpty else { return "" }
+    let have = guests.count == 1 ? "has no address in its" : "have no address in their"
+    // A line is read by a person; scripts have all of them as JSON.
+    let namesMax = 20
+    var names = guests.prefix(namesMax).map(\.rawValue)
+    if guests.count > namesMax { names.append("\(guests.count - namesMax) others") }
+    return
+        "warning: \(counted(guests.count, "guest")) \(have) host's file, and nobody there can be "
+        + "told: \(listed(names))\n"
+}
+
 extension RolloutView {
     /// Steps that are over, whatever came of them.
     public var finishedStepCount: Int {

@@ -175,7 +175,8 @@ extension PlanView.Skipped {
 }
 
 extension PlanView {
-    public var json: JSON {
+    /// - Parameter guests: that cannot be told of a notice.
+    public func json(withoutAddress guests: [GuestID]) -> JSON {
         [
             "release": .string(release.rawValue), "policy": policy.json,
             "steps": .array(
@@ -186,7 +187,7 @@ extension PlanView {
                     ]
                 }),
             "waveCount": JSON(waveCount), "skipped": .array(skipped.map(\.json)),
-            "problems": JSON(problems),
+            "problems": JSON(problems), "guestsWithoutAddress": JSON(guests),
         ]
     }
 }

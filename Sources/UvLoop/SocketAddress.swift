@@ -46,7 +46,7 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
 }
 
 /// Splits at the last colon, and takes the brackets off an IPv6 address.
-private func splitHostAndPort(_ text: String) -> (host: String, port: UInt16)? {
+func splitHostAndPort(_ text: String) -> (host: String, port: UInt16)? {
     guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...])
     else { return nil }
     var host = text[..<colon]
@@ -76,16 +76,7 @@ private final class Resolution {
     }
 
     func finish(_ status: Int32, _ list: UnsafeMutablePointer<addrinfo>?) {
-        var addresses: [SocketAddress] = []
-        var entry = list
-        while let current = entry?.pointee {
-            if let raw = current.ai_addr, let found = SocketAddress(raw),
-                let address = SocketAddress(ip: found.ip, port: port), !addresses.contains(address)
-            {
-                addresses.append(address)
-            }
-            entry = current.ai_next
-        }
+        let addresses = addresses(in: list, port: port)
         uv_freeaddrinfo(list)
         if status == 0, !addresses.isEmpty {
             completion(.success(addresses))
@@ -96,7 +87,25 @@ private final class Resolution {
     }
 }
 
+/// Each once, in their order.
+func addresses(in list: UnsafeMutablePointer<addrinfo>?, port: UInt16) -> [SocketAddress] {
+    var addresses: [SocketAddress] = []
+    var entry = list
+    while let current = entry?.pointee {
+        if let raw = current.ai_addr, let found = SocketAddress(raw),
+            let address = SocketAddress(ip: found.ip, port: port), !addresses.contains(address)
+        {
+            addresses.append(address)
+        }
+        entry = current.ai_next
+    }
+    return addresses
+}
+
 /// Finds the addresses of `HOST:PORT`, in the resolver's order of preference.
+///
+/// On libuv's threads, of which there are four for the whole process: a name server that does not answer
+/// delays all that look something up. Who must not be delayed by others has a ``NameLookup``.
 ///
 /// - Parameter completion: called once, later; `EINVAL` if the text is not of that form.
 public func resolve(

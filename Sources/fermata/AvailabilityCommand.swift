@@ -11,8 +11,9 @@ struct AvailabilityCommand: ParsableCommand {
         discussion: """
             Reads the notifier's SQLite file, also while the notifier runs. A guest is unavailable \
             while it is held, and from a hold that it did not come out of until a later hold shows \
-            it running; a set is unavailable while all its guests are. What happened outside of \
-            holds is not known here. Months are those of UTC; one that is not over counts up to now.
+            it running; a set is unavailable while all its guests are, also those that were never \
+            held, which count as up. One that came out of a hold unhealthy counts as a failure, and \
+            runs. What happened outside of holds is not known here. Months are those of UTC; one that is not over counts up to now.
 
               fermata availability --database notifier.db
               fermata availability --set db --month 2026-11 --target 99.99

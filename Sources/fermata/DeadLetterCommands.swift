@@ -120,7 +120,8 @@ struct ReplayAnnotationsCommand: ParsableCommand {
         discussion: """
             Those that still wait there are not sent twice. The notifier that runs notices within a \
             second; receivers know them by their id. A sink that nothing was ever due to is taken for \
-            a slip of the pen, unless --new says that it is one.
+            a slip of the pen, unless --new says that it is one. Records older than the notifier's --keep \
+            are sent, too: what was told of them is made anew of the record.
 
               fermata annotations replay --to ops --since 2026-04-11T22:00:00Z
             """)
@@ -142,7 +143,7 @@ struct ReplayAnnotationsCommand: ParsableCommand {
                     advice: "Correct the name, or add --new if the notifier has just been given it."
                 )
             }
-            let count = try store.replay(which.filter, to: to)
+            let count = try store.replay(which.filter, to: to, now: .now)
             StandardOutput.write("\(count) will be sent again\n")
         } catch let error as NotifierStoreError {
             throw CommandFailure(error)

@@ -14,11 +14,14 @@ struct NotifierCommand: ParsableCommand {
             Keeps every annotation in its own SQLite file, exactly one for each hold, and goes on \
             where it stopped. With --listen it serves guests what is coming, as the metadata service \
             that their agents already poll; who asks is known by the address that the host's file \
-            names. With --host it serves that host's guests and does nothing else. Prints each as \
-            a line of plain words, and appends it as a line of JSON to --append if that is given. \
-            --sinks names more receivers: webhooks, Grafana, Alertmanager, the journal, syslog, \
+            names. Each annotation is printed as a line of plain words, and appended as a line of \
+            JSON to --append if that is given. --sinks names more receivers: webhooks, Grafana, Alertmanager, the journal, syslog, \
             files, mail, commands. The log goes to stderr. SIGHUP makes it read certificate, key, \
             ca.pem and crl.pem again.
+
+            With --host it serves the guests of that host alone, records only their holds, so that \
+            each guest can read its own, and tells nobody else: for sinks and for the record of all \
+            a notifier without --host has to run somewhere.
 
             Run one all the time: the server keeps events until a notifier has stored them.
 
@@ -46,7 +49,7 @@ struct NotifierCommand: ParsableCommand {
     var trustForwardedFrom: [String] = []
     @Option(
         help: ArgumentHelp(
-            "Serve only this host's guests, and publish no annotations.", valueName: "name"))
+            "Serve only this host's guests, and record only their holds.", valueName: "name"))
     var host: String?
     @Flag(help: "Print no annotations.")
     var quiet = false
@@ -60,12 +63,15 @@ struct NotifierCommand: ParsableCommand {
     func validate() throws {
         guard host == nil || append == nil && sinks.path == nil else {
             throw ValidationError(
-                "--host serves guests and publishes nothing: leave \(append == nil ? "--sinks" : "--append") "
+                "--host serves guests and delivers nothing: leave \(append == nil ? "--sinks" : "--append") "
                     + "to the notifier that keeps the record.")
         }
-        guard keep >= 1, keepAnnotations.map({ $0 >= keep }) ?? true else {
+        let days = 1...Retention.daysMax
+        guard days.contains(keep), keepAnnotations.map({ $0 >= keep && days.contains($0) }) ?? true
+        else {
             throw ValidationError(
-                "--keep is at least 1 day, and --keep-annotations at least as long.")
+                "--keep is 1 to \(Retention.daysMax) days, and --keep-annotations at least as long as "
+                    + "that and no longer than \(Retention.daysMax).")
         }
     }
 

@@ -142,7 +142,11 @@ extension SinkSettings.Kind {
 struct TestSinkCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "test-sink", abstract: "Sends a made-up annotation to one sink, once.",
-        discussion: "fermata notifier test-sink ops --sinks /etc/fermata/sinks.yaml")
+        discussion: """
+            In Alertmanager it makes a silence for test-guest and ends it.
+
+              fermata notifier test-sink ops --sinks /etc/fermata/sinks.yaml
+            """)
     @Argument(help: "The sink's name.", transform: parseName)
     var name: SinkID
     @OptionGroup var sinks: SinksOptions

@@ -1,4 +1,5 @@
 """How soon an event goes from a guest's document after the leader has confirmed the end of its hold."""
+import statistics
 import threading
 import time
 
@@ -6,8 +7,9 @@ from guest_service import GuestServiceCase, wire, pb  # first: it sets the path
 
 from support import wait_until
 
-# What is promised is 1 s; a machine that is shared with other tests may need longer, so that this is only what
-# nothing but an error can need.
+# What is promised. A machine that is shared with other tests may now and then need longer: that holds for the
+# median, and the other is what nothing but an error can need.
+SECONDS = 1
 SECONDS_MAX = 10
 
 
@@ -37,9 +39,10 @@ class Removal(GuestServiceCase):
     def test_an_event_is_removed_when_its_guest_is_confirmed(self):
         self.wait_ready("db-1")
         events = self.follow()
-        spans = [self.span(events, count) for count in (1, 2, 3)]
+        spans = [self.span(events, count) for count in (1, 2, 3, 4, 5)]
         print("seconds from confirmed to removed, asked every 0.1 s: "
               + ", ".join(f"{span:.3f}" for span in spans), flush=True)
+        self.assertLess(statistics.median(spans), SECONDS)
         self.assertLess(max(spans), SECONDS_MAX)
 
     def span(self, events, count):

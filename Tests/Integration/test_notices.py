@@ -59,6 +59,14 @@ class Notices(ServerCase):
             self.assertEqual([(n["guests"], n["isStarted"]) for n in self.notices()],
                              [(["g-1"], False), (["g-2"], False)])
             self.assertEqual([s["phase"] for s in self.steps(rollout)], ["noticed"] * 2)
+            # They have no address, so nobody in them reads of it: a plan says so before.
+            self.add_release("three", "3")
+            plan = ("plan", "--release", "three", "--notice", "15m")
+            self.assertEqual(self.fermata_json(*plan)["guestsWithoutAddress"], ["g-1", "g-2"])
+            text = fermata(*plan, "--credentials", self.operator, "--server", self.address).out
+            self.assertIn("warning: 2 guests have no address in their host's file, and nobody there can "
+                          "be told: g-1 and g-2\n", text)
+            self.assertEqual(self.fermata_json(*plan[:3])["guestsWithoutAddress"], [])
             text = fermata("notices", "--credentials", self.operator, "--server", self.address)
             self.assertIn("noticed", text.out)
             self.assertIn("0/1", text.out)

@@ -1,9 +1,11 @@
 """Scheduled events: a notice, its acknowledgement, the hold and the removal, as guests see them, over
 restarts of leader and notifier; and the notifier's web server against clients of every kind."""
+import contextlib
 import json
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -186,6 +188,26 @@ class ScheduledEvents(GuestServiceCase):
         # It holds no events back: the leader has never heard of it as one that stores them.
         names = [n["name"] for n in self.cli_json("status")["notifiers"]]
         self.assertNotIn("m", names)
+        # A guest's record is the same wherever it asks, also of holds before that notifier was there.
+        self.finish(self.roll(self.next_release()))
+        central = wait_until(
+            lambda: self.ask("db-1", target="/v1/annotations").json, 20, "the record")
+        same = lambda records: [(r["annotationId"], r["holdMilliseconds"], r["heldAt"]) for r in records]
+        wait_until(lambda: same(self.ask("db-1", target="/v1/annotations", notifier=other).json)
+                   == same(central), 20, "the same record there")
+        # Of its own host alone, and nothing of what else its events say.
+        late = self.make_notifier("of-host-late", "m", "--host", "b")
+        other.kill()
+        self.addCleanup(late.kill)
+        self.start_notifier(late)
+        self.wait_ready("db-1", notifier=late)
+        wait_until(lambda: same(self.ask("db-1", target="/v1/annotations", notifier=late).json)
+                   == same(central), 20, "the same record in a database begun later")
+        with contextlib.closing(sqlite3.connect(self.directory / "of-host-late.db")) as database:
+            rows = database.execute("SELECT host, state FROM bulletin").fetchall()
+        self.assertEqual({host for host, _ in rows}, {"b"})
+        self.assertLessEqual({state for _, state in rows}, {"succeeded", "failed"})
+        self.assertNotIn("m", [n["name"] for n in self.cli_json("status")["notifiers"]])
 
     def test_a_host_that_is_none_and_an_address_that_is_taken_are_told(self):
         other = self.make_notifier("of-nobody", "m", "--host", "nope")
@@ -241,6 +263,11 @@ class ScheduledEvents(GuestServiceCase):
         done = self.ask("db-0", "POST", f"/v1/events/{noticed['events'][0]['id']}/acknowledgement",
                         {}, b"")
         self.assertEqual(done.status, 200)
+        # Of nothing, and of another's, there is nothing to say; the compatible form says so of neither.
+        event = noticed["events"][0]["id"]
+        for guest, name in (("db-0", "nonsense"), ("web-0", event)):
+            told = self.ask(guest, "POST", f"/v1/events/{name}/acknowledgement", {}, b"")
+            self.assertEqual((told.status, list(told.json)), (404, ["error"]))
         self.next_event(lines)
         self.cli("rollout", "abort", rollout, "--reason", "a test")
         # A stop ends the stream in order: the last chunk, then the end.

@@ -5,6 +5,7 @@ import hmac
 import http.server
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -12,9 +13,10 @@ import subprocess
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 from support import (  # first: it sets the path for the others
-    BAD_INPUT, FERMATA, Scratch, UNAVAILABLE, fermata, make_pki, wait_until)
+    BAD_INPUT, FERMATA, Scratch, UNAVAILABLE, USAGE, fermata, make_pki, wait_until)
 
 from guest_service import Host
 from scripted_agent import ScriptedAgent, wait_finished
@@ -306,17 +308,27 @@ class Receivers(SinkCase):
             except OSError:
                 return False
         wait_until(is_up, what="Alertmanager")
+        # A trial makes one, and ends it: that it may read the list proves little.
+        trial = self.write("trial.yaml", f'sinks: [{{name: am, alertmanager: {{url: "{url}"}}}}]\n')
+        done = fermata("notifier", "test-sink", "am", "--sinks", trial)
+        self.assertEqual((done.code, done.out), (0, "sink am has taken it\n"), str(done))
+        (tried,) = silences()
+        self.assertEqual((tried["status"]["state"], tried["matchers"][0]["value"]),
+                         ("expired", "test-guest"))
+
+        def silences_of_holds():
+            return [s for s in silences() if s["id"] != tried["id"]]
         self.start_notifier(f"""
 sinks:
   - name: silences
     alertmanager: {{url: {url}, matchers: [{{name: instance, value: "{{guest}}:9100"}}]}}
 """)
         self.hold(["db-0", "db-1"], "2")
-        wait_until(lambda: len(silences()) == 2
+        wait_until(lambda: len(silences_of_holds()) == 2
                    and all(s["status"]["state"] == "expired" for s in silences()),
                    what="both silences to have been made and ended")
-        self.assertEqual({s["comment"].split()[1] for s in silences()}, {"test"})
-        values = sorted(s["matchers"][0]["value"] for s in silences())
+        self.assertEqual({s["comment"].split()[1] for s in silences_of_holds()}, {"test"})
+        values = sorted(s["matchers"][0]["value"] for s in silences_of_holds())
         self.assertEqual(values, ["db-0:9100", "db-1:9100"])
 
     def test_journal_syslog_and_grafana(self):
@@ -399,6 +411,26 @@ class SinksFile(Scratch):
         self.assertFails(done, BAD_INPUT, "sinks.yaml:3:", "sinks.yaml:5:", "webhook",
                          "sinks.yaml:7:", "{gest}", "sinks.yaml:8:")
 
+    def test_the_readme_names_every_key(self):
+        readme = (Path(__file__).parents[2] / "README.md").read_text()
+        rows = dict(re.findall(r"^\| (?:`(\w+)`|each|HTTP) \| (.*) \|$", readme, re.M))
+        rows |= {name: re.search(rf"^\| {name} \| (.*) \|$", readme, re.M)[1] for name in ("each", "HTTP")}
+        asked = {"each": "{name: a, zzzzzz: 1, journald: {}}"}
+        asked |= {"only": "{name: a, only: {zzzzzz: 1}, file: {path: /a}}",
+                  "each ": "{name: a, retry: {zzzzzz: 1}, journald: {}}",
+                  "alertmanager ": "{name: a, alertmanager: {url: 'http://a', matchers: [{zzzzzz: 1}]}}"}
+        kinds = ("webhook", "grafana", "alertmanager", "journald", "syslog", "file", "mail", "command")
+        asked |= {kind: f"{{name: a, {kind}: {{zzzzzz: 1}}}}" for kind in kinds}
+        for kind, sink in asked.items():
+            done = fermata("notifier", "check-sinks", self.write("sinks.yaml", f"sinks: [{sink}]\n"))
+            found = re.search(r"zzzzzz.* is not known .*?use one of ([\w, ]+)", done.err, re.S)
+            self.assertTrue(found, str(done))
+            keys = set(found[1].replace(",", " ").split()) - (set(kinds) if kind == "each" else set())
+            row = rows[kind.strip()]
+            if "those of HTTP" in row:
+                row += rows["HTTP"]
+            self.assertLessEqual(keys, set(re.findall(r"`(\w+)`", row)), kind)
+
     def test_what_a_notifier_refuses_is_found_before(self):
         path = self.write("sinks.yaml", """sinks:
   - name: hook
@@ -424,6 +456,8 @@ class SinksFile(Scratch):
         pki = make_pki(self.directory / "pki", certificates=("notifier-n",))
         run = ("notifier", "--server", "127.0.0.1:9", "--credentials", pki / "notifier-n",
                "--database", self.directory / "trial.db")
+        for days in (("--keep", "200000000"), ("--keep-annotations", "200000000"), ("--keep", "0")):
+            self.assertFails(fermata(*run, *days), USAGE, "--keep is 1 to 36500 days")
         self.assertFails(fermata(*run, "--append", "/none/lines"), BAD_INPUT, "/none", "--append")
         self.assertFails(fermata(*run, "--sinks", path), BAD_INPUT, "sink hook", "check-sinks FILE")
 

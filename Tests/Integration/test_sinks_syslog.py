@@ -1,10 +1,13 @@
 """Syslog daemons over UDP and TCP: Debian's own, one that reads RFC 5424 and octet counting strictly, and
 what happens to them."""
+import os
 import socket
+import time
+import unittest
 
 from support import wait_until  # first: it sets the path for the others
 
-from sink_case import Rsyslog, StrictSyslog, with_mount
+from sink_case import Rsyslog, StrictSyslog, parse_syslog, with_mount
 from test_sinks import SinkCase, free_port
 
 
@@ -92,6 +95,40 @@ sinks:
         again = self.syslog(port=resets.port)
         wait_until(lambda: "resets" not in self.pending(), 60, "the one that was reset to have the rest")
         wait_until(lambda: again.ids, 60, "some to come again")
+
+    @unittest.skipUnless(os.geteuid() == 0, "a name server's port is for root alone")
+    def test_a_name_server_that_never_answers_delays_no_other_sink(self):
+        name_server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        name_server.bind(("127.77.5.3", 53))
+        self.addCleanup(name_server.close)
+        resolver = self.write("resolv.conf", "nameserver 127.77.5.3\noptions timeout:10 attempts:3\n")
+        hosts = self.write("hosts", "127.0.0.1 logs.example\n")
+        by_udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        by_udp.bind(("127.0.0.1", 0))
+        self.addCleanup(by_udp.close)
+        by_tcp = self.syslog()
+        hanging = {f"udp-{n}": f'syslog: {{udp: "hangs-{n}.example:514"}}' for n in range(4)}
+        hanging |= {f"tcp-{n}": f'syslog: {{tcp: "hangs-{n}.example:514"}}' for n in range(4)}
+        hanging["hook"] = "webhook: {url: http://hangs.example/hook, timeout: 2s}"
+        hanging["mail"] = 'mail: {server: "hangs.example:25", security: none, from: f@a.org, to: [o@a.org]}'
+        self.start_notifier("sinks:\n" + "".join(
+            f"  - name: {name}\n    {kind}\n" for name, kind in hanging.items()) + f"""
+  - name: by-udp
+    syslog: {{udp: "logs.example:{by_udp.getsockname()[1]}"}}
+  - name: by-tcp
+    syslog: {{tcp: "logs.example:{by_tcp.port}"}}
+""", inside=[*with_mount(resolver, "/etc/resolv.conf"), *with_mount(hosts, "/etc/hosts")])
+        self.hold([f"db-{number}" for number in range(8)], "2")
+        ids = {a["annotationId"] for a in self.annotations(8)}
+        began, found = time.monotonic(), set()
+        by_udp.settimeout(20)
+        while found != ids:
+            found.add(parse_syslog(by_udp.recv(65536))["data"]["fermata@32473"]["id"])
+        wait_until(lambda: set(by_tcp.ids) == ids, 20, "the one by TCP to have all")
+        # A question takes 30 s to fail.
+        self.assertLess(time.monotonic() - began, 8)
+        waits = self.pending()
+        self.assertEqual({name: waits.get(name) for name in hanging}, {name: 8 for name in hanging})
 
 
 del SinkCase

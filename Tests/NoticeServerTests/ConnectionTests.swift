@@ -74,7 +74,7 @@ private final class Bench {
     func answer() {
         let reply = posted.requests.withLock { requests -> ServerRequest.Reply? in
             while !requests.isEmpty {
-                if case .acknowledge(_, _, let reply) = requests.removeFirst() { return reply }
+                if case .acknowledge(_, _, _, let reply) = requests.removeFirst() { return reply }
             }
             return nil
         }

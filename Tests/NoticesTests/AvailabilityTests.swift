@@ -27,11 +27,12 @@ private struct SeededNumbers: RandomNumberGenerator {
 
     private func record(
         _ guest: String, _ at: String, _ milliseconds: Int64?, _ outcome: StepOutcome = .succeeded,
-        set: String? = "db"
+        set: String? = "db", of size: Int? = nil
     ) -> AvailabilityRecord {
         AvailabilityRecord(
             guest: GuestID(checked: guest), set: set.map { SetID(checked: $0) }, heldAt: time(at),
-            holdMicroseconds: milliseconds.map { $0 * 1000 }, outcome: outcome)
+            holdMicroseconds: milliseconds.map { $0 * 1000 }, outcome: outcome,
+            setGuestCount: size)
     }
 
     private func account(
@@ -97,7 +98,7 @@ private struct SeededNumbers: RandomNumberGenerator {
             record("b", "2026-11-02T00:01:00Z", 30_000),
         ]
         let row = account(apart, now: "2026-12-01T00:00:00Z").setMonths()[0]
-        #expect(row.subject == .set(SetID(checked: "db"), guestCount: 2))
+        #expect(row.subject == .set(SetID(checked: "db"), guestCount: 2, withoutRecord: 0))
         #expect(row.unavailableMicroseconds == 0 && row.holdCount == 2)
         let both = account(
             apart + [record("a", "2026-11-05T00:00:00Z", nil, .lost)]
@@ -105,8 +106,40 @@ private struct SeededNumbers: RandomNumberGenerator {
         ).setMonths()[0]
         #expect(both.unavailableMicroseconds == 2 * Self.second)
         #expect(both.assumedMicroseconds == 2 * Self.second && both.failureCount == 1)
-        let alone = account([apart[0]], now: "2026-12-01T00:00:00Z").setMonths()[0]
+        let alone = account(
+            [record("a", "2026-11-02T00:00:00Z", 30_000, of: 1)], now: "2026-12-01T00:00:00Z"
+        ).setMonths()[0]
         #expect(alone.unavailableMicroseconds == 30 * Self.second)
+    }
+
+    @Test("a set's guest that was never held is up, as far as anybody knew of it")
+    func neverHeld() {
+        let records = [
+            record("a", "2026-11-02T00:00:00Z", 20, of: 1),
+            record("a", "2026-11-03T00:00:00Z", nil, .lost, of: 2),
+            record("a", "2026-11-04T00:00:00Z", 20),
+            // A year later, so that it is not there before.
+            record("b", "2027-11-04T00:00:00Z", 20, of: 2),
+        ]
+        let later = account(records, now: "2027-12-01T00:00:00Z").setMonths()
+        #expect(later.allSatisfy { $0.unavailableMicroseconds == ($0 == later[0] ? 20_000 : 0) })
+        let account = account(records, now: "2026-12-01T00:00:00Z")
+        let row = account.setMonths()[0]
+        #expect(row.subject == .set(SetID(checked: "db"), guestCount: 2, withoutRecord: 1))
+        // The first hold was in a set of one.
+        #expect(row.unavailableMicroseconds == 20_000 && row.assumedMicroseconds == 0)
+        #expect(row.failureCount == 1 && row.isMet(target: 99_950))
+        #expect(account.guestMonths()[0].unavailableMicroseconds == Self.day + 40_000)
+        #expect(availabilityText([row], target: 99_950).contains("(2 guests, 1 never held)"))
+    }
+
+    @Test("an unhealthy guest runs: its hold counts, and it is a failure")
+    func unhealthy() {
+        let row = account(
+            [record("a", "2026-11-02T00:00:00Z", 500, .unhealthy)], now: "2026-11-30T00:00:00Z"
+        ).guestMonths()[0]
+        #expect(row.unavailableMicroseconds == 500_000 && row.assumedMicroseconds == 0)
+        #expect(row.failureCount == 1)
     }
 
     @Test("a guest that was not there yet keeps its set from nothing")

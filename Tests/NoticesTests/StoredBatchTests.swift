@@ -127,6 +127,28 @@ import Testing
         #expect(try told(SetBook([view(web, guests[2])])) == ["db-0", "lone"])
     }
 
+    @Test("for one host its finished holds are recorded, and the cursor goes on with every event")
+    func ofOneHost() throws {
+        let record = MemoryRecord()
+        var other = Samples.holdFinished(2, step: 2)
+        guard case .holdFinished(var hold) = other.body else { return }
+        let host = hold.host
+        hold.host = HostID(checked: "elsewhere")
+        other.body = .holdFinished(hold)
+        let granted = FleetEvent(
+            sequence: 3, at: Samples.now,
+            body: .stepGranted(
+                step: StepID(rollout: RolloutID(1), number: 3), host: host,
+                guests: [hold.record.guest], pairs: [], release: ReleaseID(checked: "r"),
+                component: .network, version: "2"))
+        let batch = try record.store(
+            events: [Samples.holdFinished(1, step: 1), other, granted], lastSequence: 3,
+            recordedAt: Samples.now, sinks: [], host: host)
+        #expect(batch.newAnnotationCount == 1 && batch.sequence == 3 && batch.gaps.isEmpty)
+        #expect(record.contents.bulletins.map(\.host) == [host])
+        #expect(record.contents.bulletins.map(\.state) == [.succeeded])
+    }
+
     @Test("how large its set was is kept with a hold's bulletin")
     func setSize() throws {
         var event = Samples.holdFinished(1, step: 1)

@@ -219,7 +219,8 @@ private final class Bench {
         // Without a leader it is kept.
         let (store, log) = (bench.store, ReplyLog())
         let request = ServerRequest.acknowledge(
-            guest: Bench.guest, eventIDs: [first.eventID], reply: { _ in log.count += 1 })
+            guest: Bench.guest, eventIDs: [first.eventID], mustBeSeen: true,
+            reply: { _ in log.count += 1 })
         bench.follower.onRequest(request)
         let kept = PendingAcknowledgement(
             step: first.step, guest: Bench.guest, noticedAt: first.noticedAt)

@@ -140,7 +140,7 @@ import Testing
             try store.pending(.file, after: left[1].number, limit: 9).map(\.bulletin.id)
                 == ["rollout-1.1-t7-db-0"])
         // Nothing pending is put there twice.
-        #expect(try operatorStore.replay(AnnotationFilter(), to: .file) == 0)
+        #expect(try operatorStore.replay(AnnotationFilter(), to: .file, now: Samples.now) == 0)
         #expect(try operatorStore.drop(DeadLetterFilter()) == 0)
         // What another notifier has delivered was due before: what was put in again still is.
         try store.markDelivered(.file, upTo: 3, at: Samples.now)
@@ -148,7 +148,7 @@ import Testing
             try store.pending(.file, after: 0, limit: 9).map(\.bulletin.id)
                 == ["rollout-1.1-t7-db-0"])
         #expect(try store.settledUpTo(.file) == 3)
-        #expect(try operatorStore.replay(AnnotationFilter(), to: .file) == 2)
+        #expect(try operatorStore.replay(AnnotationFilter(), to: .file, now: Samples.now) == 2)
     }
 
     @Test("what waits for a sink that is none any more is let go, and nothing of others")
@@ -178,7 +178,7 @@ import Testing
         #expect(try store.bulletin(ofAnnotation: told[0].id) == told[0])
         #expect(try store.bulletins(limit: 9) == told)
         let later = Timestamp(microseconds: Samples.now.microseconds + 86_400_000_000 * 401)
-        #expect(try store.deleteOld(Retention(), now: later, countMax: 2) == 1)
+        #expect(try store.deleteOld(Retention(), now: later, countMax: 2).count == 1)
         #expect(try store.bulletin(ofAnnotation: told[0].id)?.at == Samples.now)
     }
 
@@ -197,9 +197,9 @@ import Testing
         #expect(commits.count == 3)
         let again = try store.pending(.file, after: all.last?.number ?? 0, limit: count + 1)
         #expect(again.map(\.bulletin.id) == all.map(\.bulletin.id))
-        #expect(try other.replay(AnnotationFilter(), to: .file) == 0)
+        #expect(try other.replay(AnnotationFilter(), to: .file, now: Samples.now) == 0)
         let hook = SinkID(checked: "hook")
-        #expect(try other.replay(AnnotationFilter(), to: hook) == count)
+        #expect(try other.replay(AnnotationFilter(), to: hook, now: Samples.now) == count)
         #expect(try store.pending(hook, after: 0, limit: count + 1).count == count)
         try store.mark(
             again.map { OutboxMark(number: $0.number, change: .dead(attempts: 1, reason: "no")) },
@@ -280,15 +280,35 @@ import Testing
 
     @Test("what is old is deleted, annotations only if that is wanted")
     func retention() throws {
-        _ = try keep((1...3).map { Samples.holdFinished($0, step: UInt32($0)) })
+        let told = try keep((1...3).map { Samples.holdFinished($0, step: UInt32($0)) })
+        #expect(told.newAnnotationCount == 3)
         let later = Timestamp(microseconds: Samples.now.microseconds + 86_400_000_000 * 401)
-        #expect(try store.deleteOld(Retention(), now: Samples.now, countMax: 9) == 0)
-        #expect(try store.deleteOld(Retention(), now: later, countMax: 2) == 2)
-        #expect(try store.deleteOld(Retention(), now: later, countMax: 2) == 1)
+        func deleted(
+            _ now: Timestamp, _ countMax: Int, _ retention: Retention = Retention()
+        ) throws -> [Int] {
+            let deleted = try store.deleteOld(retention, now: now, countMax: countMax)
+            return [deleted.count, deleted.undelivered]
+        }
+        let first = try store.pending(.file, after: 0, limit: 1)
+        try store.mark(
+            first.map { OutboxMark(number: $0.number, change: .delivered) }, at: Samples.now)
+        #expect(try deleted(Samples.now, 9) == [0, 0])
+        #expect(try deleted(later, 2) == [2, 3])
+        #expect(try deleted(later, 2) == [1, 2])
         #expect(try store.pending(.file, after: 0, limit: 9).isEmpty)
         #expect(try store.annotations(limit: 9).count == 3)
+        let longest = Retention(
+            bulletinDays: Retention.daysMax, annotationDays: Retention.daysMax)
+        #expect(try deleted(later, 9, longest) == [0, 0])
+        // What is sent again has its bulletin made anew, and keeps it.
+        #expect(try store.replay(AnnotationFilter(), to: .file, now: later) == 3)
+        #expect(try store.replay(AnnotationFilter(), to: .file, now: later) == 0)
+        let again = try store.pending(.file, after: 0, limit: 9).map(\.bulletin)
+        #expect(again.map(\.id) == (try store.annotations(limit: 9)).map(\.annotationID))
+        #expect(again.allSatisfy { $0.annotation != nil && $0.state == .succeeded })
+        #expect(try deleted(later, 9) == [0, 0])
         let all = Retention(bulletinDays: 400, annotationDays: 400)
-        #expect(try store.deleteOld(all, now: later, countMax: 9) == 3)
+        #expect(try deleted(later, 9, all) == [3, 0])
         #expect(try store.annotations(limit: 9).isEmpty)
     }
 

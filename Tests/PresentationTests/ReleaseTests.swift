@@ -61,7 +61,17 @@ import Testing
             ], problems: [])
         #expect(plan.text.contains("\n   1  a     none held  -\n"), "\(plan.text)")
         #expect(plan.text.contains("  host b: has agent 0.2 already\n"))
-        #expect(plan.json.compact.contains(#"{"guest":null,"host":"b","reason":"#))
+        #expect(
+            plan.json(withoutAddress: []).compact.contains(#"{"guest":null,"host":"b","reason":"#))
+    }
+
+    @Test("a plan with many guests that cannot be told names some of them")
+    func withoutAddress() {
+        let guests = (1...22).map { GuestID(checked: "g-\($0)") }
+        #expect(withoutAddressText([]).isEmpty)
+        #expect(
+            withoutAddressText([guests[0]]).contains("1 guest has no address in its host's file"))
+        #expect(withoutAddressText(guests).hasSuffix("g-19, g-20 and 2 others\n"))
     }
 
     @Test("a rollout's table has a line for a step that holds nobody")
