@@ -22,7 +22,6 @@ local PORT = 7450
 local HEADER = 12                       -- what `length` counts beside the body
 local LIMIT_BEFORE_HELLO = 4096
 local LIMIT = 1048576
-local MESSAGE_LIMIT = 67108864
 local MORE, MANDATORY = 1, 2
 
 -- Section 6: kinds never change their number.
@@ -35,6 +34,12 @@ local KINDS = {
     [42] = "AcknowledgeEvents", [43] = "ClaimDeliveries", [44] = "DeliveryLease",
     [45] = "ReportDelivered", [46] = "GiveUpDeliveries",
 }
+-- Longest messages, by kind; all others have SMALL_MESSAGE_LIMIT.
+local SMALL_MESSAGE_LIMIT = 1048576
+local MESSAGE_LIMITS = {
+    [16] = 33554432, [18] = 4194304, [21] = 4194304, [32] = 4194304, [35] = 4194304,
+    [36] = 67108864, [41] = 67108864,
+}
 local HELLO_ACCEPTED, CONTROL = 2, { [3] = true, [4] = true, [5] = true }
 
 -- What is wrong, by the words of vectors/frames.json and one for bodies.
@@ -45,7 +50,7 @@ local RULES = {
     unknownFlags = "a flag is set that is neither MORE nor MANDATORY",
     emptyChunk = "MORE is set on a frame without a body",
     interleaved = "another message between the chunks of one",
-    messageTooLong = "the chunks together are longer than 67,108,864",
+    messageTooLong = "the chunks together are longer than this kind may be",
     chunkBeforeHello = "a chunk before the session is open",
     unknownKind = "MANDATORY is set on a kind that version 1 does not have",
     unreadableBody = "the body is not the message that the kind says",
@@ -503,7 +508,9 @@ local function judge(direction, stream, packet, frame)
         return { rule = "interleaved" }
     end
     partial.size = partial.size + #frame.body
-    if partial.size > MESSAGE_LIMIT then return { rule = "messageTooLong" } end
+    if partial.size > (MESSAGE_LIMITS[frame.kind] or SMALL_MESSAGE_LIMIT) then
+        return { rule = "messageTooLong" }
+    end
     partial.pieces[#partial.pieces + 1] = frame.body
     if is_more then return { is_chunk = true } end
     state.partial = nil

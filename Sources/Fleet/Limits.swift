@@ -57,6 +57,10 @@ public enum Limits {
     public static let holdReserveMilliseconds: UInt32 = 2_000
     /// Arguments, and variables, of a command; the kernel takes more, a directive should stay small.
     public static let commandWordsMax = 64
+    /// Phases of a step with the times at which it reached them: there are about ten.
+    public static let stepPhasesMax = 64
+    /// Hosts that one rollout names one by one; they fit a message with their longest names.
+    public static let selectionHostsMax = 60_000
     /// Guests of one pause group; the agent's guard keeps two monitors open for each.
     public static let stepGuestsMax = 64
     /// A waiting step lets this many later ones pass before it closes the door to them.
@@ -65,13 +69,24 @@ public enum Limits {
     public static let frameByteCountBeforeHelloMax = 4 * 1024
     /// A frame after the hello: large enough for throughput, small enough not to block others.
     public static let frameByteCountMax = 1024 * 1024
-    /// A message put together from chunks: the largest host report or page fits.
+    /// A message put together from chunks, of whatever kind: the largest answer to a query or page of
+    /// events fits. Only servers send such.
     public static let messageByteCountMax = 64 * 1024 * 1024
+    /// A host's report: 8 KiB for each of its guests, so room for all addresses and a long reason.
+    public static let hostReportByteCountMax = 32 * 1024 * 1024
+    /// What is about one step, release or choice of hosts: a release with four commands of 64 words of 4 KiB
+    /// and 64 variables has less than 2 MiB, 64 holds with all their texts one.
+    public static let stepMessageByteCountMax = 4 * 1024 * 1024
+    /// Every other message: some have a few texts of 4 KiB, most a few numbers.
+    public static let smallMessageByteCountMax = 1024 * 1024
     /// Bytes that wait for a peer that does not read before its session is closed.
     public static let sessionQueueByteCountMax = 16 * 1024 * 1024
     /// Requests of one session that wait for their answer before no more are read: what a peer asks
     /// for costs us memory until it is answered, and TCP then slows the peer down.
     public static let unansweredRequestsMax = 64
+    /// The same for what a session asks for without waiting for an answer, such as acknowledgements: it waits
+    /// for the log, which may be slow.
+    public static let unfinishedWorkMax = 64
     /// Connections from one address (IPv6: one /64) that are no sessions yet: a rack behind one
     /// address may reconnect at once, a flood from it takes no more than this.
     public static let halfOpenPerAddressMax = 128

@@ -14,11 +14,14 @@ final class AgentPeers {
         var isReady = false
         /// Directives sent in this session, by step; sent again only if the agent was busy.
         var sent: [StepID: Token] = [:]
+        /// Of these the ones whose answer is in the server's log: each answer once, whatever is repeated.
+        var logged: [StepID: Token] = [:]
         init(session: any PeerSession) { self.session = session }
     }
 
     private var peers: [HostID: Peer] = [:]
     private let committer: Committer
+    private let refusals: Refusals
     private let loop: any EventLoop
     private let log: Logger
     private let pause: (any PausePoint)?
@@ -28,8 +31,12 @@ final class AgentPeers {
 
     private var state: FleetState { committer.coordinator.state }
 
-    init(committer: Committer, loop: any EventLoop, log: Logger, pause: (any PausePoint)?) {
+    init(
+        committer: Committer, refusals: Refusals, loop: any EventLoop, log: Logger,
+        pause: (any PausePoint)?
+    ) {
         self.pause = pause
+        self.refusals = refusals
         self.committer = committer
         self.loop = loop
         self.log = log
@@ -123,10 +130,8 @@ final class AgentPeers {
                     sendDirectives()
                 }
             case .failure(let refusal):
-                log.error(
-                    "host report refused",
-                    metadata: ["host": "\(host)", "reason": "\(refusal.message)"])
-                peer.session.send(.refused(refusal), correlation: correlation)
+                refusals.answer(
+                    refusal, to: .hostReport, of: peer.session, correlation: correlation)
             }
         }
     }
@@ -134,21 +139,40 @@ final class AgentPeers {
     private func onAnswer(
         _ step: StepID, _ token: Token, _ answer: DirectiveAnswer, _ peer: Peer, _ host: HostID
     ) {
+        let isNews =
+            peer.sent[step] == token && peer.logged.updateValue(token, forKey: step) != token
+        if isNews { logAnswer(step, token, answer, host) }
+        switch answer {
+        case .accepted:
+            if mutated(.lockFreedOnAccept) {
+                submitAnswer(
+                    step, token, peer, host, .refused(reason: "the lock goes too early"))
+            }
+        case .busy:
+            // Ask again a little later: what it is busy with ends within its deadline.
+            peer.session.workBegan()
+            _ = loop.after(.seconds(1)) { [self] in
+                peer.sent.removeValue(forKey: step)
+                peer.logged.removeValue(forKey: step)
+                committer.read { [self] in
+                    sendDirectives()
+                    peer.session.workEnded()
+                }
+            }
+        case .staleToken, .refused: submitAnswer(step, token, peer, host, answer)
+        }
+    }
+
+    private func logAnswer(
+        _ step: StepID, _ token: Token, _ answer: DirectiveAnswer, _ host: HostID
+    ) {
         switch answer {
         case .accepted:
             log.info("directive accepted", metadata: ["step": "\(step)", "host": "\(host)"])
-            if mutated(.lockFreedOnAccept) {
-                submitAnswer(step, token, host, .refused(reason: "the lock goes too early"))
-            }
         case .busy(let other):
             log.notice(
                 "agent is busy",
                 metadata: ["step": "\(step)", "host": "\(host)", "with": "\(other)"])
-            // Ask again a little later: what it is busy with ends within its deadline.
-            _ = loop.after(.seconds(1)) { [self] in
-                peer.sent.removeValue(forKey: step)
-                committer.read { [self] in sendDirectives() }
-            }
         case .staleToken(let accepted):
             log.error(
                 "directive refused: stale token",
@@ -156,20 +180,19 @@ final class AgentPeers {
                     "step": "\(step)", "host": "\(host)", "token": "\(token)",
                     "accepted": "\(accepted)",
                 ])
-            submitAnswer(step, token, host, answer)
         case .refused(let reason):
             log.notice(
                 "directive refused",
                 metadata: ["step": "\(step)", "host": "\(host)", "reason": "\(reason)"])
-            submitAnswer(step, token, host, answer)
         }
     }
 
     private func submitAnswer(
-        _ step: StepID, _ token: Token, _ host: HostID, _ answer: DirectiveAnswer
+        _ step: StepID, _ token: Token, _ peer: Peer, _ host: HostID, _ answer: DirectiveAnswer
     ) {
+        peer.session.workBegan()
         committer.submit(.answerDirective(step: step, token: token, host: host, answer: answer)) {
-            _ in
+            _ in peer.session.workEnded()
         }
     }
 
@@ -196,10 +219,8 @@ final class AgentPeers {
                     .stepReportCommitted(step: report.step, token: report.token),
                     correlation: correlation)
             case .failure(let refusal):
-                log.error(
-                    "step report refused",
-                    metadata: ["step": "\(report.step)", "reason": "\(refusal.message)"])
-                peer.session.send(.refused(refusal), correlation: correlation)
+                refusals.answer(
+                    refusal, to: .stepReport, of: peer.session, correlation: correlation)
             }
         }
     }

@@ -26,6 +26,7 @@ final class DeliveryClaims {
     }
 
     private let committer: Committer
+    private let refusals: Refusals
     private let loop: any EventLoop
     private let log: Logger
     private var claimants: [Claimant] = []
@@ -40,8 +41,9 @@ final class DeliveryClaims {
 
     private var lease: DeliveryLease { committer.coordinator.state.deliveryLease }
 
-    init(committer: Committer, loop: any EventLoop, log: Logger) {
+    init(committer: Committer, refusals: Refusals, loop: any EventLoop, log: Logger) {
         self.committer = committer
+        self.refusals = refusals
         self.loop = loop
         self.log = log
         holderSeenAt = loop.nowMilliseconds
@@ -69,7 +71,9 @@ final class DeliveryClaims {
         let claimant = Claimant(session: session, correlation: correlation)
         claimants.append(claimant)
         // What it is told must be durable, and of a server that still leads.
+        session.workBegan()
         committer.read { [self] in
+            session.workEnded()
             guard claimants.contains(where: { $0 === claimant }) else { return }
             tell(claimant)
             settle()
@@ -78,7 +82,10 @@ final class DeliveryClaims {
 
     func giveUp(_ session: any PeerSession) {
         claimants.removeAll { $0.session === session }
-        committer.submit(.giveUpDeliveries(notifier: session.identity.name)) { [self] _ in settle()
+        session.workBegan()
+        committer.submit(.giveUpDeliveries(notifier: session.identity.name)) { [self] _ in
+            settle()
+            session.workEnded()
         }
     }
 
@@ -86,13 +93,16 @@ final class DeliveryClaims {
         _ number: UInt64, _ sink: String, _ sequence: UInt64, correlation: UInt64,
         of session: any PeerSession
     ) {
+        session.workBegan()
         committer.submit(
             .reportDelivered(
                 notifier: session.identity.name, number: number, sink: sink, sequence: sequence)
-        ) { [log] result in
-            guard case .failure(let refusal) = result else { return }
-            log.notice("delivery report refused", metadata: ["reason": "\(refusal.message)"])
-            session.send(.refused(refusal), correlation: correlation)
+        ) { [refusals] result in
+            if case .failure(let refusal) = result {
+                refusals.answer(
+                    refusal, to: .reportDelivered, of: session, correlation: correlation)
+            }
+            session.workEnded()
         }
     }
 

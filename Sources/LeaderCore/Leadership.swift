@@ -31,9 +31,11 @@ final class Leadership {
             store: server.store, snapshotFactsInterval: server.snapshotFactsInterval,
             loop: server.loop, log: server.log, warm: warm, pause: server.pause)
         agents = AgentPeers(
-            committer: committer, loop: server.loop, log: server.log, pause: server.pause)
+            committer: committer, refusals: server.refusals, loop: server.loop, log: server.log,
+            pause: server.pause)
         followers = Followers(server.loop)
-        deliveries = DeliveryClaims(committer: committer, loop: server.loop, log: server.log)
+        deliveries = DeliveryClaims(
+            committer: committer, refusals: server.refusals, loop: server.loop, log: server.log)
         committer.connectedHosts = { [agents] in agents.connectedHosts }
         committer.onDurable = { [unowned self] facts, firstIndex in
             self.server.onCommitted(facts, firstIndex, coordinator.state)
@@ -106,14 +108,18 @@ final class Leadership {
             }
             onCommand(command, correlation, session)
         case .query(let query, _):
-            committer.read { [self] in session.answer(answer(query), correlation: correlation) }
+            committer.read { [self] in
+                server.refusals.answer(answer(query), of: session, correlation: correlation)
+            }
         case .followEvents(let sequence, let progress):
             if mutated(.eventBeforeCommit) {
                 return followers.add(
                     session, correlation: correlation, after: sequence, progress: progress,
                     state: committer.coordinator.state)
             }
+            session.workBegan()
             committer.read { [self] in
+                session.workEnded()
                 guard session.isReady else { return }
                 followers.add(
                     session, correlation: correlation, after: sequence, progress: progress,
@@ -121,13 +127,14 @@ final class Leadership {
             }
         case .acknowledgeEvents(let sequence):
             let name = session.identity.name
+            session.workBegan()
             committer.submit(.acknowledgeEvents(notifier: name, sequence: sequence)) {
-                [log] result in
+                [server] result in
                 if case .failure(let refusal) = result {
-                    log.error(
-                        "acknowledgement refused", metadata: ["reason": "\(refusal.message)"])
-                    session.send(.refused(refusal), correlation: correlation)
+                    server.refusals.answer(
+                        refusal, to: .acknowledgeEvents, of: session, correlation: correlation)
                 }
+                session.workEnded()
             }
         case .claimDeliveries: deliveries.claim(session, correlation: correlation)
         case .giveUpDeliveries: deliveries.giveUp(session)

@@ -37,6 +37,7 @@ public final class ServerCore {
     let snapshotFactsInterval: UInt64
     let pause: (any PausePoint)?
     unowned let edges: any ServerEdges
+    let refusals: Refusals
     private var leadership: Leadership?
     /// Not yet: its term is not durable.
     private var candidate: Leadership?
@@ -69,6 +70,7 @@ public final class ServerCore {
         self.loop = loop
         self.log = log
         self.edges = edges
+        refusals = Refusals(edges: edges, loop: loop, log: log)
         self.snapshotFactsInterval = snapshotFactsInterval
         self.pause = pause
     }
@@ -242,7 +244,7 @@ public final class ServerCore {
             let leader = standby?.writer.map { "\($0.name) at \($0.address)" } ?? "nobody"
             return session.close(.notLeader, reason: "this server does not lead; \(leader) does")
         }
-        session.answer(standby.answer(query), correlation: correlation)
+        refusals.answer(standby.answer(query), of: session, correlation: correlation)
     }
 
     /// Fills in what the state does not know.

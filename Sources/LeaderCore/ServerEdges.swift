@@ -26,22 +26,13 @@ public protocol PeerSession: AnyObject {
 
     /// Tells the peer why, and closes.
     func close(_ code: CloseCode, reason: String)
-}
 
-extension PeerSession {
-    /// Answers a query; if the answer is longer than a message may be, with words.
-    func answer(_ result: Result<OperatorQueryResult, Refusal>, correlation: UInt64) {
-        switch result {
-        case .success(let found):
-            if send(.queryResult(found), correlation: correlation) || !isReady { return }
-            let refusal = Refusal(
-                .invalid, "the answer would be longer than \(Limits.messageByteCountMax) bytes",
-                advice: "Ask for less of it.")
-            send(.refused(refusal), correlation: correlation)
-        case .failure(let refusal):
-            send(.refused(refusal), correlation: correlation)
-        }
-    }
+    /// What a message of the peer asks for is not done yet, and costs memory until it is. With
+    /// ``Fleet/Limits/unfinishedWorkMax`` of it nothing more is read of the session. Not for requests, which
+    /// their answers end.
+    func workBegan()
+    /// Once for each ``workBegan()``. The peer may be read, or found to be gone, before this returns.
+    func workEnded()
 }
 
 /// A standby's session with the leader, by which it sees that the leader lives: kept up until it is

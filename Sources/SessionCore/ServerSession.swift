@@ -46,6 +46,13 @@ public final class ServerSession {
         driver.send(message, correlation: correlation)
     }
 
+    /// What a message that was handed up asks for is not done yet: with
+    /// ``Fleet/Limits/unfinishedWorkMax`` of it nothing more is read. Not for requests.
+    public func workBegan() { driver.workBegan() }
+
+    /// Once for each ``workBegan()``. Messages may come before this returns.
+    public func workEnded() { driver.workEnded() }
+
     /// Tells the peer why, and closes. `onDown` comes before this returns, unless this was called
     /// from a callback of this very session: then right after it.
     public func close(_ code: CloseCode, reason: String) {

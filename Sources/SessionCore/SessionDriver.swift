@@ -5,7 +5,7 @@
 // While the machine does not want bytes (a hello is being decided on, too many requests wait for
 // their answers) nothing is read, and TCP slows the peer down.
 // Failure modes: the machine closes (a rule was broken, silence), the stream ends, or the peer does
-// not read what it asked for. Each ends the driver once, with `onEnd`.
+// not read what it is sent, be it answers, Pongs or TLS's own. Each ends the driver once, with `onEnd`.
 import Edges
 import Fleet
 import Wire
@@ -24,6 +24,8 @@ final class SessionDriver {
     private var isReading = false
     private var hasEnded = false
     private var outgoing: [UInt8] = []
+    /// Of the last message that was queued while there was room: it alone may be longer than the limit.
+    private var lastByteCount = 0
 
     var onHello: ((Hello) -> Void)?
     var onReady: ((HelloAccepted) -> Void)?
@@ -61,6 +63,7 @@ final class SessionDriver {
             ? { [self] bytes in
                 machine.receive(bytes, at: loop.nowMilliseconds)
                 pump()
+                closeIfTooSlow()
             } : nil
     }
 
@@ -68,6 +71,7 @@ final class SessionDriver {
         guard !hasEnded else { return }
         machine.tick(at: loop.nowMilliseconds)
         pump()
+        closeIfTooSlow()
     }
 
     func accept(_ accepted: HelloAccepted) {
@@ -81,10 +85,7 @@ final class SessionDriver {
         guard !hasEnded else { return false }
         // Looked at before, not after: one message larger than the limit may wait alone.
         guard queuedByteCount <= Limits.sessionQueueByteCountMax else {
-            close(
-                .tooSlow,
-                "\(queuedByteCount) bytes wait to be read, more than "
-                    + "\(Limits.sessionQueueByteCountMax)")
+            closeAsTooSlow()
             return false
         }
         guard machine.send(message, correlation: correlation) else { return false }
@@ -92,10 +93,33 @@ final class SessionDriver {
         return true
     }
 
+    /// See ``Wire/SessionMachine/workBegan()``.
+    func workBegan() { machine.workBegan() }
+
+    func workEnded() {
+        machine.workEnded()
+        // It may be read again.
+        pump()
+    }
+
     func close(_ code: CloseCode, _ reason: String) {
         guard !hasEnded else { return }
         machine.close(code, reason)
         pump()
+    }
+
+    /// For what nobody hands to ``send(_:correlation:)``, and a peer can have as much of as it likes:
+    /// Pongs, and what TLS itself answers.
+    private func closeIfTooSlow() {
+        guard queuedByteCount > Limits.sessionQueueByteCountMax + lastByteCount else { return }
+        closeAsTooSlow()
+    }
+
+    private func closeAsTooSlow() {
+        close(
+            .tooSlow,
+            "\(queuedByteCount) bytes wait to be read, more than "
+                + "\(Limits.sessionQueueByteCountMax)")
     }
 
     private func pump() {
@@ -106,6 +130,9 @@ final class SessionDriver {
         while !hasEnded, let action = machine.next() {
             switch action {
             case .send(let bytes):
+                if queuedByteCount <= Limits.sessionQueueByteCountMax {
+                    lastByteCount = bytes.count
+                }
                 if outgoing.isEmpty { outgoing = bytes } else { outgoing += bytes }
             case .hello(let hello): onHello?(hello)
             case .ready(let accepted): onReady?(accepted)

@@ -68,7 +68,7 @@ public final class SessionTable {
         self.identity = identity
         self.logger = logger
         self.tally = tally
-        refusals = RefusalLog(logger) { loop.nowMilliseconds }
+        refusals = RefusalLog(logger, of: "connection") { loop.nowMilliseconds }
         timer = loop.every(Self.tickInterval) { [weak self] in self?.tick() }
     }
 

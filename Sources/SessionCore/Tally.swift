@@ -1,5 +1,5 @@
 public import Fleet
-import Logging
+public import Logging
 
 /// Counts by name and reason, for status and metrics. Belongs to the loop's thread.
 public final class Tally {
@@ -33,7 +33,7 @@ public final class Tally {
 
 /// Logs refusals one by one as long as there are few, and their number when there are many: a flood
 /// must not fill the disk, and none goes unmentioned.
-final class RefusalLog {
+public final class RefusalLog {
     private struct Second {
         var number: Int64 = 0
         var lineCount = 0
@@ -41,35 +41,43 @@ final class RefusalLog {
     }
     private var seconds: [String: Second] = [:]
     private let logger: Logger
+    private let what: String
     private let now: () -> Int64
 
-    /// - Parameter now: milliseconds on a clock that only goes forward.
-    init(_ logger: Logger, now: @escaping () -> Int64) {
+    /// - Parameters:
+    ///   - what: is refused, in one word: `connection`.
+    ///   - now: milliseconds on a clock that only goes forward.
+    public init(_ logger: Logger, of what: String, now: @escaping () -> Int64) {
         self.logger = logger
+        self.what = what
         self.now = now
     }
 
     /// - Parameter reason: one word, by which lines are counted.
-    func refused(_ peer: String, reason: String, _ words: String) {
+    /// - Returns: whether it is logged; else ``flush()`` will tell.
+    @discardableResult
+    public func refused(_ peer: String, reason: String, _ words: String) -> Bool {
         let number = now() / 1_000
         var second = seconds[reason] ?? Second(number: number)
         if second.number != number {
             report(reason, second)
             second = Second(number: number)
         }
-        if second.lineCount < Limits.refusalLogLinesPerSecond {
+        let isLogged = second.lineCount < Limits.refusalLogLinesPerSecond
+        if isLogged {
             second.lineCount += 1
             logger.warning(
-                "refused a connection",
+                "refused a \(what)",
                 metadata: ["peer": "\(peer)", "reason": "\(reason)", "detail": "\(words)"])
         } else {
             second.suppressedCount += 1
         }
         seconds[reason] = second
+        return isLogged
     }
 
     /// Tells of what was not logged in seconds that are over. Call it now and then.
-    func flush() {
+    public func flush() {
         let number = now() / 1_000
         for (reason, second) in seconds.sorted(by: { $0.key < $1.key })
         where second.number != number {
@@ -81,7 +89,7 @@ final class RefusalLog {
     private func report(_ reason: String, _ second: Second) {
         guard second.suppressedCount > 0 else { return }
         logger.warning(
-            "refused more connections",
+            "refused more \(what)s",
             metadata: ["reason": "\(reason)", "count": "\(second.suppressedCount)"])
     }
 }

@@ -102,15 +102,15 @@ public func encodeFrame(_ frame: Frame) -> [UInt8] {
 /// Appends a message as one frame, or as several chunks if it is longer than a frame may be.
 ///
 /// - Parameter frameByteCountMax: largest value of the length field; lowered by tests only.
-/// - Returns: false, with nothing appended, if the message is longer than
-///   ``Fleet/Limits/messageByteCountMax``: no peer would take it.
+/// - Returns: false, with nothing appended, if the message is longer than its kind's
+///   ``MessageKind/byteCountMax``: no peer would take it.
 @discardableResult
 public func encodeMessage(
     _ message: Message, correlation: UInt64, into output: inout [UInt8],
     frameByteCountMax: Int = Limits.frameByteCountMax
 ) -> Bool {
     let body = message.encodedBody()
-    guard body.count <= Limits.messageByteCountMax else { return false }
+    guard body.count <= message.kind.byteCountMax else { return false }
     let chunkByteCountMax = frameByteCountMax - Frame.headerByteCount
     var start = 0
     repeat {

@@ -103,6 +103,8 @@ public struct ChunkAssembler: Sendable {
     private var partial: Frame?
     private let messageByteCountMax: Int
 
+    /// - Parameter messageByteCountMax: of any kind; most have a lower limit of their own, see
+    ///   ``MessageKind/byteCountMax``.
     public init(messageByteCountMax: Int = Limits.messageByteCountMax) {
         self.messageByteCountMax = messageByteCountMax
     }
@@ -112,11 +114,11 @@ public struct ChunkAssembler: Sendable {
     /// - Returns: a frame with a whole message, without the `more` flag; nil if chunks are missing.
     public mutating func add(_ frame: Frame) throws(FrameError) -> Frame? {
         if frame.flags.contains(.more), frame.body.isEmpty { throw .emptyChunk }
+        let limit = min(
+            messageByteCountMax, MessageKind(rawValue: frame.kind)?.byteCountMax ?? .max)
         guard var message = partial else {
             guard frame.flags.contains(.more) else { return frame }
-            guard frame.body.count <= messageByteCountMax else {
-                throw .messageTooLong(limit: messageByteCountMax)
-            }
+            guard frame.body.count <= limit else { throw .messageTooLong(limit: limit) }
             partial = frame
             return nil
         }
@@ -128,8 +130,8 @@ public struct ChunkAssembler: Sendable {
             }
             throw .interleaved(kind: frame.kind)
         }
-        guard message.body.count + frame.body.count <= messageByteCountMax else {
-            throw .messageTooLong(limit: messageByteCountMax)
+        guard message.body.count + frame.body.count <= limit else {
+            throw .messageTooLong(limit: limit)
         }
         partial = nil  // so that appending below does not copy what is there
         message.body.append(contentsOf: frame.body)

@@ -17,6 +17,7 @@ extension Message {
     /// - Throws: ``ConversionError`` with the field at fault. Unknown fields are skipped.
     public init(kind: MessageKind, body: [UInt8]) throws(ConversionError) {
         do {
+            try checkBounds(kind, body)
             self = try Message.decode(kind, body)
         } catch {
             throw error.within("\(kind)")

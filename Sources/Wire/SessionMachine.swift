@@ -28,6 +28,8 @@
 //   ready     a kind the peer's role may send ready    .deliver
 //   ready     a kind it may not send         closed    Close NOT_PERMITTED
 //   ready     the 64th unanswered request    ready     nothing more is read until one is answered
+//   ready     the 64th message that is not  ready     the same
+//             acted on yet (workBegan)
 //   ready     a request whose correlation is closed    Close BAD_FRAME
 //             0 or waits for its answer
 //   ready     unknown kind                   ready     ignored; if MANDATORY: Close UNKNOWN_KIND
@@ -102,6 +104,8 @@ public struct SessionMachine: Sendable {
     private var actionIndex = 0
     /// Correlations of the peer's requests that have no answer yet.
     private var unanswered: [UInt64] = []
+    /// Messages that ask for something without being requests, and are not acted on yet.
+    private var workCount = 0
 
     private var startedAt: Int64 = 0
     private var heardAt: Int64 = 0
@@ -133,12 +137,14 @@ public struct SessionMachine: Sendable {
     private var isClient: Bool { opening != nil }
 
     /// Whether more may be read from the peer now. False while a hello is being decided on and while
-    /// too many requests wait for their answers, so that a peer cannot fill our memory with either.
+    /// too many requests wait for their answers, or other messages to be acted on, so that a peer cannot
+    /// fill our memory with any.
     public var wantsBytes: Bool {
         switch state {
         case .opening: true
         case .deciding, .closed: false
-        case .ready: unanswered.count < Limits.unansweredRequestsMax
+        case .ready:
+            unanswered.count < Limits.unansweredRequestsMax && workCount < Limits.unfinishedWorkMax
         }
     }
 
@@ -247,6 +253,15 @@ public struct SessionMachine: Sendable {
             unanswered.remove(at: index)
         }
         return true
+    }
+
+    /// What the message that was delivered asks for is not done yet. Not for requests.
+    public mutating func workBegan() { workCount += 1 }
+
+    /// Once for each ``workBegan()``.
+    public mutating func workEnded() {
+        precondition(workCount > 0, "work has ended that did not begin")
+        workCount -= 1
     }
 
     /// Tells the peer why, and ends.

@@ -1,10 +1,11 @@
 """Peers with a good certificate that send what the protocol forbids: a named error, a closed session,
 a count, and nothing lost for anybody else."""
 import random
+import threading
 import unittest
 
-from hostile import HostileCase
-from support import fermata
+from hostile import GROWTH_MAX, HostileCase
+from support import fermata, wait_until
 
 import fermata_wire as wire
 
@@ -251,6 +252,81 @@ class HostileFrames(HostileCase):
             self.assertLess(self.memory(), self.memory_before + GROWTH_WHILE_SLOW)
             session.stream.close()
         self.assertCounts("sessions_closed", "tooSlow", flood)
+
+    def test_pings_whose_pongs_nobody_reads(self):
+        pings = wire.encode_message(pb.Ping(nonce=7)) * 40_000          # a megabyte
+        peak = 0
+
+        def flood():
+            nonlocal peak
+            session = self.open()
+            session.stream.settimeout(60)
+            with self.assertRaises(OSError):
+                for _ in range(64):
+                    session.stream.sendall(pings)
+                    peak = max(peak, self.memory())
+            session.stream.close()
+        self.assertCounts("sessions_closed", "tooSlow", flood)
+        self.assertLess(peak, self.memory_before + GROWTH_WHILE_SLOW)
+
+    def test_millions_of_empty_elements(self):
+        """Two bytes each, which would be a hundred and more once they are decoded."""
+        for name, prefix, element in (("HostReport", "agent-a", b"\x32\x00"),
+                                      ("HostReport", "agent-a", b"\x42\x00"),
+                                      ("StepReport", "agent-a", b"\x2a\x00")):
+            with self.subTest(kind=name, element=element):
+                kind = wire.KIND_OF[name]
+                limit = wire.message_limit(kind)
+                body = element * (limit // 2)
+                size = wire.LIMIT - wire.HEADER
+                pieces = [body[start:start + size] for start in range(0, len(body), size)]
+                frames = [wire.encode_frame(kind, piece, 1, wire.MORE if piece is not pieces[-1] else 0)
+                          for piece in pieces]
+                peak = [self.memory()]
+                is_over = threading.Event()
+
+                def watch():
+                    while not is_over.wait(0.02):
+                        peak.append(self.memory())
+                watcher = threading.Thread(target=watch)
+                watcher.start()
+                try:
+                    self.assertCloses(lambda: self.open(prefix), "BAD_FRAME", "badMessage",
+                                      send=b"".join(frames), words=("elements",))
+                finally:
+                    is_over.set()
+                    watcher.join()
+                # Some copies of the bytes, and not what they stand for.
+                self.assertLess(max(peak), self.memory_before + 4 * limit + GROWTH_MAX)
+
+    def test_a_kind_is_not_longer_than_its_own_limit(self):
+        for prefix, name in (("agent-a", "DirectiveAnswer"), ("agent-a", "StepReport"),
+                             ("operator-alice", "Command"), ("operator-alice", "FollowEvents")):
+            with self.subTest(kind=name):
+                kind = wire.KIND_OF[name]
+                chunk = wire.encode_frame(kind, b"\x00" * (wire.LIMIT - wire.HEADER), 1, wire.MORE)
+                count = wire.message_limit(kind) // wire.LIMIT + 1
+                self.assertCloses(lambda: self.open(prefix), "BAD_FRAME", "messageTooLong",
+                                  send=chunk * count)
+
+    def test_refusals_are_counted_and_not_all_logged(self):
+        report = wire.encode_message(pb.HostReport(
+            host="a", boot_id="x", agent_version="1", accepted_token=2**62), 0)
+
+        def flood():
+            session = self.open("agent-a")
+            session.send_bytes(report * 2_000)
+            for _ in range(2_000):
+                self.assertEqual(session.receive().kind, "Refused")
+            session.close()
+        self.assertCounts("requests_refused", "invalid", flood, 2_000)
+
+        def told():
+            self.log.flush()
+            return "refused more requests" in (self.directory / "server.log").read_text()
+        wait_until(told, 20, "the number of what was not logged")
+        lines = (self.directory / "server.log").read_text().count("refused a request")
+        self.assertLess(lines, 500)
 
     def test_a_peer_that_falls_silent_is_found_dead(self):
         session = self.open()

@@ -174,6 +174,7 @@ final class ScriptedSession: PeerSession {
     var refuses: (Message) -> Bool = { _ in false }
     private(set) var sent: [(message: Message, correlation: UInt64)] = []
     private(set) var closed: CloseCode?
+    private(set) var workCount = 0
 
     init(_ role: Role, _ name: String) {
         identity = PeerIdentity(cluster: "test", role: role, name: name)!
@@ -185,6 +186,8 @@ final class ScriptedSession: PeerSession {
         return true
     }
     func close(_ code: CloseCode, reason: String) { closed = closed ?? code }
+    func workBegan() { workCount += 1 }
+    func workEnded() { workCount -= 1 }
 }
 
 final class ScriptedWatch: LeaderWatch {

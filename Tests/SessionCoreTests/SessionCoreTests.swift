@@ -115,6 +115,60 @@ struct SessionCoreTests {
         #expect(problem.kind == .timedOut && answer == .failure(.down(problem)))
     }
 
+    @Test("Pongs count as what waits for a peer that does not read, on either side")
+    func pongsWait() throws {
+        for server in [true, false] {
+            let network = MemoryNetwork()
+            let table = network.serve("s1")
+            let client = network.client(["s1:1"])
+            var down: SessionDown?
+            client.onDown = { if down == nil { down = $0 } }
+            client.start()
+            network.loop.run(milliseconds: 100)
+            let near = try #require(network.streams.first)
+            let far = try #require(near.peer)
+            let (victim, flooder) = server ? (far, near) : (near, far)
+            victim.stick(queuedByteCount: Limits.sessionQueueByteCountMax - 10_000)
+            var pings: [UInt8] = []
+            for nonce in 0..<100 {
+                encodeMessage(.ping(nonce: UInt64(nonce)), correlation: 0, into: &pings)
+            }
+            for turn in 0..<8 {
+                #expect(table.sessionCount == 1 && down == nil, "after \(turn) times 100 Pings")
+                flooder.write(pings)
+                network.loop.run(milliseconds: 2)
+                if victim.queuedByteCount > Limits.sessionQueueByteCountMax + 100 { break }
+            }
+            #expect(victim.queuedByteCount < Limits.sessionQueueByteCountMax + 2 * pings.count)
+            if server {
+                #expect(table.tally.value("sessions_closed", "tooSlow") == 1)
+            } else {
+                #expect(down?.problem.kind == .tooSlow)
+            }
+        }
+    }
+
+    @Test(
+        "what TLS itself answers is looked at with each tick; one message may be longer than the limit"
+    )
+    func otherBytesWait() throws {
+        let network = MemoryNetwork()
+        let table = network.serve("s1")
+        let client = network.client(["s1:1"])
+        client.start()
+        network.loop.run(milliseconds: 100)
+        let session = try #require(table.sessions.first)
+        let far = try #require(network.streams.first?.peer)
+        far.stick(queuedByteCount: Limits.sessionQueueByteCountMax)
+        let refusal = Refusal(.invalid, String(repeating: "x", count: 4_000), advice: "")
+        #expect(session.send(.refused(refusal)))
+        network.loop.run(milliseconds: 600)
+        #expect(table.sessionCount == 1, "the last message alone is beyond the limit")
+        far.stick(queuedByteCount: far.queuedByteCount + 1_000)
+        network.loop.run(milliseconds: 600)
+        #expect(table.tally.value("sessions_closed", "tooSlow") == 1)
+    }
+
     /// What a dozen agents see of a server that comes and goes.
     private func story(seed: UInt64) -> [String] {
         let network = MemoryNetwork(seed: seed)

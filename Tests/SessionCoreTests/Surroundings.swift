@@ -90,13 +90,14 @@ final class MemoryStream: ByteStream {
     var onBytes: ((UnsafeRawBufferPointer) -> Void)? { didSet { deliverSoon() } }
     var onEnd: ((StreamEnd) -> Void)?
     private let loop: VirtualLoop
-    private weak var peer: MemoryStream?
+    private(set) weak var peer: MemoryStream?
     private var unread: [UInt8] = []
     /// Comes once everything has been read.
     private var end: StreamEnd?
     private var isOver = false
     private var isSilent = false
-    let queuedByteCount = 0
+    private(set) var queuedByteCount = 0
+    private var isStuck = false
 
     private init(_ loop: VirtualLoop) { self.loop = loop }
 
@@ -109,6 +110,7 @@ final class MemoryStream: ByteStream {
 
     func write(_ bytes: [UInt8]) {
         guard !isOver, !isSilent else { return }
+        guard !isStuck else { return queuedByteCount += bytes.count }
         loop.after(.milliseconds(1)) { [peer] in
             peer?.unread += bytes
             peer?.deliver()
@@ -137,6 +139,12 @@ final class MemoryStream: ByteStream {
     func silence() {
         isSilent = true
         peer?.isSilent = true
+    }
+
+    /// From now on the other end's system takes nothing more, and so many bytes wait here already.
+    func stick(queuedByteCount: Int) {
+        isStuck = true
+        self.queuedByteCount = queuedByteCount
     }
 
     /// The connection breaks, for both ends.

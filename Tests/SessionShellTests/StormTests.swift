@@ -89,7 +89,7 @@ struct StormTests {
         let lines = Diary()
         var now: Int64 = 0
         let logger = Logger(label: "test") { _ in DiaryHandler(diary: lines) }
-        let log = RefusalLog(logger) { now }
+        let log = RefusalLog(logger, of: "connection") { now }
         for number in 0..<1_000 { log.refused("peer \(number)", reason: "plaintext", "") }
         log.refused("peer", reason: "expired", "")
         #expect(lines.entries.count == Limits.refusalLogLinesPerSecond + 1)

@@ -167,6 +167,17 @@ enum BadMessages {
             Samples.hostReport.wire
         ) { $0.abilities = (0..<65).map { "ability-\($0)" } },
         bad(
+            "host report with a guest of 33 addresses", .hostReport,
+            "hostReport.guests[0].addresses", Samples.hostReport.wire
+        ) { $0.guests[0].addresses = (0..<33).map { "192.0.2.\($0)" } },
+        bad(
+            "step report with 65 phases", .stepReport, "stepReport.phases", Samples.stepReport.wire
+        ) { $0.phases = Array(repeating: $0.phases[0], count: 65) },
+        bad(
+            "directive with 65 directories", .directive,
+            "directive.release.hypervisor.data_directories", Samples.directive.wire
+        ) { $0.release.hypervisor.dataDirectories = (0..<65).map { "/usr/share/\($0)" } },
+        bad(
             "step report with unknown resumer", .stepReport, "stepReport.holds[1].resumed_by",
             Samples.stepReport.wire
         ) { $0.holds[1].resumedBy = .UNRECOGNIZED(4) },

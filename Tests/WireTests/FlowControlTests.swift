@@ -39,6 +39,32 @@ struct FlowControlTests {
         #expect(drain(&machine) == Seen(sentKinds: [.refused]) && machine.wantsBytes)
     }
 
+    @Test(
+        "64 other messages that are not acted on stop the reading, and each that is lets one more in"
+    )
+    func work() {
+        var machine = openServer()
+        machine.receive(
+            (1...200).flatMap {
+                frames(.followEvents(afterSequence: 0, progress: false), correlation: $0)
+            }, at: 0)
+        func deliver() -> Int {
+            var count = 0
+            while let action = machine.next() {
+                guard case .deliver = action else { continue }
+                count += 1
+                machine.workBegan()
+            }
+            return count
+        }
+        #expect(deliver() == Limits.unfinishedWorkMax && !machine.wantsBytes)
+        for _ in 0..<10 {
+            machine.workEnded()
+            #expect(machine.wantsBytes && deliver() == 1)
+        }
+        #expect(!machine.wantsBytes && machine.state == .ready)
+    }
+
     @Test("what is left unread is no silence of the peer's, which goes on hearing us")
     func paused() {
         var machine = openServer()

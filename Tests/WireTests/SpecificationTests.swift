@@ -50,6 +50,19 @@ struct SpecificationTests {
         }
     }
 
+    @Test("says how long each kind may be")
+    func byteCounts() {
+        for kind in MessageKind.allCases {
+            let name = "\(kind)".prefix(1).uppercased() + "\(kind)".dropFirst()
+            let row = rows.first {
+                $0.count == 2 && $0[0].components(separatedBy: ", ").contains(name)
+            }
+            let number = (row?[1] ?? rows.first { $0.count == 2 && $0[0] == "all others" }?[1])?
+                .replacingOccurrences(of: ",", with: "")
+            #expect(number == "\(kind.byteCountMax)", "\(name)")
+        }
+    }
+
     @Test("lists every close code with its number, and tells clients when to stop")
     func closeCodes() {
         for code in CloseCode.allCases {

@@ -97,6 +97,7 @@ MAGIC = 0x4D524546
 LIMIT_BEFORE_HELLO = 4 * 1024
 LIMIT = 1024 * 1024
 MESSAGE_LIMIT = 64 * 1024 * 1024
+SMALL_MESSAGE_LIMIT = 1024 * 1024
 HEADER = 12
 MORE = 1
 MANDATORY = 2
@@ -117,6 +118,20 @@ KINDS = {
 }
 KIND_OF = {message.DESCRIPTOR.name: kind for kind, message in KINDS.items()}
 CONTROL = {KIND_OF["Close"], KIND_OF["Ping"], KIND_OF["Pong"]}
+
+# Longest bodies, by kind; all others have SMALL_MESSAGE_LIMIT.
+MESSAGE_LIMITS = {
+    KIND_OF["HostReport"]: 32 * 1024 * 1024, KIND_OF["Directive"]: 4 * 1024 * 1024,
+    KIND_OF["StepReport"]: 4 * 1024 * 1024, KIND_OF["Command"]: 4 * 1024 * 1024,
+    KIND_OF["Query"]: 4 * 1024 * 1024, KIND_OF["QueryResult"]: MESSAGE_LIMIT,
+    KIND_OF["EventBatch"]: MESSAGE_LIMIT,
+}
+
+
+def message_limit(kind):
+    """Longest body of a kind; one that is not known here is only measured."""
+    return MESSAGE_LIMITS.get(kind, SMALL_MESSAGE_LIMIT if kind in KINDS else MESSAGE_LIMIT)
+
 
 ROLES = ("server", "agent", "operator", "notifier")
 _CLIENTS = ROLES[1:]
@@ -238,7 +253,7 @@ class Assembler:
                 return frame
             raise FrameError("interleaved")
         whole = first._replace(body=first.body + frame.body)
-        if len(whole.body) > MESSAGE_LIMIT:
+        if len(whole.body) > message_limit(frame.kind):
             raise FrameError("messageTooLong")
         if more:
             self.partial = whole
@@ -439,6 +454,12 @@ def _words(message, field, path):
             raise MessageError(f"{path}.{field}[{index}]", "too long, or has a NUL byte")
 
 
+def _texts(message, field, path):
+    for index, text in enumerate(getattr(message, field)):
+        if len(text.encode()) > TEXT_MAX:
+            raise MessageError(f"{path}.{field}[{index}]", "too long")
+
+
 def _path(message, field, path):
     if not getattr(message, field).startswith("/"):
         raise MessageError(f"{path}.{field}", "not an absolute path")
@@ -492,7 +513,9 @@ _RULES = {
         "silence_milliseconds": _silence},
     "StepRef": {"number": _number, "rollout": _number},
     "SetPair": {"set": _name, "update_domain": _domain},
-    "Hypervisor": {"version": _text, "path": _text, "module_directory": _text},
+    "Hypervisor": {
+        "data_directories": _all(_count(0, 64), _texts), "version": _text, "path": _text,
+        "module_directory": _text},
     "Release": {
         "work": _oneof, "sha256": _digest_of_hypervisor, "id": _name, "component": _name},
     "ReleaseFile": {"path": _path, "sha256": _length(32)},
@@ -505,8 +528,10 @@ _RULES = {
         "apply": _need, "user": _word, "working_directory": _path_or_nothing},
     "AgentProgram": {"program": _need},
     "InstalledSoftware": {"component": _name},
-    "Selection": {"hosts": _no_hosts_with_all},
-    "GuestReport": {"id": _name, "set": _name, "update_domain": _domain},
+    "Selection": {"hosts": _all(_count(0, 60_000), _no_hosts_with_all)},
+    "GuestReport": {
+        "addresses": _all(_count(0, 32), _texts), "id": _name, "set": _name,
+        "update_domain": _domain},
     "SetDefinition": {"id": _name, "update_domain_count": _range(1, 20)},
     "HostReport": {
         "host": _name, "guests": _all(_count(0, 4096), _ids, _by_id),
@@ -525,7 +550,8 @@ _RULES = {
     "DirectiveAnswer": {
         "step": _need, "token": _token, "stale_accepted_token": _token, "answer": _oneof},
     "StepProgress": {"step": _need, "token": _token, "at_microseconds": _time},
-    "StepReport": {"holds": _count(0, 64), "step": _need, "token": _token},
+    "StepReport": {
+        "phases": _count(0, 64), "holds": _count(0, 64), "step": _need, "token": _token},
     "StepReportCommitted": {"step": _need, "token": _token},
     "Command": {"command": _oneof},
     "StartRollout": {"release": _name, "selection": _need},

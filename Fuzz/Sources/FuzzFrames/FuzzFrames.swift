@@ -130,6 +130,8 @@ private struct Stream {
         let isMore = frame.flags.contains(.more)
         let isControl = MessageKind(rawValue: frame.kind)?.isControl == true
         let continues = partial.map { $0.kind == frame.kind && $0.correlation == frame.correlation }
+        let messageLimit = min(
+            messageLimit, MessageKind(rawValue: frame.kind)?.byteCountMax ?? messageLimit)
         let byteCount = (continues == true ? partial?.body.count ?? 0 : 0) + frame.body.count
         do throws(FrameError) {
             let message = try assembler.add(frame)

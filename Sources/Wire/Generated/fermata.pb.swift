@@ -27,8 +27,8 @@
 /// - 1 to 20: any other number is BAD_FRAME, as is any other count of bytes or elements where one
 ///   is given. A number without bounds may be any that its type holds.
 /// - Ascending: by bytes, nothing twice; else BAD_FRAME. A list that is said to be sorted is sent
-///   so, and taken in any order. A list without a count is bounded by its message's 67,108,864
-///   bytes.
+///   so, and taken in any order. A list without a count is bounded by the bytes that its message
+///   may have (README.md, section 6).
 /// - Refused: the message of that name, with the code that is given. The session stays open.
 ///
 /// Strings that are not UTF-8 make the whole message unreadable, which is BAD_FRAME too.
@@ -840,7 +840,8 @@ public nonisolated struct PBHypervisor: Sendable {
   /// Clears the value of `moduleDirectory`. Subsequent reads from it will return its default value.
   public mutating func clearModuleDirectory() {self._moduleDirectory = nil}
 
-  /// Where it looks for firmware (`-L`), in this order, each a Text. Empty: the built-in ones.
+  /// Where it looks for firmware (`-L`), in this order, each a Text, at most 64. Empty: the built-in
+  /// ones.
   public var dataDirectories: [String] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -1195,7 +1196,7 @@ public nonisolated struct PBSelection: Sendable {
   /// Every host that the leader knows. With `hosts`: BAD_FRAME.
   public var allHosts: Bool = false
 
-  /// Names of hosts, ascending; not with `all_hosts`. Empty without `all_hosts`: Refused INVALID;
+  /// Names of hosts, ascending, at most 60,000; not with `all_hosts`. Empty without `all_hosts`: Refused INVALID;
   /// with a host that the leader does not know: Refused NOT_FOUND.
   public var hosts: [String] = []
 
@@ -1651,7 +1652,7 @@ public nonisolated struct PBStepReport: Sendable {
   /// Words: why it did not succeed. Empty if it did.
   public var reason: String = String()
 
-  /// When it reached its phases, in that order.
+  /// When it reached its phases, in that order, at most 64.
   public var phases: [PBPhaseTime] = []
 
   /// One for each guest that stopped executing, at most 64; none for a guest that did not.
@@ -2373,7 +2374,8 @@ public nonisolated struct PBCounter: Sendable {
   // methods supported on all messages.
 
   /// Text: what, in snake case: `connections_accepted`, `connections_refused`, `sessions_opened`,
-  /// `sessions_closed`, `commands_accepted`, `commands_refused`, `audit_failed`. More may come.
+  /// `sessions_closed`, `commands_accepted`, `commands_refused`, `requests_refused` (all others that
+  /// were answered Refused), `audit_failed`. More may come.
   public var name: String = String()
 
   /// Text: why, or of which role, in one word. Empty if the name says it all.
