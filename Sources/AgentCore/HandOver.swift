@@ -175,7 +175,8 @@ public struct HandOver: Hashable, Sendable {
             guard let sentAt = stopSentAt else { break }
             let time = time(sentAt)
             stopped = time
-            tell(.stopped(at: time.hold, wall: time.wall))
+            let at = mutated(.lengthFromCommand) ? sentAt : time.hold
+            tell(.stopped(at: at, wall: time.wall))
             outputs.append(.reached("stopped"))
         case (.resume, _):
             // An old one whose migration failed continues by itself.

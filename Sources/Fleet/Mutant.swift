@@ -117,6 +117,8 @@ package enum Mutant: String, CaseIterable, Sendable {
     case alwaysHealthy
     /// A step's outcome is that of its best guest.
     case bestOutcomeTold
+    /// The length of a hold is measured from the command that ends in it, not from the guest's stop.
+    case lengthFromCommand
 
     // MARK: Notices
     /// A step is granted without its guests being told.

@@ -24,14 +24,16 @@ final class Faults {
     /// What has to be undone at the end, by number, so that it is done in order.
     private var toMend: [(number: Int, body: () -> Void)] = []
     private var lastNumber = 0
+    /// When something was hindered, in the run's own time; of a death, until it can have an effect no more.
+    private typealias Span = (from: Int64, to: Int64)
     /// Of each host, when its agent and its guard were hindered.
-    private var hindered: [HostID: (agent: [Int64], guard: [Int64])] = [:]
+    private var hindered: [HostID: (agent: [Span], guard: [Span])] = [:]
     /// Guests of which a QEMU was killed; only looked up.
     private var killedOf: Set<GuestID> = []
     /// Of all that came up: those that happened, and those that the scenario leaves out.
     private var numberOfFaults = 0
     private(set) var happened: [Int] = []
-    private var hungUntil: [GuestID: (from: Int64, to: Int64)] = [:]
+    private var hangs: [GuestID: [Span]] = [:]
 
     init(_ world: World, _ profile: Profile, end: Int64, _ chance: Chance) {
         self.world = world
@@ -229,16 +231,18 @@ final class Faults {
     private func freezeAgent() {
         let host = victim()
         guard let process = host.agent?.process else { return }
-        freeze(process, "the agent of \(host.id) is stopped", for: duration(500, 6)) {
-            [self] in hinder(host, agent: true)
+        let duration = duration(500, 6)
+        freeze(process, "the agent of \(host.id) is stopped", for: duration) {
+            [self] in hinder(host, agent: true, for: duration)
         }
     }
 
     private func freezeGuard() {
         let host = victim()
         guard let process = host.guardProcess?.process else { return }
-        freeze(process, "the guard of \(host.id) is stopped", for: duration(500, 6)) {
-            [self] in hinder(host, guard: true)
+        let duration = duration(500, 6)
+        freeze(process, "the guard of \(host.id) is stopped", for: duration) {
+            [self] in hinder(host, guard: true, for: duration)
         }
     }
 
@@ -256,7 +260,7 @@ final class Faults {
         let duration = duration(200, 6)
         let isDone = begin("a QEMU of \(qemu.guest.id) hangs", for: duration) { qemu.goOn() }
         guard isDone else { return }
-        hungUntil[qemu.guest.id] = (now, now + duration)
+        hangs[qemu.guest.id, default: []].append((now, now + duration))
         qemu.hang()
     }
 
@@ -341,7 +345,7 @@ final class Faults {
             guard chance.oneIn(isBusy ? profile.edgeOdds : profile.edgeOdds * 40) else { return }
             let isAgent = if case .agent = role { true } else { false }
             hit(process, isAgent ? "the agent of \(host.id)" : "the guard of \(host.id)", edge) {
-                [self] in hinder(host, agent: isAgent, guard: !isAgent)
+                [self] in hinder(host, agent: isAgent, guard: !isAgent, for: $0)
             }
             if isAgent, !process.isAlive, isBusy { leaveAlone(host) }
         case .server(let seat):
@@ -358,14 +362,16 @@ final class Faults {
     }
 
     private func hit(
-        _ process: SimulatedProcess, _ what: String, _ edge: String, _ before: () -> Void
+        _ process: SimulatedProcess, _ what: String, _ edge: String,
+        _ before: (_ duration: Int64) -> Void
     ) {
         if chance.below(4) > 0 {
             guard begin("\(what) dies at \(edge)") else { return }
-            before()
+            before(0)
             process.kill()
         } else {
-            freeze(process, "\(what) is stopped at \(edge)", for: duration(500, 6), before)
+            let duration = duration(500, 6)
+            freeze(process, "\(what) is stopped at \(edge)", for: duration) { before(duration) }
         }
     }
 
@@ -397,23 +403,41 @@ final class Faults {
         return begin("a killed QEMU lingers") ? duration : nil
     }
 
-    private func hinder(_ host: SimulatedHost, agent: Bool = false, `guard`: Bool = false) {
-        if agent { hindered[host.id, default: ([], [])].agent.append(now) }
+    /// - Parameter duration: how long it stands still; 0 for a death.
+    private func hinder(
+        _ host: SimulatedHost, agent: Bool = false, `guard`: Bool = false, for duration: Int64 = 0
+    ) {
+        if agent {
+            // A dead one is started again.
+            let span = max(duration, SimulatedHost.restartDelay.upperBound)
+            hindered[host.id, default: ([], [])].agent.append((now, now + span))
+        }
         guard `guard` else { return }
-        hindered[host.id, default: ([], [])].guard.append(now)
+        hindered[host.id, default: ([], [])].guard.append((now, now + duration))
         // Where nobody is left for long, nobody has promised anything.
         host.comeBack()
     }
 
     func hinderedGuard(_ host: HostID, since: Int64) -> Bool {
-        hindered[host]?.guard.contains { $0 >= since } == true
+        hindered[host]?.guard.contains { $0.from >= since } == true
     }
 
-    /// Agent and guard of this host, both between these moments.
+    /// Agent and guard of this host, both at some time between these moments.
     func hinderedBoth(_ host: HostID, from: Int64, to: Int64) -> Bool {
         guard let (agent, `guard`) = hindered[host] else { return false }
-        return agent.contains { from <= $0 && $0 <= to }
-            && `guard`.contains { from <= $0 && $0 <= to }
+        return agent.contains { from <= $0.to && $0.from <= to }
+            && `guard`.contains { from <= $0.to && $0.from <= to }
+    }
+
+    /// Agent, guard or a QEMU was hindered in it, or shortly before or after.
+    func hasDisturbed(_ hold: TrueHold) -> Bool {
+        let (from, to) = (hold.began - 1_000_000, (hold.ended ?? now) + 1_000_000)
+        func falls(_ spans: [Span]?) -> Bool {
+            spans?.contains { from <= $0.to && $0.from <= to } == true
+        }
+        let here = hindered[hold.host]
+        return falls(here?.agent) || falls(here?.guard) || falls(hangs[hold.guest])
+            || killedOf.contains(hold.guest)
     }
 
     // MARK: Fates
@@ -447,14 +471,12 @@ final class Faults {
 
     /// How much longer than its deadline a guest may be held because of what was done to it: only a
     /// QEMU that did not answer, and an agent and a guard that were both hindered, are an excuse.
-    func excuse(for host: SimulatedHost, _ guest: GuestID) -> Int64 {
-        var excuse: Int64 = 0
-        if let (from, to) = hungUntil[guest], now - to < 60_000_000 {
-            excuse = max(excuse, to - from + 3_000_000)
-        }
-        if hinderedBoth(host.id, from: now - 60_000_000, to: now) {
-            excuse = max(excuse, 45_000_000)
-        }
-        return excuse
+    /// Each counts only if it was so in this hold.
+    func excuse(for hold: TrueHold) -> Int64 {
+        let began = hold.began - 1_000_000
+        let hung = (hangs[hold.guest] ?? []).filter { $0.to >= began }
+            .reduce(0) { $0 + $1.to - max($1.from, began) + 3_000_000 }
+        let isAlone = hinderedBoth(hold.host, from: began, to: now)
+        return max(hung, isAlone ? 45_000_000 : 0)
     }
 }

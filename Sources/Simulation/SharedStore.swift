@@ -127,17 +127,17 @@ final class SharedStore {
     }
 
     private func lineFate(_ server: String) -> SimulatedEtcd.LineFate {
-        if let place = world.servers.first(where: { $0.name == server })?.place,
-            world.network.isCut(world.etcdPlace, place)
-        {
-            return .silent
-        }
+        let seat = world.servers.first { $0.name == server }
+        if let place = seat?.place, world.network.isCut(world.etcdPlace, place) { return .silent }
         if !world.faults.isOver, world.profile.faultMilliseconds > 0, chance.oneIn(2_000),
             world.faults.happens("a watch of \(server) ends")
         {
             return .ends(after: .microseconds(500))
         }
-        return .passes(after: .microseconds(chance.longTailed(300, doublings: 4)))
+        let delay = chance.longTailed(300, doublings: 4)
+        // By then it has taken the line, unless its process stands still.
+        world.timeline.after(delay + 100) { seat?.compareIfStandby() }
+        return .passes(after: .microseconds(delay))
     }
 }
 

@@ -53,6 +53,7 @@ final class Truth {
     unowned let world: World
     /// The log, folded.
     private(set) var coordinator = Coordinator()
+    private var recent = RecentStates()
     private(set) var violations: [Violation] = []
     private(set) var holds: [TrueHold] = []
     /// Index in `holds` of each guest that is held.
@@ -61,8 +62,9 @@ final class Truth {
     /// The highest token with which each host's agent began anything, and the highest it kept.
     private var begun: [HostID: Token] = [:]
     private var kept: [HostID: Token] = [:]
-    /// Sets that an operator opened by name: from then on their exclusion is his.
-    private var openedByHand: [SetID] = []
+    /// Steps that held the lock of a set when an operator opened it by name: that they are out of their
+    /// holds is for him to know, until they end. Only looked up.
+    private var givenUp: [SetID: Set<StepID>] = [:]
     /// When a step was seen to have been passed as often as may be; only looked up.
     private var agedAt: [StepID: Timestamp] = [:]
     /// Guests that were found not to be well after their newest hold.
@@ -110,12 +112,16 @@ final class Truth {
                 world.trace("log", "\(state.index + 1): \(brief(fact))")
                 before(fact)
                 coordinator.apply(fact)
+                if comparesServers(at: state.index) { recent.keep(state) }
                 world.counts.facts += 1
                 after(fact)
             } catch { violate("nothing lost", "a record cannot be read: \(error)") }
         }
         if world.checksEverything || state.index % 256 < UInt64(records.count) { checkState() }
     }
+
+    /// Of large clusters only now and then: copies of a state cost something.
+    func comparesServers(at index: UInt64) -> Bool { world.checksEverything || index % 16 == 0 }
 
     func checkState() {
         for problem in coordinator.brokenInvariants() { violate("coordinator", problem) }
@@ -136,12 +142,14 @@ final class Truth {
                     "\(report.step) is over and its locks go, but guest \(guest) is held")
             }
             checkHealth(report)
+        case .strayReported(let report, _):
+            for set in givenUp.keys { givenUp[set]?.remove(report.step) }
         case .lockReleased(let set, _, _):
             checkOpened(set)
             for guest in state.sets[set]?.members.keys.map({ $0 }) ?? [] {
                 missing.removeValue(forKey: guest)
             }
-            if !openedByHand.contains(set) { openedByHand.append(set) }
+            givenUp[set, default: []].formUnion(state.locks[set]?.holders.map(\.step) ?? [])
         default: break
         }
     }
@@ -151,7 +159,7 @@ final class Truth {
         for holder in state.locks[set]?.holders ?? [] where !holder.stuck {
             guard let plan = state.step(holder.step)?.plan, let host = world.host(plan.host),
                 host.place.isUp, let guest = plan.guests.first(where: isHeld),
-                world.faults.excuse(for: host, guest) == 0
+                let number = current[guest], world.faults.excuse(for: holds[number]) == 0
             else { continue }
             violate(
                 "one update domain at a time",
@@ -315,7 +323,6 @@ final class Truth {
                     "\(id) was granted \(pair) while guest \(guest.report.id) of the set is "
                         + "\(guest.report.state)")
             }
-            guard !openedByHand.contains(pair.set) else { continue }
             for (guest, own, step) in held(outside: pair) {
                 violate(
                     "one update domain at a time",
@@ -324,21 +331,33 @@ final class Truth {
         }
     }
 
-    /// Who is held of the other update domains of a set, and by which step.
+    /// Who is held of the other update domains of a set, and by which step, but for steps that an operator
+    /// has given up.
     private func held(outside pair: SetPair) -> [(guest: GuestID, pair: SetPair, step: StepID)] {
         current.sorted { $0.key < $1.key }.compactMap { guest, index in
             guard let own = state.guests[guest]?.pair, own.set == pair.set,
-                own.updateDomain != pair.updateDomain
+                own.updateDomain != pair.updateDomain,
+                givenUp[pair.set]?.contains(holds[index].step) != true
             else { return nil }
             return (guest, own, holds[index].step)
         }
     }
 
-    /// A server has applied everything up to the state's index.
-    func compare(_ state: FleetState, of server: String) {
-        guard state.index <= self.state.index else { return }
-        if state.index == self.state.index, state != self.state {
-            violate("servers agree", "\(server) has another state at index \(state.index)")
+    /// A server has applied everything up to the state's index, wherever the log is by now.
+    ///
+    /// - Parameter mayBeAhead: of the log, by what it is appending.
+    func compare(_ state: FleetState, of server: String, mayBeAhead: Bool = false) {
+        let newest = coordinator.state.index
+        guard state.index <= newest else {
+            guard !mayBeAhead else { return }
+            return violate(
+                "servers agree",
+                "\(server) is at index \(state.index), and the log ends with \(newest)")
+        }
+        if let known = recent.state(at: state.index), known != state {
+            violate(
+                "servers agree",
+                "\(server) has another state at index \(state.index) of \(newest)")
         }
     }
 
@@ -492,7 +511,7 @@ final class Truth {
     }
 
     private func checkExclusion(_ guest: SimulatedGuest, _ directive: Directive) {
-        guard let set = guest.set, !openedByHand.contains(set) else { return }
+        guard let set = guest.set, givenUp[set]?.contains(directive.step) != true else { return }
         guard let own = state.guests[guest.id]?.pair else { return }
         for (other, pair, step) in held(outside: SetPair(set: set, updateDomain: own.updateDomain))
         {
@@ -520,7 +539,7 @@ final class Truth {
             guard current[guest.id] == number, holds[number].length == nil,
                 guest.processes.contains(where: \.isWhole)
             else { return }
-            let excuse = world.faults.excuse(for: host, guest.id)
+            let excuse = world.faults.excuse(for: holds[number])
             if excuse > extra {
                 return checkDeadline(number, guest, host, directive, extra: excuse)
             }
