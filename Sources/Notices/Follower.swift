@@ -88,7 +88,7 @@ public final class Follower<Record: NoticeRecord, Turns: EventLoop> {
             acknowledged = nil
             return [.followEvents(afterSequence: 0, progress: false)]
         }
-        for gap in batch.gaps { tell(.gap(gap)) }
+        if host == nil { for gap in batch.gaps { tell(.gap(gap)) } }
         for id in batch.conflictingIDs { tell(.conflictingID(id)) }
         delivery.wake()
         guard host == nil, batch.sequence > 0, batch.sequence != acknowledged else { return [] }
