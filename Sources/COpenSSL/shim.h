@@ -155,7 +155,10 @@ static inline int fermata_distrust(SSL_CTX *ssl, X509_CRL *list) {
 }
 
 // TLS 1.3 only, both sides with certificates, no session tickets, small idle connections.
-static inline SSL_CTX *fermata_context_new(int is_server) {
+//
+// - Parameter certificates_byte_count: as many bytes of certificates are taken from a peer. OpenSSL reserves
+//   room for them before it knows whose they are.
+static inline SSL_CTX *fermata_context_new(int is_server, long certificates_byte_count) {
     SSL_CTX *context = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
     if (!context) return 0;
     SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
@@ -163,6 +166,7 @@ static inline SSL_CTX *fermata_context_new(int is_server) {
     // Without NO_AUTO_CHAIN the authority's own certificate is sent along, which the peer has
     // anyway and would keep a copy of for each session.
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
+    SSL_CTX_set_max_cert_list(context, certificates_byte_count);
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
     SSL_CTX_set_num_tickets(context, 0);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);

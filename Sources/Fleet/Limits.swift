@@ -65,7 +65,8 @@ public enum Limits {
     public static let stepGuestsMax = 64
     /// A waiting step lets this many later ones pass before it closes the door to them.
     public static let bypassMax: UInt32 = 8
-    /// A frame's body before the peer is authenticated: a hello fits many times over.
+    /// A frame before the session is open: a hello fits many times over. What TLS itself takes from a peer
+    /// before it is authenticated is bounded in `HandshakeLimit`.
     public static let frameByteCountBeforeHelloMax = 4 * 1024
     /// A frame after the hello: large enough for throughput, small enough not to block others.
     public static let frameByteCountMax = 1024 * 1024
@@ -90,7 +91,7 @@ public enum Limits {
     /// Connections from one address (IPv6: one /64) that are no sessions yet: a rack behind one
     /// address may reconnect at once, a flood from it takes no more than this.
     public static let halfOpenPerAddressMax = 128
-    /// The same from all addresses together: at a few kilobytes each, some ten megabytes.
+    /// The same from all addresses together: at 46 KiB each, the most a stranger costs, 92 MiB.
     public static let halfOpenMax = 2_048
     /// Sessions from one address: many operators behind one gateway fit.
     public static let sessionsPerAddressMax = 1_024

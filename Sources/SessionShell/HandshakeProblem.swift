@@ -15,7 +15,7 @@ extension SessionProblem {
             return SessionProblem(
                 .unreachable, message,
                 advice: "check that a fermata server listens there, and read its log")
-        case .plaintextPeer, .tlsVersion, .wrongProtocol:
+        case .plaintextPeer, .tlsVersion, .wrongProtocol, .sendsTooMuch:
             return SessionProblem(.protocolViolated, message, advice: "")
         case .revoked:
             return SessionProblem(

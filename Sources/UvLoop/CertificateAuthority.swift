@@ -10,7 +10,8 @@ public struct IssuedCertificate: Hashable, Sendable {
 
 /// What a file of PEM holds.
 public enum PEMDescription: Hashable, Sendable {
-    case certificate(CertificateDescription)
+    /// In the order of the file: of several authorities, or of a process with what it sends along.
+    case certificates([CertificateDescription])
     /// One list of each authority.
     case lists([RevocationListDescription])
 }
@@ -178,14 +179,17 @@ public enum CertificateAuthority {
                 path: path,
                 reason: "it is a private key, which is not shown: give the .pem beside it")
         }
-        return .certificate(try describe(certificatePath: path))
+        return .certificates(try Certificate.readAll(path).map(describe))
     }
 
     /// - Throws: ``TLSError`` if the file cannot be read or holds no PEM certificate.
     public static func describe(
         certificatePath: String
     ) throws(TLSError) -> CertificateDescription {
-        let certificate = try Certificate.read(certificatePath)
+        describe(try Certificate.read(certificatePath))
+    }
+
+    private static func describe(_ certificate: Certificate) -> CertificateDescription {
         let names = certificate.uriNames
         return CertificateDescription(
             subject: certificate.subject, uri: names.count > 0 ? names.first : nil,

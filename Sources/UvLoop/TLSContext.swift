@@ -55,7 +55,10 @@ public final class TLSContext {
                 uri: certificate.uriNames.first, notAfterUnixSeconds: certificate.notAfter,
                 serialHex: certificate.serialHex)
         ERR_clear_error()
-        guard let raw = fermata_context_new(role == .server ? 1 : 0) else {
+        guard
+            let raw = fermata_context_new(
+                role == .server ? 1 : 0, HandshakeLimit.byteCountMax)
+        else {
             throw .failed(operation: "create a TLS context", reason: opensslReason())
         }
         // From here on deinit frees `raw`, also when this throws.

@@ -30,6 +30,8 @@ public enum TLSError: Error, Hashable, Sendable, CustomStringConvertible {
     /// The peer has ended the handshake with an alert; see ``TLSAlert``.
     case refusedByPeer(reason: String)
     case timedOut
+    /// More than a handshake needs, before we know who it is.
+    case sendsTooMuch
     /// The connection ended during the handshake.
     case ended(StreamEnd)
     /// OpenSSL's own words, for what none of the others say.
@@ -48,7 +50,8 @@ public enum TLSError: Error, Hashable, Sendable, CustomStringConvertible {
 
     /// For counting refused handshakes: stable, one of `plaintext`, `tlsVersion`, `noCertificate`,
     /// `wrongAuthority`, `expired`, `notYetValid`, `revoked`, `authorityAsLeaf`, `uriNames`,
-    /// `wrongUsage`, `wrongProtocol`, `refusedByPeer`, `timedOut`, `ended`, `other`.
+    /// `wrongUsage`, `wrongProtocol`, `refusedByPeer`, `timedOut`, `sendsTooMuch`, `ended`,
+    /// `other`.
     public var name: String {
         switch self {
         case .plaintextPeer: "plaintext"
@@ -64,6 +67,7 @@ public enum TLSError: Error, Hashable, Sendable, CustomStringConvertible {
         case .wrongProtocol: "wrongProtocol"
         case .refusedByPeer: "refusedByPeer"
         case .timedOut: "timedOut"
+        case .sendsTooMuch: "sendsTooMuch"
         case .ended: "ended"
         case .fileUnreadable, .fileInvalid, .keyReadableByOthers, .keyDoesNotMatch,
             .notAnAuthority, .failed, .alreadyExists, .invalidName, .wrongCluster,
@@ -77,8 +81,8 @@ public enum TLSError: Error, Hashable, Sendable, CustomStringConvertible {
         case .expired, .notYetValid, .wrongAuthority, .revoked, .authorityAsLeaf, .uriNames,
             .wrongUsage, .noPeerCertificate:
             certificateText
-        case .plaintextPeer, .tlsVersion, .wrongProtocol, .refusedByPeer, .timedOut, .ended,
-            .failed:
+        case .plaintextPeer, .tlsVersion, .wrongProtocol, .refusedByPeer, .timedOut,
+            .sendsTooMuch, .ended, .failed:
             handshakeText
         default: fileText
         }
@@ -122,6 +126,9 @@ public enum TLSError: Error, Hashable, Sendable, CustomStringConvertible {
                 + "versions of both sides"
         case .refusedByPeer(let reason): "the peer refused our certificate or offer: \(reason)"
         case .timedOut: "the TLS handshake took too long"
+        case .sendsTooMuch:
+            "the peer sends more than a TLS handshake needs: check the address and port, and that "
+                + "its certificate file holds its own certificate only"
         case .ended(let end): "the connection ended during the TLS handshake: \(end)"
         case .failed(let operation, let reason): "\(operation): \(reason)"
         default: preconditionFailure("\(name) is not about a handshake")

@@ -196,9 +196,13 @@ public final class TLSHandshake {
     private let isUrgent: Bool
     /// Of a server: what its client asks for.
     private var isUrgentPeer = false
-    /// A server makes it when the first byte comes: who connects and says nothing costs a socket.
+    /// A server makes it when the client's first message is whole: who connects and says less costs a
+    /// socket and that.
     private var engine: TLSEngine?
     private var hasFirstByte = false
+    private var received = HandshakeLimit()
+    /// Of a server: the client's first message, until it is whole.
+    private var held: [UInt8] = []
     /// Bytes that came while the peer waits for its turn.
     private var earlyByteCount = 0
     private var limit: Timer?
@@ -246,7 +250,16 @@ public final class TLSHandshake {
         // A TLS peer starts with a handshake record (22) or an alert (21).
         if !hasFirstByte, first != 22, first != 21 { return fail(.plaintextPeer) }
         hasFirstByte = true
+        guard received.accept(bytes) else { return fail(.sendsTooMuch) }
+        if context.role == .server, !received.hasFirstMessage {
+            held += bytes
+            return
+        }
         guard let engine = makeEngine() else { return }
+        if !held.isEmpty {
+            held.withUnsafeBytes { engine.receive($0) }
+            held = []
+        }
         engine.receive(bytes)
         guard turn != nil else {
             // Verifying the peer's certificate is the dearer half.

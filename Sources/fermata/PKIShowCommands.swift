@@ -26,7 +26,11 @@ extension PKICommand {
                 throw CommandFailure(.badInput, "\(error)")
             }
             switch shown {
-            case .certificate(let certificate): show(certificate)
+            case .certificates(let certificates):
+                output.show(
+                    text: certificates.map(text).joined(separator: "\n"),
+                    json: certificates.count == 1
+                        ? json(certificates[0]) : .array(certificates.map(json)))
             case .lists(let lists):
                 output.show(
                     text: lists.map(text).joined(separator: "\n"),
@@ -34,7 +38,7 @@ extension PKICommand {
             }
         }
 
-        private func show(_ shown: CertificateDescription) {
+        private func text(_ shown: CertificateDescription) -> String {
             let from = Timestamp(microseconds: shown.notBeforeUnixSeconds * 1_000_000)
             let until = Timestamp(microseconds: shown.notAfterUnixSeconds * 1_000_000)
             let left = until.microseconds - WallClock.nowMicroseconds
@@ -42,23 +46,26 @@ extension PKICommand {
                 left <= 0
                 ? "EXPIRED \(spanText(microseconds: -left)) ago"
                 : "\(spanText(microseconds: left)) left"
-            output.show(
-                text: """
-                    identity   \(printable(shown.uri ?? "none"))
-                    subject    \(printable(shown.subject))
-                    issuer     \(printable(shown.issuer))
-                    serial     \(shown.serialHex)
-                    valid      \(from.dateText) to \(until.dateText) (\(validity))
-                    authority  \(shown.isCA ? "yes" : "no")
+            return """
+                identity   \(printable(shown.uri ?? "none"))
+                subject    \(printable(shown.subject))
+                issuer     \(printable(shown.issuer))
+                serial     \(shown.serialHex)
+                valid      \(from.dateText) to \(until.dateText) (\(validity))
+                authority  \(shown.isCA ? "yes" : "no")
 
-                    """,
-                json: [
-                    "uri": shown.uri.map { .string($0) } ?? .null,
-                    "subject": .string(shown.subject),
-                    "issuer": .string(shown.issuer), "serial": .string(shown.serialHex),
-                    "notBefore": .string(from.rfc3339), "notAfter": .string(until.rfc3339),
-                    "isAuthority": .bool(shown.isCA),
-                ])
+                """
+        }
+
+        private func json(_ shown: CertificateDescription) -> JSON {
+            [
+                "uri": shown.uri.map { .string($0) } ?? .null,
+                "subject": .string(shown.subject),
+                "issuer": .string(shown.issuer), "serial": .string(shown.serialHex),
+                "notBefore": time(shown.notBeforeUnixSeconds),
+                "notAfter": time(shown.notAfterUnixSeconds),
+                "isAuthority": .bool(shown.isCA),
+            ]
         }
 
         private func text(_ list: RevocationListDescription) -> String {

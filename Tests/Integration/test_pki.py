@@ -80,6 +80,17 @@ class Pki(Scratch):
     def revoke(self, role, name, reason="keyCompromise"):
         return self.do("revoke", role, name, "--directory", self.pki, "--reason", reason)
 
+    def test_show_of_a_file_with_two_authorities(self):
+        other = make_pki(self.directory / "other", "test")
+        both = self.directory / "both.pem"
+        both.write_text((self.pki / "ca.pem").read_text() + (other / "ca.pem").read_text())
+        shown = self.do("show", both, "--output", "json").json
+        self.assertEqual([each["serial"] for each in shown],
+                         [self.do("show", each / "ca.pem", "--output", "json").json["serial"]
+                          for each in (self.pki, other)])
+        text = self.do("show", both).out
+        self.assertEqual(text.count("authority  yes"), 2)
+
     def listed(self):
         return self.do("list", "--directory", self.pki, "--output", "json").json
 

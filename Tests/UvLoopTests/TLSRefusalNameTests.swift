@@ -226,7 +226,7 @@ struct Unfit: Sendable, CustomTestStringConvertible {
             .revoked(of: ""): "revoked", .authorityAsLeaf(of: ""): "authorityAsLeaf",
             .uriNames(of: "", count: 2): "uriNames", .wrongUsage(of: ""): "wrongUsage",
             .wrongProtocol: "wrongProtocol", .refusedByPeer(reason: ""): "refusedByPeer",
-            .timedOut: "timedOut", .ended(end): "ended",
+            .timedOut: "timedOut", .sendsTooMuch: "sendsTooMuch", .ended(end): "ended",
             .failed(operation: "", reason: ""): "other", .notAnAuthority(path: ""): "other",
             .directoryBusy(path: ""): "other", .neverIssued("", directory: ""): "other",
             .revokedKey(of: ""): "other", .alreadyExists(path: ""): "other",
