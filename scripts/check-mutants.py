@@ -8,8 +8,8 @@ not count. Prints a table: bug, where, profile, seeds needed, what caught it.
   scripts/check-mutants.py                 all of them; minutes
   scripts/check-mutants.py NAME…           only these
   scripts/check-mutants.py --quick         only the seed that is known to find each (a few hundred, if that one
-                                           does not any more), with the debug build (or $FERMATA), and the
-                                           same seed without the bug: for `make test`
+                                           does not any more: told at the end), with the debug build (or
+                                           $FERMATA), and the same seed without the bug: for `make test`
   scripts/check-mutants.py --known         also writes the seeds that --quick uses, and the table of
                                            Sources/Simulation/README.md
 
@@ -192,7 +192,7 @@ def check_all(options, chosen):
 def check_quick(options, chosen):
     fermata = options.fermata or os.environ.get("FERMATA") or ROOT / ".build/debug/fermata"
     known = json.loads(KNOWN.read_text())
-    missing = []
+    missing, moved = [], []
     names = [name for name, _ in chosen]
     if forgotten := [name for name in names if name not in known]:
         print(f"check-mutants: no seed is known for {', '.join(forgotten)}", file=sys.stderr)
@@ -207,6 +207,7 @@ def check_quick(options, chosen):
             if found.seed is None:
                 return (f"check-mutants: FAILED: {name} is found neither by seed {seed} of {profile} nor by "
                         f"those up to {NEARBY}: run scripts/check-mutants.py --known")
+            moved.append(f"check-mutants: {name} ({profile}): table says {seed}, found at {found.seed}")
             seed = found.seed
         if simulate(fermata, profile, seed, seed).seed is not None:
             return f"check-mutants: FAILED: seed {seed} of {profile} fails without {name}, too"
@@ -217,6 +218,9 @@ def check_quick(options, chosen):
             print(line, flush=True)
             if "FAILED" in line:
                 missing.append(name)
+    if moved:
+        print("\n".join(sorted(moved)), flush=True)
+        print("check-mutants: scripts/check-mutants.py --known brings the table up to date", flush=True)
     return missing
 
 

@@ -13,6 +13,8 @@ public struct SeedResults: Sendable {
     public var seedCount = 0
     public var counts = RunCounts()
     public var failed: [FailedSeed] = []
+    /// Seeds in which the code itself stopped. One at most: it takes the process with it.
+    public var crashed: [UInt64] = []
 
     public init() {}
 
@@ -25,10 +27,15 @@ public struct SeedResults: Sendable {
             ("grants", counts.grants), ("facts", counts.facts),
             ("annotations", counts.annotations), ("guardActions", counts.guardActions),
             ("longestHoldMilliseconds", Int(counts.longestHold / 1_000)),
+            ("crashes", crashed.count),
         ]
         let members = numbers.map { "\"\($0.0)\": \($0.1)" }
-        let seeds = failed.map { "\($0.scenario.seed)" }.joined(separator: ", ")
-        return "{" + members.joined(separator: ", ") + ", \"failedSeeds\": [\(seeds)]}"
+        func list(_ name: String, _ seeds: [UInt64]) -> String {
+            ", \"\(name)\": [" + seeds.map(String.init).joined(separator: ", ") + "]"
+        }
+        return "{" + members.joined(separator: ", ")
+            + list("crashedSeeds", crashed)
+            + list("failedSeeds", failed.map(\.scenario.seed) + crashed) + "}"
     }
 
     /// 0: all is well; 1: safety; 2: liveness; 3: a crash. Of several the worst, in the order crash,

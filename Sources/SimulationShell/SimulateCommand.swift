@@ -28,8 +28,11 @@ public struct SimulateCommand: ParsableCommand {
             --shrink looks for the smallest that breaks the same, in at most \
             \(Self.shrinkRunsMax) runs, and prints it so that --scenario takes it.
 
+            Profiles:
+            \(Profile.all.map { "  \($0.name): \($0.words)" }.joined(separator: "\n"))
+
             The last line is JSON: seeds, steps, holds, takeovers, faults, violations, and more; \
-            without --trace and a failure it is all there is.
+            without --trace and a failure it is all there is. After a crash, too.
 
             Exit code: 0 if every promise was kept; 1 if one was broken (safety); 2 if something never \
             came to its end (liveness); 3 if the code itself stopped (a crash).
@@ -125,7 +128,7 @@ public struct SimulateCommand: ParsableCommand {
         var results = SeedResults()
         if trace {
             let scenario = try scenario(range().lowerBound)
-            CrashNote.tell(scenario)
+            CrashNote.tell(scenario, mutant, results)
             Seeds.trace(scenario, into: &results) { write($0 + "\n") }
             for failed in results.failed { show(failed) }
         } else {
@@ -140,12 +143,12 @@ public struct SimulateCommand: ParsableCommand {
         var told = started
         for seed in try range() {
             let scenario = try scenario(seed)
-            CrashNote.tell(scenario)
+            CrashNote.tell(scenario, mutant, results)
             let failedBefore = results.failed.count
             Seeds.run(scenario, into: &results)
             for failed in results.failed.dropFirst(failedBefore) {
                 show(failed)
-                if shrink { shrink(failed) }
+                if shrink { shrink(failed, results) }
             }
             if results.failed.count >= failuresMax { return }
             guard Date().timeIntervalSince(told) > 5 else { continue }
@@ -158,9 +161,10 @@ public struct SimulateCommand: ParsableCommand {
         }
     }
 
-    private func shrink(_ failed: FailedSeed) {
+    private func shrink(_ failed: FailedSeed, _ results: SeedResults) {
+        let mutant = mutant
         let shrinker = Shrinker(failed.scenario, runCountMax: Self.shrinkRunsMax) { scenario in
-            CrashNote.tell(scenario)
+            CrashNote.tell(scenario, mutant, results, isCounted: true)
             return Seeds.outcome(of: scenario)
         }
         guard var shrinker else { return }
@@ -202,23 +206,54 @@ public struct SimulateCommand: ParsableCommand {
     }
 }
 
-/// Says which run it was if the code itself stops.
+/// Says which run it was, and what there was before it, if the code itself stops.
 private enum CrashNote {
     /// Written before a run: a signal's handler may not allocate.
-    nonisolated(unsafe) private static let note = UnsafeMutableRawBufferPointer.allocate(
-        byteCount: 4_096, alignment: 1)
-    nonisolated(unsafe) private static var byteCount = 0
+    private struct Text {
+        private let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 8_192, alignment: 1)
+        private var count = 0
 
-    static func tell(_ scenario: Scenario) {
-        let text = "crash in \(scenario)".utf8.prefix(note.count - 1) + Array("\n".utf8)
-        note.copyBytes(from: text)
-        byteCount = text.count
+        mutating func set(_ text: String) {
+            let utf8 = text.utf8.prefix(bytes.count - 1)
+            bytes.copyBytes(from: utf8)
+            bytes[utf8.count] = UInt8(ascii: "\n")
+            count = utf8.count + 1
+        }
+
+        func write(to descriptor: Int32) {
+            // Whether anybody reads it or not: the process ends.
+            _ = Foundation.write(descriptor, bytes.baseAddress!, count)
+        }
+    }
+
+    nonisolated(unsafe) private static var words = Text()
+    nonisolated(unsafe) private static var json = Text()
+
+    /// - Parameters:
+    ///   - mutant: the deliberate bug that is switched on.
+    ///   - results: of the runs before this one.
+    ///   - isCounted: whether the seed is among them.
+    static func tell(
+        _ scenario: Scenario, _ mutant: String?, _ results: SeedResults, isCounted: Bool = false
+    ) {
+        let option = mutant.map { " --mutant \($0)" } ?? ""
+        words.set(
+            "crash in \(scenario)\n"
+                + "  fermata simulate --trace --scenario '\(scenario)'\(option)")
+        var results = results
+        if !isCounted { results.seedCount += 1 }
+        results.crashed = [scenario.seed]
+        json.set(results.json)
     }
 
     static func install() {
+        // Before anything can go wrong: both are made when they are used first.
+        words.set("crash")
+        json.set("{}")
         for number in [SIGILL, SIGTRAP, SIGABRT, SIGSEGV, SIGFPE, SIGBUS] {
             signal(number) { _ in
-                write(2, CrashNote.note.baseAddress!, CrashNote.byteCount)
+                CrashNote.words.write(to: 2)
+                CrashNote.json.write(to: 1)
                 _exit(3)
             }
         }

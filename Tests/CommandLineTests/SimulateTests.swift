@@ -73,8 +73,8 @@ import Testing
         let process = Process()
         process.executableURL = try Runner.executable()
         process.arguments = ["simulate", "--seeds", "1..3000", "--profile", "calm"]
-        let errors = Pipe()
-        process.standardOutput = FileHandle.nullDevice
+        let (output, errors) = (Pipe(), Pipe())
+        process.standardOutput = output
         process.standardError = errors
         try process.run()
         // It tells how it goes on after five seconds: by then it is at work. Of the signals of a crash this is
@@ -86,8 +86,71 @@ import Testing
         #expect(process.terminationReason == .exit)
         #expect(process.terminationStatus == 3)
         let words = String(decoding: text, as: UTF8.self)
-        #expect(words.contains(/\ncrash in seed=[0-9]+ profile=calm\n$/), "\(words)")
+        let found = try #require(
+            try /\ncrash in (seed=([0-9]+) profile=calm)\n.*--trace --scenario '(.*)'\n$/
+                .firstMatch(in: words), "\(words)")
+        #expect(found.1 == found.3)
+        let summary = try summary(
+            String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self))
+        #expect(summary["crashes"] as? Int == 1)
+        #expect(summary["seeds"] as? Int == Int(found.2))
+        #expect(summary["crashedSeeds"] as? [Int] == [try #require(Int(found.2))])
     }
+
+    #if MUTANTS
+        @Test(
+            "a broken promise says which, where and how it came about, and what kind it is",
+            arguments: [
+                ("lengthFromCommand", 1, "safety", "exactly one annotation per hold"),
+                ("directiveNotRepeated", 2, "liveness", "every rollout ends"),
+            ])
+        func failure(_ mutant: String, _ code: Int32, _ kind: String, _ invariant: String) throws {
+            let line = "--seeds 1..50 --profile small --failures-max 1 --mutant \(mutant)"
+            let result = try run(line)
+            #expect(result.code == code)
+            let lines = result.output.split(separator: "\n")
+            let first = try #require(lines.first?.wholeMatch(of: /seed=(\d+) .*, step (\d+):/))
+            #expect(lines.dropFirst().first?.hasPrefix("  \(kind): ") == true)
+            #expect(lines.contains { $0.hasPrefix("  \(kind): \(invariant): ") })
+            // Each with its moment, its step and who does it.
+            let trace = lines.count { $0.contains(#/^ {4}\d+\.\d{6} #\d+ \S+: /#) }
+            #expect(trace >= 50)
+            #expect(lines.contains { $0.contains(" VIOLATION: \(invariant)") })
+            let summary = try summary(result.output)
+            #expect((summary["violations"] as? Int ?? 0) >= 1)
+            #expect(summary["crashes"] as? Int == 0)
+            #expect(summary["failedSeeds"] as? [Int] == [try #require(Int(first.1))])
+        }
+
+        @Test("a precondition of the code that does not hold is a crash, and told with its bug")
+        func precondition() throws {
+            let result = try run(
+                "--seeds 1..50 --profile small --mutant standbyAppliesBackwards")
+            #expect(result.code == 3)
+            #expect(
+                result.errors.contains(/\n *fermata simulate .* --mutant standbyAppliesBackwards\n/)
+            )
+            #expect(try summary(result.output)["crashes"] as? Int == 1)
+        }
+
+        @Test(
+            "scenarios that show a deliberate bug show it",
+            arguments: try SimulateTests.regressions())
+        func regression(_ scenario: String, _ mutant: String) throws {
+            let result = try Runner.run(
+                ["simulate", "--scenario", scenario, "--mutant", mutant])
+            #expect([1, 2, 3].contains(result.code), "\(scenario) breaks nothing with \(mutant)")
+        }
+
+        /// Of SimulationTests, those that name a bug: that they hold without it is tested there.
+        static func regressions() throws -> [(String, String)] {
+            let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+                .appendingPathComponent("../SimulationTests/Regressions.txt")
+            let text = try String(contentsOf: file, encoding: .utf8)
+            let found = text.matches(of: #/\n  (seed=.*) mutant=(\w+)\n/#)
+            return found.map { (String($0.1), String($0.2)) }
+        }
+    #endif
 
     @Test("a reader that goes away ends it quietly")
     func closed() throws {

@@ -1,3 +1,4 @@
+import Fleet
 import Foundation
 import Testing
 
@@ -6,7 +7,11 @@ import Testing
 /// A scenario that once broke something, from Regressions.txt.
 struct Regression: Sendable, CustomTestStringConvertible {
     var name: String
+    /// Without the bug.
     var line: String
+    /// The deliberate bug with which it breaks something; nil if there is none. SimulateTests runs it with
+    /// that, in a process of its own.
+    var mutant: String?
     /// What it broke, or what it is there for.
     var story: String
     var testDescription: String { name }
@@ -28,7 +33,13 @@ struct Regression: Sendable, CustomTestStringConvertible {
                 continue
             }
             guard var last = all.popLast() else { throw Wrong(description: "no name: \(line)") }
-            if last.line.isEmpty { last.line = words } else { last.story += words }
+            if last.line.isEmpty {
+                let parts = words.split(separator: " mutant=", maxSplits: 1)
+                last.line = parts.first.map { String($0) } ?? ""
+                last.mutant = parts.dropFirst().first.map { String($0) }
+            } else {
+                last.story += words
+            }
             all.append(last)
         }
         for one in all where one.line.isEmpty || one.story.isEmpty {
@@ -46,6 +57,10 @@ struct Regression: Sendable, CustomTestStringConvertible {
         let all = try Regression.read(String(contentsOf: Regression.file, encoding: .utf8))
         #expect(!all.isEmpty)
         #expect(Set(all.map(\.name)).count == all.count)
+        for one in all {
+            guard let mutant = one.mutant else { continue }
+            #expect(Mutant(rawValue: mutant) != nil, "\(one.name): no mutant \(mutant)")
+        }
     }
 
     @Test("what once broke holds", arguments: Regression.all)
