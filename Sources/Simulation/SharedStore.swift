@@ -47,12 +47,14 @@ final class SharedStore {
             etcd.forget(seat.name)
             return EtcdLogStore(
                 etcd.access(of: seat.name, on: loop), name: "etcd:simulated", prefix: Self.prefix,
-                on: loop)
+                on: loop, historyInterval: Self.historyInterval)
         }
         return EmbeddedStore(disk!, world, process)
     }
 
     private static let prefix = "/f/"
+    /// Short, so that a run's etcd forgets history while followers read it.
+    private static let historyInterval = Duration.seconds(20)
     private static let layout = EtcdLayout(prefix: prefix)
     /// Index of the newest record that was seen in the log.
     private var seen: UInt64 = 0
