@@ -22,7 +22,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "cluster"), str(ROOT / "proto-spec" / "python")]
 
-from lab import wait_until  # the tests import it from here
+from lab import free_port, wait_until  # the tests import it from here
 
 FERMATA = str((ROOT / os.environ.get("FERMATA", ".build/debug/fermata")).resolve())
 CACHE = (ROOT / os.environ.get("FERMATA_CACHE", ".cache")).resolve()
@@ -116,6 +116,19 @@ class Scratch(unittest.TestCase):
         for word in words:
             self.assertIn(word.lower(), result.err.lower(), str(result))
         self.assertNotIn("Fatal error", result.err, str(result))
+
+
+def start_etcd(case, directory):
+    """The URL of a real etcd of one member, which ends with the test."""
+    url, peers = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    process = subprocess.Popen(
+        ["etcd", "--name", "e", "--data-dir", directory, "--listen-client-urls", url,
+         "--advertise-client-urls", url, "--listen-peer-urls", peers,
+         "--initial-advertise-peer-urls", peers, "--initial-cluster", f"e={peers}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    case.addCleanup(process.wait)
+    case.addCleanup(process.kill)
+    return url
 
 
 def make_pki(directory, cluster="test", certificates=("server-s", "operator-alice", "agent-a",

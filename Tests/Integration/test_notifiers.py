@@ -11,7 +11,7 @@ import threading
 import time
 import unittest
 
-from support import FERMATA, fermata, wait_until  # first: it sets the path for the others
+from support import FERMATA, fermata, start_etcd, wait_until  # first: it sets the path for the others
 
 from lab import free_port
 from scripted_agent import ScriptedAgent, wait_finished
@@ -372,16 +372,7 @@ class Takeover(NotifiersCase):
 
     def start_server(self):
         if self.address == "127.0.0.1:0":
-            self.etcd = f"http://127.0.0.1:{free_port()}"
-            peers = f"http://127.0.0.1:{free_port()}"
-            process = subprocess.Popen(
-                ["etcd", "--name", "e", "--data-dir", self.directory / "etcd",
-                 "--listen-client-urls", self.etcd, "--advertise-client-urls", self.etcd,
-                 "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers,
-                 "--initial-cluster", f"e={peers}"],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            self.addCleanup(process.wait)
-            self.addCleanup(process.kill)
+            self.etcd = start_etcd(self, self.directory / "etcd")
             done = fermata("pki", "issue", "server", "t", "--directory", self.pki)
             self.assertEqual(done.code, 0, str(done))
             self.addresses = {name: f"127.0.0.1:{free_port()}" for name in "st"}

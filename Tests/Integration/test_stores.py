@@ -4,7 +4,7 @@ import re
 import subprocess
 
 from support import (  # first: it sets the path for the others
-    BAD_INPUT, FAILED, FERMATA, Scratch, UNAVAILABLE, fermata, make_pki, wait_until)
+    BAD_INPUT, FAILED, FERMATA, Scratch, UNAVAILABLE, fermata, make_pki, start_etcd, wait_until)
 
 from lab import free_port
 
@@ -14,16 +14,7 @@ class Stores(Scratch):
         super().setUp()
         self.pki = make_pki(self.directory / "pki", "test", ("server-s", "operator-alice"))
         self.file = self.directory / "file"
-        self.etcd = f"http://127.0.0.1:{free_port()}"
-        peers = f"http://127.0.0.1:{free_port()}"
-        process = subprocess.Popen(
-            ["etcd", "--name", "e", "--data-dir", self.directory / "etcd",
-             "--listen-client-urls", self.etcd, "--advertise-client-urls", self.etcd,
-             "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers,
-             "--initial-cluster", f"e={peers}"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
+        self.etcd = start_etcd(self, self.directory / "etcd")
 
     def start_server(self, name, store):
         """Its address, and what ends it."""
