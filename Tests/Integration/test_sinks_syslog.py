@@ -126,7 +126,7 @@ sinks:
             found.add(parse_syslog(by_udp.recv(65536))["data"]["fermata@32473"]["id"])
         wait_until(lambda: set(by_tcp.ids) == ids, 20, "the one by TCP to have all")
         # A question takes 30 s to fail.
-        self.assertLess(time.monotonic() - began, 8)
+        self.assertLess(time.monotonic() - began, 20)
         waits = self.pending()
         self.assertEqual({name: waits.get(name) for name in hanging}, {name: 8 for name in hanging})
 
