@@ -40,6 +40,7 @@ DEADLINE_MILLISECONDS = 10_000
 SHORT_DEADLINE_MILLISECONDS = 2_000
 # Where nobody acts until an agent has been started, which takes as long as the computer is busy.
 ALONE_DEADLINE_MILLISECONDS = 30_000
+# What may be left of a guest's clock error on a computer where its agent answers slowly.
 CLOCK_ERROR_MILLISECONDS_MAX = 500
 
 

@@ -54,7 +54,12 @@ public struct AdoptedCommandLine: Hashable, Sendable {
     /// Where the guest's agent answers; nil if it has no channel that we can use.
     public private(set) var guestAgentPath: String?
     /// Why there cannot be a second process; empty if there can.
-    public private(set) var problems: [String] = []
+    public var problems: [String] {
+        refused + (unknownOption.map { ["\($0) is an option that Fermata does not know"] } ?? [])
+    }
+    private var refused: [String] = []
+    /// What is behind it was not looked at: it may or may not be its value.
+    private var unknownOption: String?
 
     /// The number of the first inherited descriptor in the second process.
     public static let firstDescriptor: Int32 = 3
@@ -82,12 +87,12 @@ public struct AdoptedCommandLine: Hashable, Sendable {
                 takeFlag(name, word)
             } else if QEMUOptions.withValue.contains(name) {
                 guard let value = words.popFirst() else {
-                    problems.append("\(word) has no value")
+                    refused.append("\(word) has no value")
                     break
                 }
                 take(name, word, value)
             } else {
-                problems.append("\(word) \(Self.unknownOption)")
+                unknownOption = word
                 break
             }
         }
@@ -101,22 +106,20 @@ public struct AdoptedCommandLine: Hashable, Sendable {
     public static func problems(ofOwn arguments: [String]) -> [String] {
         let line = AdoptedCommandLine(arguments, suffix: "", machineType: nil)
         // Options of a QEMU that is newer than our list are its own matter.
-        return line.problems.filter { !$0.hasSuffix(unknownOption) }
+        return line.refused
             + line.sockets.map { "the socket \($0.path) cannot be listened on by two processes" }
             + line.forwards.map { "hostfwd=\($0.rule) listens on a port" }
     }
 
-    private static let unknownOption = "is an option that Fermata does not know"
-
     private mutating func refuse(_ word: String, _ value: String, _ why: String) {
-        problems.append("\(word) \(value) \(why)")
+        refused.append("\(word) \(value) \(why)")
     }
 
     private mutating func takeFlag(_ name: String, _ word: String) {
         switch name {
         case "S", "daemonize": break
-        case "snapshot": problems.append("\(word) keeps what the guest writes in that process")
-        case "s": problems.append("\(word) listens on a port")
+        case "snapshot": refused.append("\(word) keeps what the guest writes in that process")
+        case "s": refused.append("\(word) listens on a port")
         default: arguments.append(word)
         }
     }
@@ -239,10 +242,10 @@ public struct AdoptedCommandLine: Hashable, Sendable {
 
     private mutating func temporary(_ path: String) -> String {
         let temporary = path + suffix
-        if !path.hasPrefix("/") { problems.append("socket \(path) is no absolute path") }
+        if !path.hasPrefix("/") { refused.append("socket \(path) is no absolute path") }
         // The kernel's limit for a socket's path.
         if temporary.utf8.count > 107 {
-            problems.append("\(path) is too long for a second socket beside it")
+            refused.append("\(path) is too long for a second socket beside it")
         }
         sockets.append(SocketFile(temporary: temporary, path: path))
         return temporary

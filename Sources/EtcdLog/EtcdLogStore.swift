@@ -455,13 +455,6 @@ public final class EtcdLogStore: FollowableLogStore {
     private func lookAtHealth() {
         etcd.health { [weak self] result in
             guard let self else { return }
-            defer {
-                if let compactionProblem {
-                    warnings.append(
-                        "\(name) keeps all its history, and grows without end: it was not compacted: "
-                            + compactionProblem)
-                }
-            }
             switch result {
             case .failure(let failure): warnings = ["\(failure.error(name))"]
             case .success(let health):
@@ -477,6 +470,11 @@ public final class EtcdLogStore: FollowableLogStore {
                             + "its quota of \(quota >> 20) MiB: defragment it, or raise "
                             + "--quota-backend-bytes")
                 }
+            }
+            if let compactionProblem {
+                warnings.append(
+                    "\(name) keeps all its history, and grows without end: it was not compacted: "
+                        + compactionProblem)
             }
         }
     }

@@ -83,9 +83,7 @@ extension Reader {
     }
 
     private func filter(_ value: Value?, _ kind: SinkSettings.Kind) -> BulletinFilter {
-        // A silence begins before a hold and ends after it, whatever came of it.
-        var isSilence = false
-        if case .alertmanager = kind { isSilence = true }
+        let isSilence = kind.isSilence
         var filter = BulletinFilter(
             states: isSilence
                 ? [.started, .succeeded, .failed, .cancelled] : kind.format.usualStates)

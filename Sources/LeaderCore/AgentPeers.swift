@@ -190,10 +190,10 @@ final class AgentPeers {
     private func submitAnswer(
         _ step: StepID, _ token: Token, _ peer: Peer, _ host: HostID, _ answer: DirectiveAnswer
     ) {
-        peer.session.workBegan()
-        committer.submit(.answerDirective(step: step, token: token, host: host, answer: answer)) {
-            _ in peer.session.workEnded()
-        }
+        committer.submit(
+            .answerDirective(step: step, token: token, host: host, answer: answer),
+            for: peer.session
+        ) { _ in }
     }
 
     private func onStepReport(

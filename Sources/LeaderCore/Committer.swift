@@ -150,6 +150,28 @@ package final class Committer {
         planPump()
     }
 
+    /// ``submit(_:completion:)`` for a peer that waits for no answer: until it is done it counts against what
+    /// is read of the session, see ``PeerSession/workBegan()``.
+    func submit(
+        _ command: Command, for session: any PeerSession,
+        completion: @escaping (Result<Committed, Refusal>) -> Void
+    ) {
+        session.workBegan()
+        submit(command) {
+            completion($0)
+            session.workEnded()
+        }
+    }
+
+    /// ``read(_:)`` in the same way.
+    func read(for session: any PeerSession, _ body: @escaping () -> Void) {
+        session.workBegan()
+        read {
+            session.workEnded()
+            body()
+        }
+    }
+
     /// Asks for a round of grants, for example because an agent has connected.
     package func schedule() {
         mustSchedule = true

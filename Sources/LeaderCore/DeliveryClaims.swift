@@ -71,9 +71,7 @@ final class DeliveryClaims {
         let claimant = Claimant(session: session, correlation: correlation)
         claimants.append(claimant)
         // What it is told must be durable, and of a server that still leads.
-        session.workBegan()
-        committer.read { [self] in
-            session.workEnded()
+        committer.read(for: session) { [self] in
             guard claimants.contains(where: { $0 === claimant }) else { return }
             tell(claimant)
             settle()
@@ -82,10 +80,8 @@ final class DeliveryClaims {
 
     func giveUp(_ session: any PeerSession) {
         claimants.removeAll { $0.session === session }
-        session.workBegan()
-        committer.submit(.giveUpDeliveries(notifier: session.identity.name)) { [self] _ in
-            settle()
-            session.workEnded()
+        committer.submit(.giveUpDeliveries(notifier: session.identity.name), for: session) {
+            [self] _ in settle()
         }
     }
 
@@ -93,16 +89,15 @@ final class DeliveryClaims {
         _ number: UInt64, _ sink: String, _ sequence: UInt64, correlation: UInt64,
         of session: any PeerSession
     ) {
-        session.workBegan()
         committer.submit(
             .reportDelivered(
-                notifier: session.identity.name, number: number, sink: sink, sequence: sequence)
+                notifier: session.identity.name, number: number, sink: sink, sequence: sequence),
+            for: session
         ) { [refusals] result in
             if case .failure(let refusal) = result {
                 refusals.answer(
                     refusal, to: .reportDelivered, of: session, correlation: correlation)
             }
-            session.workEnded()
         }
     }
 

@@ -117,9 +117,7 @@ final class Leadership {
                     session, correlation: correlation, after: sequence, progress: progress,
                     state: committer.coordinator.state)
             }
-            session.workBegan()
-            committer.read { [self] in
-                session.workEnded()
+            committer.read(for: session) { [self] in
                 guard session.isReady else { return }
                 followers.add(
                     session, correlation: correlation, after: sequence, progress: progress,
@@ -127,14 +125,12 @@ final class Leadership {
             }
         case .acknowledgeEvents(let sequence):
             let name = session.identity.name
-            session.workBegan()
-            committer.submit(.acknowledgeEvents(notifier: name, sequence: sequence)) {
+            committer.submit(.acknowledgeEvents(notifier: name, sequence: sequence), for: session) {
                 [server] result in
                 if case .failure(let refusal) = result {
                     server.refusals.answer(
                         refusal, to: .acknowledgeEvents, of: session, correlation: correlation)
                 }
-                session.workEnded()
             }
         case .claimDeliveries: deliveries.claim(session, correlation: correlation)
         case .giveUpDeliveries: deliveries.giveUp(session)

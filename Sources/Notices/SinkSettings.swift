@@ -22,6 +22,11 @@ public struct SinkSettings: Hashable, Sendable {
             default: .json
             }
         }
+
+        /// It makes silences, which begin before a hold and end after it, whatever came of it.
+        package var isSilence: Bool {
+            if case .alertmanager = self { true } else { false }
+        }
     }
     public var sink: Sink
     public var kind: Kind

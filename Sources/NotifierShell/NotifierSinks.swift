@@ -66,7 +66,7 @@ public final class SinkTrial {
     public init(
         _ settings: SinkSettings, templates: BulletinTemplates, on loop: Loop
     ) throws(SinkProblem) {
-        if case .alertmanager = settings.kind { isSilence = true } else { isSilence = false }
+        isSilence = settings.kind.isSilence
         receiver = try settings.open(
             on: loop, client: HTTPClient(on: loop),
             BulletinRenderer(cluster: "test", templates: templates))

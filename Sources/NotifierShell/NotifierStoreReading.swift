@@ -103,7 +103,9 @@ extension NotifierStore {
                 let rows = try Row.fetchCursor(
                     database,
                     sql: """
-                        SELECT annotation.*, setGuestCount FROM annotation
+                        SELECT annotation.number, annotation.guest, annotation.availabilitySet,
+                            heldAtMicroseconds, holdMicroseconds, outcome, setGuestCount
+                            FROM annotation
                             LEFT JOIN bulletin ON bulletinId = annotationId \(condition.sql)
                         """, arguments: condition.values)
                 var records: [AvailabilityRecord] = []

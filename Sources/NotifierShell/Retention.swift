@@ -39,12 +39,13 @@ extension NotifierStore {
         func limit(_ days: Int) -> Int64 { now.microseconds - Int64(days) * 86_400_000_000 }
         return try guarded(path, "write to") {
             try write { database in
+                func old(_ table: String) -> String {
+                    "(SELECT number FROM \(table) WHERE recordedAtMicroseconds < ? LIMIT ?)"
+                }
                 func delete(_ table: String, before: Int64) throws -> Int {
                     try database.execute(
-                        sql: """
-                            DELETE FROM \(table) WHERE number IN (SELECT number FROM \(table)
-                                WHERE recordedAtMicroseconds < ? LIMIT ?)
-                            """, arguments: [before, countMax])
+                        sql: "DELETE FROM \(table) WHERE number IN \(old(table))",
+                        arguments: [before, countMax])
                     return database.changesCount
                 }
                 var deleted = DeletedCount()
@@ -53,8 +54,8 @@ extension NotifierStore {
                     try Int.fetchOne(
                         database,
                         sql: """
-                            SELECT count(*) FROM outbox WHERE \(isPending) AND bulletin IN (
-                                SELECT number FROM bulletin WHERE recordedAtMicroseconds < ? LIMIT ?)
+                            SELECT count(*) FROM outbox
+                                WHERE \(isPending) AND bulletin IN \(old("bulletin"))
                             """, arguments: [oldest, countMax]) ?? 0
                 deleted.count = try delete("bulletin", before: oldest)
                 if let days = retention.annotationDays {

@@ -425,19 +425,20 @@ final class Faults {
     /// Agent and guard of this host, both at some time between these moments.
     func hinderedBoth(_ host: HostID, from: Int64, to: Int64) -> Bool {
         guard let (agent, `guard`) = hindered[host] else { return false }
-        return agent.contains { from <= $0.to && $0.from <= to }
-            && `guard`.contains { from <= $0.to && $0.from <= to }
+        return Self.any(of: agent, from: from, to: to) && Self.any(of: `guard`, from: from, to: to)
+    }
+
+    private static func any(of spans: [Span], from: Int64, to: Int64) -> Bool {
+        spans.contains { from <= $0.to && $0.from <= to }
     }
 
     /// Agent, guard or a QEMU was hindered in it, or shortly before or after.
     func hasDisturbed(_ hold: TrueHold) -> Bool {
         let (from, to) = (hold.began - 1_000_000, (hold.ended ?? now) + 1_000_000)
-        func falls(_ spans: [Span]?) -> Bool {
-            spans?.contains { from <= $0.to && $0.from <= to } == true
-        }
-        let here = hindered[hold.host]
-        return falls(here?.agent) || falls(here?.guard) || falls(hangs[hold.guest])
-            || killedOf.contains(hold.guest)
+        let (agent, `guard`) = hindered[hold.host] ?? ([], [])
+        return [agent, `guard`, hangs[hold.guest] ?? []].contains {
+            Self.any(of: $0, from: from, to: to)
+        } || killedOf.contains(hold.guest)
     }
 
     // MARK: Fates

@@ -26,26 +26,15 @@ public final class NameLookup {
     public func run(completion: @escaping (Addresses) -> Void) {
         waiting.append(completion)
         guard waiting.count == 1 else { return }
-        guard let (host, port) = splitHostAndPort(place) else {
-            return answerSoon(.failure(problem(-EINVAL)))
-        }
-        if let address = SocketAddress(ip: host, port: port) {
-            return answerSoon(.success([address]))
-        }
+        let needed = lookUpIsNeeded(place, on: loop) { [weak self] in self?.answer($0) }
+        guard let (host, port) = needed else { return }
         work.run { [place] in
             lookUp(host, port: port, subject: place)
         } completion: { [weak self] result in
             guard let self else { return }
-            answer(result ?? .failure(problem(-EAGAIN)))
+            let busy = UvError(code: -EAGAIN, operation: "resolve", subject: place)
+            answer(result ?? .failure(busy))
         }
-    }
-
-    private func problem(_ code: Int32) -> UvError {
-        UvError(code: code, operation: "resolve", subject: place)
-    }
-
-    private func answerSoon(_ result: Addresses) {
-        loop.soon { [weak self] in self?.answer(result) }
     }
 
     private func answer(_ result: Addresses) {

@@ -46,7 +46,7 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
 }
 
 /// Splits at the last colon, and takes the brackets off an IPv6 address.
-func splitHostAndPort(_ text: String) -> (host: String, port: UInt16)? {
+private func splitHostAndPort(_ text: String) -> (host: String, port: UInt16)? {
     guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...])
     else { return nil }
     var host = text[..<colon]
@@ -102,6 +102,24 @@ func addresses(in list: UnsafeMutablePointer<addrinfo>?, port: UInt16) -> [Socke
     return addresses
 }
 
+/// Answers, later, what nobody has to be asked for: an address in numbers, and `EINVAL` to what is no
+/// `HOST:PORT`.
+///
+/// - Returns: what has to be looked up; nil if it is answered.
+func lookUpIsNeeded(
+    _ hostAndPort: String, on loop: Loop,
+    completion: @escaping (Result<[SocketAddress], UvError>) -> Void
+) -> (host: String, port: UInt16)? {
+    guard let (host, port) = splitHostAndPort(hostAndPort) else {
+        let error = UvError(code: -EINVAL, operation: "resolve", subject: hostAndPort)
+        loop.soon { completion(.failure(error)) }
+        return nil
+    }
+    guard let address = SocketAddress(ip: host, port: port) else { return (host, port) }
+    loop.soon { completion(.success([address])) }
+    return nil
+}
+
 /// Finds the addresses of `HOST:PORT`, in the resolver's order of preference.
 ///
 /// On libuv's threads, of which there are four for the whole process: a name server that does not answer
@@ -112,13 +130,8 @@ public func resolve(
     _ hostAndPort: String, on loop: Loop,
     completion: @escaping (Result<[SocketAddress], UvError>) -> Void
 ) {
-    guard let (host, port) = splitHostAndPort(hostAndPort) else {
-        let error = UvError(code: -EINVAL, operation: "resolve", subject: hostAndPort)
-        return loop.soon { completion(.failure(error)) }
-    }
-    if let address = SocketAddress(ip: host, port: port) {
-        return loop.soon { completion(.success([address])) }
-    }
+    guard let (host, port) = lookUpIsNeeded(hostAndPort, on: loop, completion: completion)
+    else { return }
     let resolution = Resolution(hostAndPort, port, loop, completion)
     let request = allocateZeroed(uv_getaddrinfo_t.self)
     request.pointee.data = Unmanaged.passRetained(resolution).toOpaque()

@@ -12,12 +12,11 @@ import unittest
 from support import CACHE, FERMATA
 
 import demo_report
+from soak import CLOCK_ERROR_MILLISECONDS_MAX
 
 from lab import Cluster, Guest, LabError, wait_until
 
 _shared = None
-# What may be left of a guest's clock error on a computer where its agent answers slowly.
-CLOCK_ERROR_MILLISECONDS_MAX = 500
 
 
 def begin_sharing(cluster):

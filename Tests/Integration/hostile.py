@@ -178,6 +178,14 @@ class HostileCase(unittest.TestCase):
                 session.close_connection()
         self.assertCounts(name, fault, act)
 
+    def assertLogsNoFlood(self, what, lines_max):
+        """Most refusals of such were logged as a number."""
+        def log():
+            self.log.flush()
+            return (self.directory / "server.log").read_text()
+        wait_until(lambda: f"refused more {what}s" in log(), 20, "the number of what was not logged")
+        self.assertLess(log().count(f"refused a {what}"), lines_max)
+
     # ---- connections
 
     @classmethod

@@ -1,23 +1,30 @@
 """What stands on the wire: each form of a webhook, and Grafana's annotations as its API takes them."""
-import http.server
 import json
-import threading
 
 from support import wait_until  # first: it sets the path for the others
 
+from sink_case import Web
 from test_sinks import SECRET, SinkCase
 
 
-class Grafana(http.server.ThreadingHTTPServer):
+class Grafana(Web):
     """Its `POST /api/annotations`, which refuses what Grafana refuses, and any field that it does not know."""
-    daemon_threads = True
     fields = {"dashboardUID": str, "panelId": int, "time": int, "timeEnd": int, "tags": list, "text": str}
 
     def __init__(self):
         self.made, self.refused = [], []
-        super().__init__(("127.0.0.1", 0), GrafanaAnswer)
-        self.url = "http://127.0.0.1:%d" % self.server_address[1]
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        super().__init__(self.take)
+
+    def take(self, handler, body):
+        problem = self.problem(handler.command, handler.path, handler.headers, body)
+        if problem:
+            self.refused.append(problem)
+            return self.say(handler, problem[0], {"message": problem[1]})
+        self.made.append(json.loads(body))
+        return self.say(handler, 200, {"message": "Annotation added", "id": len(self.made)})
+
+    def say(self, handler, status, told):
+        handler.say(status, json.dumps(told).encode(), **{"Content-Type": "application/json"})
 
     def problem(self, method, path, headers, body):
         """(status, message) of a request that is refused; None if it is well."""
@@ -41,36 +48,6 @@ class Grafana(http.server.ThreadingHTTPServer):
         if not all(isinstance(tag, str) for tag in told.get("tags", [])):
             return 400, "tags"
         return None
-
-    def close(self):
-        self.shutdown()
-        self.server_close()
-
-
-class GrafanaAnswer(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        problem = self.server.problem(self.command, self.path, self.headers, body)
-        if problem:
-            self.server.refused.append(problem)
-            return self.say(problem[0], {"message": problem[1]})
-        self.server.made.append(json.loads(body))
-        self.say(200, {"message": "Annotation added", "id": len(self.server.made)})
-
-    do_GET = do_PUT = do_POST
-
-    def say(self, status, told):
-        body = json.dumps(told).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
 
 
 class Forms(SinkCase):
